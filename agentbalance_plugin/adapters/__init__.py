@@ -1,0 +1,1 @@
+"""One package per framework: the only code that knows it."""

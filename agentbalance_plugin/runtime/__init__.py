@@ -1,0 +1,1 @@
+"""Running a plan: clock, meter, scheduler, report. Knows no framework."""
