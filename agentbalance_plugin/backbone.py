@@ -1,0 +1,222 @@
+"""LLM backbones: what they cost, how fast they are, what they can do, how to reach them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Literal
+
+CAPABILITIES = frozenset({"text", "tools", "json", "structured_output", "vision"})
+
+DEFAULT_MAX_OUTPUT_TOKENS = 4_096
+
+Reasoning = Literal["no", "hybrid", "yes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to reach a backbone that is called live.
+
+    Args:
+        model: the model name sent with each call.
+        base_url: an OpenAI-compatible endpoint; None is the OpenAI client's own default.
+        api_key_env: the environment variable that holds the key. The key itself is never stored.
+        output_cap: the request field that caps output tokens; newer OpenAI reasoning models only
+            take `max_completion_tokens`.
+        component: instead of the above, an AutoGen model-client component
+            ({"provider": ..., "config": ...}), for every provider that AutoGen supports.
+    """
+
+    model: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    output_cap: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    component: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.component is None):
+            raise ValueError("an endpoint needs either a model or an AutoGen component, not both")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a backbone from answers it gave: figures per category, never its name.
+
+    Args:
+        successes: right answers per category ("benchmark" or "benchmark/category").
+        trials: answers looked at per category.
+        visible_tokens: mean visible completion tokens per category.
+        prompt_tokens: mean prompt tokens per category.
+    """
+
+    successes: Mapping[str, float] = field(default_factory=dict[str, float])
+    trials: Mapping[str, float] = field(default_factory=dict[str, float])
+    visible_tokens: Mapping[str, float] = field(default_factory=dict[str, float])
+    prompt_tokens: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        for category, trials in self.trials.items():
+            successes = self.successes.get(category, 0.0)
+            if not 0 <= successes <= trials:
+                raise ValueError(
+                    f"profile category {category!r}: {successes} successes in {trials} trials"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """One LLM behind an endpoint.
+
+    Args:
+        name: unique in its catalog. The policy never sees it.
+        price_in_usd_per_mtok: US dollars for a million prompt tokens.
+        price_out_usd_per_mtok: US dollars for a million completion tokens, hidden ones included.
+        ttft_s: time to first token in seconds; None if unknown.
+        tokens_per_s: completion tokens per second; None if unknown.
+        params_b: parameters in billions; None if unknown.
+        reasoning: whether it bills hidden reasoning tokens ("hybrid": on request).
+        hidden_tokens: estimate of hidden reasoning tokens per benchmark; absent means 0.
+        capabilities: subset of `CAPABILITIES`.
+        max_output_tokens: most completion tokens of one call, hidden ones included.
+        context_tokens: prompt + completion tokens that fit; None if unknown.
+        price_source, speed_source: where the figures come from, repeated in reports.
+        endpoint: how to call it live; None for recorded backbones.
+        profile: what is known from its answers; None for an unprofiled backbone.
+
+    Raises:
+        ValueError: naming the field and the value.
+    """
+
+    name: str
+    price_in_usd_per_mtok: Decimal
+    price_out_usd_per_mtok: Decimal
+    ttft_s: float | None = None
+    tokens_per_s: float | None = None
+    params_b: float | None = None
+    reasoning: Reasoning = "no"
+    hidden_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
+    capabilities: frozenset[str] = frozenset({"text"})
+    max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS
+    context_tokens: int | None = None
+    price_source: str = "given"
+    speed_source: str = "given"
+    endpoint: Endpoint | None = None
+    profile: Profile | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("backbone must not be empty")
+        for name in ("price_in_usd_per_mtok", "price_out_usd_per_mtok"):
+            price: Decimal = getattr(self, name)
+            if not price.is_finite() or price < 0:
+                raise ValueError(f"{name} must be a number of at least 0, got {price}")
+            if price * 10**6 % 1:
+                raise ValueError(f"{name} has more than six decimals: {price}")
+        if self.price_in_usd_per_mtok == 0 and self.price_out_usd_per_mtok == 0:
+            raise ValueError(
+                "price_in_usd_per_mtok and price_out_usd_per_mtok are both 0: an unpriced backbone "
+                "would always win; give the price you pay for it (for your own hardware, what a "
+                "million tokens cost you)"
+            )
+        for name in ("ttft_s", "tokens_per_s", "params_b"):
+            value: float | None = getattr(self, name)
+            low_ok = value is None or (value >= 0 if name == "ttft_s" else value > 0)
+            if value is not None and not (math.isfinite(value) and low_ok):
+                raise ValueError(f"{name} must be a finite number above zero, got {value}")
+        for benchmark, tokens in self.hidden_tokens.items():
+            if tokens < 0:
+                raise ValueError(f"hidden_reasoning_tokens_{benchmark} is negative: {tokens}")
+        unknown = self.capabilities - CAPABILITIES
+        if unknown:
+            raise ValueError(
+                f"capabilities: unknown {sorted(unknown)}; known are {sorted(CAPABILITIES)}"
+            )
+        if self.reasoning not in ("no", "hybrid", "yes"):
+            raise ValueError(f"reasoning must be no, hybrid or yes, got {self.reasoning!r}")
+        for name in ("max_output_tokens", "context_tokens"):
+            count: int | None = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """What a call costs, in nano-dollars, rounded up.
+
+        Prices are whole pico-dollars per token (six decimals of dollars per million), so the sum
+        is exact before it is rounded.
+        """
+        pico = prompt_tokens * self.picodollars_in + completion_tokens * self.picodollars_out
+        return -(-pico // 1000)
+
+    @property
+    def picodollars_in(self) -> int:
+        """Pico-dollars per prompt token."""
+        return int(self.price_in_usd_per_mtok * 10**6)
+
+    @property
+    def picodollars_out(self) -> int:
+        """Pico-dollars per completion token."""
+        return int(self.price_out_usd_per_mtok * 10**6)
+
+
+class Catalog(Mapping[str, Backbone]):
+    """The backbones that may be chosen, by name, in a fixed order.
+
+    Raises:
+        ValueError: two backbones of one name.
+    """
+
+    def __init__(self, backbones: Iterable[Backbone]) -> None:
+        self._by_name: dict[str, Backbone] = {}
+        for backbone in backbones:
+            if backbone.name in self._by_name:
+                raise ValueError(f"two backbones are named {backbone.name!r}")
+            self._by_name[backbone.name] = backbone
+
+    def __getitem__(self, name: str) -> Backbone:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise KeyError(
+                f"no backbone {name!r} in the catalog; it has {', '.join(self._by_name) or 'none'}"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"Catalog({list(self._by_name)})"
+
+    @classmethod
+    def load(cls, path: str | Any) -> Catalog:
+        """Read a catalog from a `.csv`, `.yaml` or `.yml` file.
+
+        Args:
+            path: the file. Field names are those of `Backbone`, with `backbone` for the name; see
+                docs/catalog.md.
+
+        Raises:
+            CatalogError: naming file, row, field and value.
+        """
+        from agentbalance_plugin.catalog_file import read_catalog
+
+        return cls(read_catalog(path))
+
+    def subset(self, names: Iterable[str]) -> Catalog:
+        """A catalog of these backbones alone, in the order given (KeyError for an unknown one)."""
+        return Catalog(self[name] for name in names)
+
+    def with_profiles(self, profiles: Mapping[str, Profile]) -> Catalog:
+        """The same backbones with the given profiles; those not named keep their own."""
+        return Catalog(
+            replace(backbone, profile=profiles.get(name, backbone.profile))
+            for name, backbone in self._by_name.items()
+        )
+
+
+class CatalogError(ValueError):
+    """A catalog file that can't be used; the message names file, row, field and value."""

@@ -1,0 +1,147 @@
+"""Catalog files: CSV tables and YAML lists of backbones."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, cast
+
+from agentbalance_plugin.backbone import Backbone, CatalogError, Endpoint, Profile
+
+_HIDDEN = "hidden_reasoning_tokens_"
+_NUMBERS = {"ttft_s": float, "tokens_per_s": float, "params_b": float}
+_COUNTS = {"max_output_tokens": int, "context_tokens": int}
+_ENDPOINT = ("model", "base_url", "api_key_env", "output_cap", "component")
+_TEXTS = ("reasoning", "price_source", "speed_source")
+# Columns that describe a backbone to people; read by nobody here.
+_INFORMATION = frozenset({"base", "provider", "weights", "notes"})
+_ALIASES = {"params_total_b": "params_b"}
+
+
+def read_catalog(path: str | Path) -> list[Backbone]:
+    """The backbones of a CSV or YAML file (CatalogError names file, row, field and value)."""
+    path = Path(path)
+    if not path.is_file():
+        raise CatalogError(f"{path}: no such catalog file")
+    rows = list(_csv_rows(path) if path.suffix == ".csv" else _yaml_rows(path))
+    if not rows:
+        raise CatalogError(f"{path}: the catalog is empty; it needs at least one backbone")
+    backbones: list[Backbone] = []
+    seen: dict[str, str] = {}
+    for where, row in rows:
+        backbone = _backbone(f"{path}, {where}", row)
+        if backbone.name in seen:
+            raise CatalogError(
+                f"{path}, {where}: backbone {backbone.name!r} is already in {seen[backbone.name]}"
+            )
+        seen[backbone.name] = where
+        backbones.append(backbone)
+    return backbones
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in (reader := csv.DictReader(file)):
+            if None in row:
+                raise CatalogError(
+                    f"{path}, line {reader.line_num}: more cells than the header has columns"
+                )
+            yield f"line {reader.line_num}", {k: v for k, v in row.items() if v not in ("", None)}
+
+
+def _yaml_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import yaml
+
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise CatalogError(f"{path}: not valid YAML: {error}") from error
+    entries: Any = (
+        cast("dict[str, Any]", content).get("backbones") if isinstance(content, dict) else content
+    )
+    if not isinstance(entries, list):
+        raise CatalogError(f"{path}: expected a list of backbones under the key 'backbones'")
+    for number, entry in enumerate(cast("list[Any]", entries), start=1):
+        if not isinstance(entry, dict):
+            raise CatalogError(f"{path}, entry {number}: expected fields, got {entry!r}")
+        yield f"entry {number}", cast("dict[str, Any]", entry)
+
+
+def _backbone(where: str, row: Mapping[str, Any]) -> Backbone:
+    fields: dict[str, Any] = {}
+    endpoint: dict[str, Any] = {}
+    hidden: dict[str, int] = {}
+    where = f"{where} ({row.get('backbone', 'unnamed')})"
+    for raw_key, value in row.items():
+        key = _ALIASES.get(raw_key, raw_key)
+        if value is None or key in _INFORMATION:
+            continue
+        if key == "backbone":
+            fields["name"] = str(value)
+        elif key in ("price_in_usd_per_mtok", "price_out_usd_per_mtok"):
+            fields[key] = _decimal(where, raw_key, value)
+        elif key in _NUMBERS or key in _COUNTS:
+            fields[key] = _number(where, raw_key, value, whole=key in _COUNTS)
+        elif key in _TEXTS:
+            # YAML 1.1 reads a bare yes or no as a boolean.
+            fields[key] = {True: "yes", False: "no"}.get(value, str(value))
+        elif key == "capabilities":
+            fields[key] = _capabilities(where, value)
+        elif key.startswith(_HIDDEN):
+            hidden[key.removeprefix(_HIDDEN)] = int(_number(where, raw_key, value, whole=True))
+        elif key in _ENDPOINT:
+            endpoint[key] = value
+        elif key == "profile":
+            fields[key] = _profile(where, value)
+        else:
+            raise CatalogError(f"{where}: unknown field {raw_key!r} (value {value!r})")
+    for key in ("price_in_usd_per_mtok", "price_out_usd_per_mtok"):
+        if key not in fields:
+            raise CatalogError(f"{where}: {key} is missing; an unpriced backbone can't be budgeted")
+    if "name" not in fields:
+        raise CatalogError(f"{where}: backbone (the name) is missing")
+    try:
+        if endpoint:
+            fields["endpoint"] = Endpoint(**endpoint)
+        return Backbone(hidden_tokens=hidden, **fields)
+    except ValueError as error:
+        raise CatalogError(f"{where}: {error}") from error
+
+
+def _decimal(where: str, key: str, value: Any) -> Decimal:
+    try:
+        # str() first: Decimal(0.1) would carry the binary representation.
+        return Decimal(str(value))
+    except InvalidOperation:
+        raise CatalogError(f"{where}: {key} must be a number, got {value!r}") from None
+
+
+def _number(where: str, key: str, value: Any, *, whole: bool) -> float:
+    try:
+        number = float(value)
+        if whole and number != int(number):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        kind = "a whole number" if whole else "a number"
+        raise CatalogError(f"{where}: {key} must be {kind}, got {value!r}") from None
+    return int(number) if whole else number
+
+
+def _capabilities(where: str, value: Any) -> frozenset[str]:
+    """A YAML list, or one CSV cell with the capabilities separated by spaces or `|`."""
+    if isinstance(value, str):
+        return frozenset(value.replace("|", " ").split())
+    if isinstance(value, list):
+        return frozenset(str(item) for item in cast("list[Any]", value))
+    raise CatalogError(f"{where}: capabilities must be a list, got {value!r}")
+
+
+def _profile(where: str, value: Any) -> Profile:
+    if not isinstance(value, dict):
+        raise CatalogError(f"{where}: profile must be a mapping, got {value!r}")
+    try:
+        return Profile(**cast("dict[str, Any]", value))
+    except (TypeError, ValueError) as error:
+        raise CatalogError(f"{where}: profile: {error}") from error

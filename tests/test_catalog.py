@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentbalance_plugin import Backbone, Catalog, CatalogError
+
+HEADER = "backbone,price_in_usd_per_mtok,price_out_usd_per_mtok"
+
+
+def write(tmp_path: Path, text: str, name: str = "catalog.csv") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_csv_is_read_with_defaults(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        f"{HEADER},ttft_s,params_total_b,reasoning,base,hidden_reasoning_tokens_gsm8k\n"
+        "small,0.02,0.06,0.3,8,no,Llama,0\n"
+        "large,1.1,4.4,,,yes,,400\n",
+    )
+    catalog = Catalog.load(path)
+    assert list(catalog) == ["small", "large"]
+    small, large = catalog["small"], catalog["large"]
+    assert small.price_in_usd_per_mtok == Decimal("0.02")
+    assert (small.ttft_s, small.params_b, small.max_output_tokens) == (0.3, 8.0, 4096)
+    assert small.capabilities == {"text"}
+    assert (large.ttft_s, large.reasoning, large.hidden_tokens["gsm8k"]) == (None, "yes", 400)
+
+
+def test_yaml_is_read_with_endpoints(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+backbones:
+  - backbone: mini
+    price_in_usd_per_mtok: 0.15
+    price_out_usd_per_mtok: 0.6
+    reasoning: no
+    capabilities: [text, tools]
+    model: gpt-4o-mini
+    base_url: http://127.0.0.1:1/v1
+    api_key_env: SOME_KEY
+    profile:
+      successes: {maths: 8}
+      trials: {maths: 10}
+""",
+        "catalog.yaml",
+    )
+    mini = Catalog.load(path)["mini"]
+    assert mini.reasoning == "no"
+    assert mini.endpoint is not None
+    assert mini.endpoint.model == "gpt-4o-mini"
+    assert mini.profile is not None
+    assert mini.profile.successes["maths"] == 8
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("small,,0.06", r"line 2 \(small\): price_in_usd_per_mtok is missing"),
+        ("small,-0.1,0.06", r"line 2 \(small\): price_in_usd_per_mtok .* got -0.1"),
+        ("small,nan,0.06", r"line 2 \(small\): price_in_usd_per_mtok .* got NaN"),
+        ("small,cheap,0.06", r"line 2 \(small\): price_in_usd_per_mtok .* got 'cheap'"),
+        ("small,0,0", r"line 2 \(small\): .* both 0"),
+        ("small,0.0000001,1", r"line 2 \(small\): price_in_usd_per_mtok .* six decimals"),
+        (",1,1", r"line 2 .*backbone \(the name\) is missing"),
+        ("small,1,1,9", r"line 2: more cells"),
+        ("small,1,1\nsmall,2,2", r"line 3: backbone 'small' is already in line 2"),
+        ("", "the catalog is empty"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
+    path = write(tmp_path, f"{HEADER}\n{row}\n")
+    with pytest.raises(CatalogError, match=message) as caught:
+        Catalog.load(path)
+    assert "catalog.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("capabilities: [text, telepathy]", "capabilities: unknown \\['telepathy'\\]"),
+        ("tokens_per_second: 9", "unknown field 'tokens_per_second' \\(value 9\\)"),
+        ("tokens_per_s: 0", "tokens_per_s must be .* got 0"),
+        ("max_output_tokens: 1.5", "max_output_tokens must be a whole number, got 1.5"),
+        ("reasoning: maybe", "reasoning must be no, hybrid or yes, got 'maybe'"),
+        ("base_url: http://x", "either a model or an AutoGen component"),
+        ("profile: {successes: {a: 3}, trials: {a: 2}}", "3 successes in 2 trials"),
+        ("hidden_reasoning_tokens_x: -1", "hidden_reasoning_tokens_x is negative"),
+    ],
+)
+def test_a_bad_yaml_entry_is_named(tmp_path: Path, fields: str, message: str) -> None:
+    text = "- backbone: b\n  price_in_usd_per_mtok: 1\n  price_out_usd_per_mtok: 1\n  " + fields
+    with pytest.raises(CatalogError, match=f"entry 1 \\(b\\): .*{message}"):
+        Catalog.load(write(tmp_path, text, "c.yml"))
+
+
+def test_files_that_are_no_catalog(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="no such catalog file"):
+        Catalog.load(tmp_path / "none.csv")
+    with pytest.raises(CatalogError, match="not valid YAML"):
+        Catalog.load(write(tmp_path, "a: [", "a.yaml"))
+    with pytest.raises(CatalogError, match="expected a list"):
+        Catalog.load(write(tmp_path, "just text", "b.yaml"))
+    with pytest.raises(CatalogError, match="entry 1: expected fields"):
+        Catalog.load(write(tmp_path, "[1]", "c.yaml"))
+
+
+def test_an_unknown_backbone_is_named_with_those_there() -> None:
+    catalog = Catalog([Backbone("a", Decimal(1), Decimal(1))])
+    with pytest.raises(KeyError, match="no backbone 'b' in the catalog; it has a"):
+        catalog["b"]
+
+
+def test_two_backbones_of_one_name() -> None:
+    with pytest.raises(ValueError, match="two backbones are named 'a'"):
+        Catalog([Backbone("a", Decimal(1), Decimal(1))] * 2)
+
+
+@given(
+    st.decimals("0.000001", "100", places=6),
+    st.decimals("0.000001", "100", places=6),
+    st.integers(0, 10**6),
+    st.integers(0, 10**5),
+)
+def test_cost_is_exact_and_rounded_up(
+    price_in: Decimal, price_out: Decimal, prompt: int, completion: int
+) -> None:
+    cost = Backbone("b", price_in, price_out).cost(prompt, completion)
+    exact = (prompt * price_in + completion * price_out) * 1000  # USD/Mtok -> nano-dollars a token
+    assert exact <= cost < exact + 1
