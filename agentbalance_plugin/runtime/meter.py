@@ -1,0 +1,345 @@
+"""The budget's guarantee: reserve the worst case before a call, settle what it used after."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
+from agentbalance_plugin.runtime.clock import Clock
+
+USEFUL_OUTPUT_TOKENS = 16
+"""A call that may answer with fewer tokens than this is denied: it would pay for nothing."""
+
+
+class CallDenied(Exception):
+    """The budget has no room for this call. It was not made and cost nothing."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DeadlineReached(CallDenied):
+    """No time is left, or the deadline came while the call ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One settled call.
+
+    Args:
+        metered: False when the endpoint reported no usage and the whole reservation was booked.
+        overrun: True when the endpoint billed more than the cap it was given allows.
+        started_s, ended_s: clock seconds since the run began.
+    """
+
+    agent: str
+    backbone: str
+    prompt_tokens: int
+    completion_tokens: int
+    nanodollars: int
+    metered: bool
+    overrun: bool
+    started_s: float
+    ended_s: float
+
+
+@dataclass(slots=True)
+class _Share:
+    """What only one agent may use."""
+
+    nanodollars: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Use:
+    """Settled and held amounts of one agent."""
+
+    spent: Spend
+    held_nanodollars: int = 0
+    held_tokens: int = 0
+
+
+class Meter:
+    """Books of one run. Safe to use from several threads and tasks.
+
+    At every moment spent + held is within the budget's caps, so a call that bills no more than the
+    cap it was given can't pass them.
+
+    Args:
+        budget: the caps.
+        clock: what the deadline is measured on; real time by default.
+        already: what an earlier part of the same run has spent (a resumed run).
+    """
+
+    def __init__(
+        self, budget: Budget, *, clock: Clock | None = None, already: Spend | None = None
+    ) -> None:
+        self.budget = budget
+        self.clock = clock or Clock()
+        self.started = self.clock.now()
+        already = already or Spend()
+        left = None if budget.latency_s is None else budget.latency_s - already.latency_s
+        self.deadline = None if left is None else self.started + left
+        self._already = already
+        self._lock = threading.Lock()
+        self._shares: dict[str, _Share] = {}
+        self._uses: dict[str, _Use] = {}
+        self._calls: list[CallRecord] = []
+        self._open: set[Call] = set()
+        self._over = False
+
+    @property
+    def calls(self) -> tuple[CallRecord, ...]:
+        """The settled calls, in the order in which they ended."""
+        with self._lock:
+            return tuple(self._calls)
+
+    def spend(self, agent: str | None = None) -> Spend:
+        """Settled spend of one agent (latency: the sum over its calls) or of the whole run
+        (latency: clock seconds since its start)."""
+        with self._lock:
+            if agent is not None:
+                use = self._uses.get(agent)
+                return use.spent if use else Spend()
+            total = self._already
+            for use in self._uses.values():
+                total += use.spent
+            elapsed = self._already.latency_s + self.clock.now() - self.started
+            return Spend(
+                total.nanodollars,
+                total.prompt_tokens,
+                total.completion_tokens,
+                total.calls,
+                elapsed,
+            )
+
+    def protect(
+        self, agent: str, *, nanodollars: int = 0, tokens: int = 0, seconds: float = 0.0
+    ) -> None:
+        """Set aside a share that only `agent` may use; its own calls draw on it first.
+
+        Args:
+            seconds: how long before the deadline everyone else has to be done.
+        """
+        with self._lock:
+            self._shares[agent] = _Share(nanodollars, tokens, seconds)
+
+    def unprotect(self, agent: str) -> None:
+        """Give the share of an agent that will not call any more back to the others."""
+        with self._lock:
+            self._shares.pop(agent, None)
+
+    def seconds_left(self, agent: str | None = None) -> float | None:
+        """Clock seconds until `agent` has to be done (None: no deadline)."""
+        if self.deadline is None:
+            return None
+        with self._lock:
+            kept = max(
+                (share.seconds for name, share in self._shares.items() if name != agent),
+                default=0.0,
+            )
+        return self.deadline - self.clock.now() - kept
+
+    def reserve(
+        self, agent: str, backbone: Backbone, prompt_bound: int, output_cap: int | None = None
+    ) -> Call:
+        """Hold the worst case of one call: `prompt_bound` tokens in, as many out as affordable.
+
+        Args:
+            agent: who calls.
+            backbone: whose prices hold.
+            prompt_bound: prompt tokens, never fewer than the endpoint will bill.
+            output_cap: most output tokens wanted; the backbone's own cap is the other limit.
+
+        Returns:
+            The reservation, to be used as a context manager around the call.
+
+        Raises:
+            CallDenied: fewer than `USEFUL_OUTPUT_TOKENS` (or `output_cap`, if that is less) are
+                affordable.
+            DeadlineReached: the agent's time is up.
+        """
+        seconds = self.seconds_left(agent)
+        if seconds is not None and seconds <= 0:
+            raise DeadlineReached(f"{agent}: no time left before the deadline")
+        with self._lock:
+            if self._over:
+                raise CallDenied(f"{agent}: the run is over")
+            wanted = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
+            cap = wanted
+            money = self._free_nanodollars(agent)
+            if money is not None:
+                cap = min(cap, _affordable(backbone, prompt_bound, money))
+            tokens = self._free_tokens(agent)
+            if tokens is not None:
+                cap = min(cap, tokens - prompt_bound)
+            if cap < min(wanted, USEFUL_OUTPUT_TOKENS):
+                raise CallDenied(self._denial(agent, backbone, prompt_bound, money, tokens))
+            held = backbone.cost(prompt_bound, cap)
+            use = self._uses.setdefault(agent, _Use(Spend()))
+            use.held_nanodollars += held
+            use.held_tokens += prompt_bound + cap
+            call = Call(self, agent, backbone, prompt_bound, cap, seconds)
+            self._open.add(call)
+            return call
+
+    def close(self) -> None:
+        """End the run: calls still open are booked in full, later ones denied.
+
+        A cancelled agent may take a while to unwind, or never; its calls must neither escape the
+        books nor go on spending after the run has returned.
+        """
+        with self._lock:
+            self._over = True
+            still_open = list(self._open)
+        for call in still_open:
+            self.close_call(call, None, billed=True)
+
+    def close_call(self, call: Call, usage: tuple[int, int] | None, *, billed: bool) -> None:
+        """Settle a reservation, unless that has been done; `Call` is what callers use."""
+        held_tokens = call.prompt_bound + call.output_cap
+        held = call.backbone.cost(call.prompt_bound, call.output_cap)
+        metered = usage is not None and sum(usage) > 0
+        prompt, completion = usage if usage and metered else (call.prompt_bound, call.output_cap)
+        cost = call.backbone.cost(prompt, completion)
+        now = self.clock.now()
+        with self._lock:
+            if call not in self._open:
+                return
+            self._open.remove(call)
+            use = self._uses[call.agent]
+            use.held_nanodollars -= held
+            use.held_tokens -= held_tokens
+            if not billed:
+                return
+            use.spent += Spend(cost, prompt, completion, 1, now - call.started)
+            self._calls.append(
+                CallRecord(
+                    agent=call.agent,
+                    backbone=call.backbone.name,
+                    prompt_tokens=prompt,
+                    completion_tokens=completion,
+                    nanodollars=cost,
+                    metered=metered,
+                    overrun=cost > held or prompt + completion > held_tokens,
+                    started_s=call.started - self.started,
+                    ended_s=now - self.started,
+                )
+            )
+
+    def _free_nanodollars(self, agent: str) -> int | None:
+        cap = self.budget.nanodollars
+        if cap is None:
+            return None
+        used = self._already.nanodollars
+        for use in self._uses.values():
+            used += use.spent.nanodollars + use.held_nanodollars
+        kept = 0
+        for name, share in self._shares.items():
+            if name != agent:
+                own = self._uses.get(name)
+                drawn = own.spent.nanodollars + own.held_nanodollars if own else 0
+                kept += max(0, share.nanodollars - drawn)
+        return cap - used - kept
+
+    def _free_tokens(self, agent: str) -> int | None:
+        cap = self.budget.tokens
+        if cap is None:
+            return None
+        used = self._already.tokens
+        for use in self._uses.values():
+            used += use.spent.tokens + use.held_tokens
+        kept = 0
+        for name, share in self._shares.items():
+            if name != agent:
+                own = self._uses.get(name)
+                drawn = own.spent.tokens + own.held_tokens if own else 0
+                kept += max(0, share.tokens - drawn)
+        return cap - used - kept
+
+    def _denial(
+        self,
+        agent: str,
+        backbone: Backbone,
+        prompt_bound: int,
+        money: int | None,
+        tokens: int | None,
+    ) -> str:
+        needed = backbone.cost(prompt_bound, USEFUL_OUTPUT_TOKENS)
+        if money is not None and money < needed:
+            return (
+                f"{agent}: a call of {backbone.name} may cost "
+                f"{needed / NANODOLLARS_PER_USD:.6f} USD, "
+                f"{max(0, money) / NANODOLLARS_PER_USD:.6f} USD are free"
+            )
+        return (
+            f"{agent}: a call of {backbone.name} may take "
+            f"{prompt_bound + USEFUL_OUTPUT_TOKENS} tokens, {max(0, tokens or 0)} are free"
+        )
+
+
+class Call:
+    """A reservation. Use it as a context manager around the call it is for.
+
+    Leaving the block without `settle` or `release` books the whole reservation: what an endpoint
+    did not report may have been billed.
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        agent: str,
+        backbone: Backbone,
+        prompt_bound: int,
+        output_cap: int,
+        seconds: float | None,
+    ) -> None:
+        self.agent = agent
+        self.backbone = backbone
+        self.prompt_bound = prompt_bound
+        self.output_cap = output_cap
+        """Send this as the request's cap on output tokens."""
+        self.started = meter.clock.now()
+        self._meter = meter
+        self._seconds = seconds
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._meter.close_call(self, None, billed=True)
+
+    def timeout(self) -> asyncio.Timeout:
+        """Fires (as TimeoutError) when the agent's time is up."""
+        return self._meter.clock.timeout(self._seconds)
+
+    def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Book the reported usage; (0, 0) means not reported and books the whole reservation.
+
+        Only the first of `settle`, `release` and leaving the block counts.
+        """
+        self._meter.close_call(self, (prompt_tokens, completion_tokens), billed=True)
+
+    def release(self) -> None:
+        """Book nothing: the endpoint refused the request before doing any work."""
+        self._meter.close_call(self, None, billed=False)
+
+
+def _affordable(backbone: Backbone, prompt_bound: int, nanodollars: int) -> int:
+    """Output tokens that `nanodollars` still buy after the prompt."""
+    room = nanodollars * 1000 - prompt_bound * backbone.picodollars_in
+    if backbone.picodollars_out == 0:
+        return backbone.max_output_tokens if room >= 0 else 0
+    return room // backbone.picodollars_out

@@ -1,0 +1,153 @@
+"""What a run did, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from agentbalance_plugin.budget import Budget, Spend
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.meter import CallRecord, Meter
+
+Status = Literal["done", "skipped", "closed", "failed", "dropped"]
+"""done: spoke. skipped: no budget or time. closed: its late gate stayed closed. failed: raised an
+error. dropped: not in the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReport:
+    """One agent of the team in one run."""
+
+    name: str
+    backbone: str | None
+    status: Status
+    reason: str
+    spend: Spend
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run of a team.
+
+    Args:
+        plan: what was planned; None when planning itself failed.
+        budget: the caps of this very run.
+        spend: all settled calls; `latency_s` from the start of the run to its end.
+        agents: every agent of the team, in its order, and routers of the framework that called.
+        calls: every settled call.
+        stop_reason: why the run ended.
+        complete: the plan ran to its decision.
+        chosen: the agent whose message is the answer; None if there is none.
+        confidence: weight of the answers behind the chosen one, in [0, 1); None where agreement
+            did not decide.
+    """
+
+    plan: Plan | None
+    budget: Budget
+    spend: Spend
+    agents: tuple[AgentReport, ...]
+    calls: tuple[CallRecord, ...]
+    stop_reason: str
+    complete: bool
+    chosen: str | None = None
+    confidence: float | None = None
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether cost, tokens and time stayed inside the hard caps."""
+        cap = self.budget.nanodollars
+        return (
+            (cap is None or self.spend.nanodollars <= cap)
+            and (self.budget.tokens is None or self.spend.tokens <= self.budget.tokens)
+            and (self.budget.latency_s is None or self.spend.latency_s <= self.budget.latency_s)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only; money in US dollars, times in seconds."""
+        return {
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "budget": {k: v for k, v in asdict(self.budget).items() if v is not None},
+            "spend": _spend_dict(self.spend),
+            "agents": [
+                {
+                    "name": agent.name,
+                    "backbone": agent.backbone,
+                    "status": agent.status,
+                    "reason": agent.reason,
+                    "answer": agent.answer,
+                    "spend": _spend_dict(agent.spend),
+                }
+                for agent in self.agents
+            ],
+            "calls": [asdict(call) for call in self.calls],
+            "stop_reason": self.stop_reason,
+            "complete": self.complete,
+            "chosen": self.chosen,
+            "confidence": self.confidence,
+            "within_budget": self.within_budget,
+        }
+
+    def to_mermaid(self) -> str:
+        """The plan as a Mermaid flowchart; empty without a plan."""
+        return "" if self.plan is None else self.plan.to_mermaid()
+
+    def to_text(self) -> str:
+        """A table for terminals and logs: who ran, why not, what it cost."""
+        rows = [("agent", "backbone", "status", "calls", "tokens", "USD", "seconds", "")]
+        for agent in self.agents:
+            spend = agent.spend
+            rows.append(
+                (
+                    agent.name + (" *" if agent.name == self.chosen else ""),
+                    agent.backbone or "-",
+                    agent.status,
+                    str(spend.calls),
+                    str(spend.tokens),
+                    f"{spend.cost_usd:.6f}",
+                    f"{spend.latency_s:.2f}",
+                    agent.reason,
+                )
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        lines.append(f"total: {_amount(self.spend)}; {self.stop_reason}")
+        expected = None if self.plan is None else self.plan.expected
+        if expected is not None:
+            lines.append(f"expected: {expected.cost_usd:.6f} USD, {expected.latency_s:.2f} s")
+        return "\n".join(lines)
+
+
+class BudgetExceeded(Exception):
+    """The budget ran out and `on_exceeded="raise"`; what was paid for is in `report`."""
+
+    def __init__(self, report: RunReport) -> None:
+        super().__init__(f"{report.stop_reason} (spent {_amount(report.spend)})")
+        self.report = report
+
+
+def agent_report(
+    meter: Meter, name: str, backbone: str | None, status: Status, reason: str, answer: str | None
+) -> AgentReport:
+    """One agent's line of the report, with what the meter booked for it."""
+    return AgentReport(name, backbone, status, reason, meter.spend(name), answer)
+
+
+def _amount(spend: Spend) -> str:
+    return (
+        f"{spend.cost_usd:.6f} USD, {spend.tokens} tokens, {spend.calls} calls, "
+        f"{spend.latency_s:.2f} s"
+    )
+
+
+def _spend_dict(spend: Spend) -> dict[str, Any]:
+    return {
+        "cost_usd": spend.cost_usd,
+        "prompt_tokens": spend.prompt_tokens,
+        "completion_tokens": spend.completion_tokens,
+        "calls": spend.calls,
+        "latency_s": spend.latency_s,
+    }
