@@ -62,13 +62,14 @@ async def run_pass(
         said by then is in the pass.
 
     Raises:
-        asyncio.CancelledError: the caller was cancelled; the agents are cancelled with it.
+        asyncio.CancelledError: the caller or an agent was cancelled; all agents are then.
     """
     result: Pass[Message] = Pass()
     tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run_agent(agent: str) -> None:
-        await asyncio.gather(*(tasks[before] for before in plan.waits_for(agent)))
+        if before := [tasks[name] for name in plan.waits_for(agent)]:
+            await asyncio.wait(before)
         if _stays_closed(plan, agent, result.answers):
             result.closed.append(agent)
             meter.unprotect(agent)
@@ -89,12 +90,15 @@ async def run_pass(
     for agent in plan.order:
         tasks[agent] = asyncio.create_task(run_agent(agent), name=f"agentbalance:{agent}")
     try:
-        async with meter.clock.timeout(meter.seconds_left()):
-            await asyncio.gather(*tasks.values())
-    except TimeoutError:
+        # wait() returns at the deadline whether or not the agents heed a cancellation.
+        left = meter.seconds_left()
+        timeout = None if left is None else max(0.0, left) * meter.clock.scale
+        done, _ = await asyncio.wait(tasks.values(), timeout=timeout)
         for agent in plan.order:
-            if not tasks[agent].done():
+            if tasks[agent] not in done:
                 result.skipped.setdefault(agent, "cancelled at the deadline")
+        for task in done:
+            task.result()
     finally:
         for task in tasks.values():
             task.cancel()
