@@ -1,0 +1,301 @@
+"""One call of each of many agents: what a recorded backbone replies, bills and takes.
+
+The elementwise rules that the scalar and the vectorised replay share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.backbone import Catalog
+from agentbalance_plugin.core.abilities import abilities
+from agentbalance_plugin.core.communication import Influence, Voice, after_reading
+from agentbalance_plugin.core.copies import Copies
+from agentbalance_plugin.core.outcomes import CopyMode, Provenance
+from agentbalance_plugin.core.sampling import (
+    KeyArray,
+    draw_keys,
+    normals,
+    string_key,
+    string_keys,
+    uniforms,
+)
+from agentbalance_plugin.core.traces import TraceSet
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+
+# Latency noise: log-normal with mean 1.
+_LATENCY_SIGMA = 0.2
+# Where a whole catalog states no speed: a typical hosted backbone.
+_TYPICAL_TTFT_S = 0.5
+_TYPICAL_TOKENS_PER_S = 60.0
+
+_REPEAT = string_key("copy repeats itself")
+_WHICH = string_key("copy takes from")
+_READ = string_key("answer after reading")
+_LATENCY = string_key("latency")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What n readers may hear of one agent, arrays of shape [n].
+
+    Args:
+        heard: whether there is a message.
+        backbone: the speaker's column; any where there is no message.
+        answer: code, -1 for none.
+        correct: whether it is right.
+        visible_tokens: what the message adds to its reader's prompt.
+    """
+
+    heard: BoolArray
+    backbone: IntArray
+    answer: IntArray
+    correct: BoolArray
+    visible_tokens: IntArray
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What n calls gave, arrays of shape [n].
+
+    Args:
+        message: what others hear; its visible tokens are billed.
+        prompt_tokens, hidden_tokens: as billed.
+        latency_s: of the call alone.
+        cut: ended by the output cap.
+        cost_nanodollars: of the call.
+    """
+
+    message: Message
+    prompt_tokens: IntArray
+    hidden_tokens: IntArray
+    latency_s: FloatArray
+    cut: BoolArray
+    cost_nanodollars: IntArray
+
+    @property
+    def completion_tokens(self) -> IntArray:
+        """Billed output: visible and hidden."""
+        return self.message.visible_tokens + self.hidden_tokens
+
+
+class Calls:
+    """Recorded backbones, ready to be called.
+
+    Args:
+        traces: what they answer.
+        catalog: their prices, speeds and caps.
+        seed: of every draw.
+        influence: constants of the model of communication.
+        copies: whether further copies of a backbone are resampled or answer alike.
+        estimate_on: the split for abilities and agreement rates.
+    """
+
+    def __init__(
+        self,
+        traces: TraceSet,
+        catalog: Catalog,
+        *,
+        seed: int,
+        influence: Influence,
+        copies: CopyMode,
+        estimate_on: str,
+    ) -> None:
+        self._traces = traces
+        self._samples = traces.samples
+        self._seed = seed
+        self._influence = influence
+        self._identical = copies == "identical"
+        self.no_counts = Provenance(
+            copies=copies, estimated_on=estimate_on if estimate_on in traces.splits else None
+        )
+        known = abilities(traces, estimate_on)
+        self._log_odds = known.log_odds
+        self._copies = Copies(traces, known, estimate_on)
+        self._query_keys = string_keys(query.key for query in traces.queries)
+        self._backbone_keys = string_keys(traces.backbones)
+        self._hidden = replace(traces, catalog=catalog).hidden_tokens
+        backbones = [catalog[name] for name in traces.backbones]
+        self._pico_in = np.array([b.picodollars_in for b in backbones], dtype=np.int64)
+        self._pico_out = np.array([b.picodollars_out for b in backbones], dtype=np.int64)
+        self._max_output = np.array([b.max_output_tokens for b in backbones], dtype=np.int64)
+        ttft = [b.ttft_s for b in backbones]
+        speed = [b.tokens_per_s for b in backbones]
+        self._ttft = _filled(ttft, _TYPICAL_TTFT_S)
+        self._tokens_per_s = _filled(speed, _TYPICAL_TOKENS_PER_S)
+        self._speed_unknown = np.array(
+            [None in pair for pair in zip(ttft, speed, strict=True)], dtype=np.bool_
+        )
+        position = {name: index for index, name in enumerate(traces.benchmarks)}
+        self._benchmark = np.array([position[query.benchmark] for query in traces.queries])
+        recorded = traces.correct >= 0
+        self._mean_prompt = self._means(traces.prompt_tokens, recorded)
+        self._mean_visible = self._means(traces.visible_tokens, recorded)
+
+    def _means(self, tokens: NDArray[np.int32], recorded: NDArray[np.bool_]) -> IntArray:
+        """[benchmarks, B] rounded means; a backbone without a row there has its overall mean."""
+        shape = (len(self._traces.benchmarks), tokens.shape[1])
+        total, count = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        np.add.at(total, self._benchmark, np.where(recorded, tokens, 0))
+        np.add.at(count, self._benchmark, recorded.astype(np.int64))
+        overall = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1)
+        means = np.where(count > 0, total / np.maximum(count, 1), overall)
+        return np.rint(means).astype(np.int64)
+
+    def speak(
+        self,
+        query: IntArray,
+        backbone: IntArray,
+        agent: KeyArray,
+        turn: int,
+        peers: Sequence[Message],
+        caps: IntArray,
+        sample: IntArray,
+    ) -> tuple[Spoken, Provenance]:
+        """One call each for n queries.
+
+        Args:
+            query, backbone: [n] positions.
+            agent: [n] keys of the agents' names.
+            turn: how often it spoke before.
+            peers: the messages it reads.
+            caps: [n] most output tokens, beside the backbone's own cap.
+            sample: [n] which sample of the backbone it is; negative: the number of peers of the
+                same backbone that it reads.
+        """
+        copy = np.maximum(sample, 0)
+        for peer in peers:
+            copy += (sample < 0) & peer.heard & (peer.backbone == backbone)
+        if self._identical:
+            copy = np.zeros_like(copy)
+        alone, row, resampled = self._recorded(query, backbone, copy)
+        missing = self._samples.correct[query, backbone, 0] < 0
+        voices = [self._voice(query, peer) for peer in peers]
+        keys = draw_keys(
+            self._seed,
+            self._query_keys[query],
+            self._backbone_keys[backbone],
+            agent,
+            turn,
+        )
+        answer, correct, influenced = after_reading(
+            alone, voices, draw_keys(0, keys, _READ), self._influence
+        )
+        answer[missing], correct[missing] = -1, False
+        influenced &= ~missing
+
+        benchmark = self._benchmark[query]
+        prompt = np.where(
+            missing, self._mean_prompt[benchmark, backbone], self._samples.prompt_tokens[row]
+        ).astype(np.int64)
+        for peer in peers:
+            prompt += np.where(peer.heard, peer.visible_tokens, 0)
+        visible = np.where(
+            missing, self._mean_visible[benchmark, backbone], self._samples.visible_tokens[row]
+        ).astype(np.int64)
+        hidden = self._hidden[query, backbone].astype(np.int64)
+        cap = np.minimum(caps, self._max_output[backbone])
+        cut = visible + hidden > cap
+        hidden = np.where(cut, np.minimum(hidden, cap), hidden)
+        visible = np.where(cut, cap - hidden, visible)
+        answer[cut], correct[cut] = -1, False
+
+        latency_s, measured = self._latency(query, backbone, visible + hidden, keys)
+        measured &= (copy == 0) & ~cut
+        if self._traces.latency_s is not None:
+            latency_s = np.where(measured, self._traces.latency_s[query, backbone], latency_s)
+        pico = prompt * self._pico_in[backbone] + (visible + hidden) * self._pico_out[backbone]
+        spoken = Spoken(
+            message=Message(
+                heard=np.ones(len(query), dtype=np.bool_),
+                backbone=backbone,
+                answer=answer,
+                correct=correct,
+                visible_tokens=visible,
+            ),
+            prompt_tokens=prompt,
+            hidden_tokens=hidden,
+            latency_s=latency_s,
+            cut=cut,
+            cost_nanodollars=-(-pico // 1000),
+        )
+        counts = replace(
+            self.no_counts,
+            calls=len(query),
+            influenced=int(influenced.sum()),
+            resampled=int(resampled.sum()),
+            missing=int(missing.sum()),
+            cut=int(cut.sum()),
+            hidden=int((hidden > 0).sum()),
+            hidden_tokens=int(hidden.sum()),
+            measured=int(measured.sum()),
+            speed_unknown=int((self._speed_unknown[backbone] & ~measured).sum()),
+        )
+        return spoken, counts
+
+    def _recorded(
+        self, query: IntArray, backbone: IntArray, sample: IntArray
+    ) -> tuple[Voice, tuple[IntArray, IntArray, IntArray], BoolArray]:
+        """What a backbone answers alone, the row of its tokens, and whether it was resampled."""
+        log_odds = self._log_odds[self._traces.category[query], backbone]
+        depth = self._samples.correct.shape[2]
+        real = np.minimum(sample, depth - 1)
+        real = np.where(
+            (sample < depth) & (self._samples.correct[query, backbone, real] >= 0), real, 0
+        )
+        resampled = (sample > 0) & (real == 0)
+        resampled &= self._samples.correct[query, backbone, 0] >= 0
+        row = (query, backbone, real)
+        source = backbone
+        if resampled.any():
+            # Not keyed by the agent: the same copy of a backbone gives one answer to whoever asks.
+            keys = draw_keys(
+                self._seed, self._query_keys[query], self._backbone_keys[backbone], sample
+            )
+            taken = self._copies.sources(
+                query,
+                backbone,
+                uniforms(draw_keys(0, keys, _REPEAT)),
+                uniforms(draw_keys(0, keys, _WHICH)),
+            )
+            source = np.where(resampled, taken, backbone)
+        answered = (query, source, real)
+        voice = Voice(
+            answer=self._samples.answer[answered].astype(np.int64),
+            correct=self._samples.correct[answered] == 1,
+            log_odds=log_odds,
+        )
+        return voice, row, resampled
+
+    def _voice(self, query: IntArray, peer: Message) -> Voice:
+        return Voice(
+            answer=np.where(peer.heard, peer.answer, -1),
+            correct=peer.correct,
+            log_odds=self._log_odds[self._traces.category[query], peer.backbone],
+        )
+
+    def _latency(
+        self, query: IntArray, backbone: IntArray, tokens: IntArray, keys: KeyArray
+    ) -> tuple[FloatArray, BoolArray]:
+        """Modelled seconds, and where a measurement exists."""
+        noise = normals(draw_keys(0, keys, _LATENCY))
+        nominal = self._ttft[backbone] + tokens / self._tokens_per_s[backbone]
+        modelled = nominal * np.exp(_LATENCY_SIGMA * noise - _LATENCY_SIGMA**2 / 2)
+        if self._traces.latency_s is None:
+            return modelled, np.zeros(len(query), dtype=np.bool_)
+        return modelled, np.isfinite(self._traces.latency_s[query, backbone])
+
+
+def _filled(values: Sequence[float | None], typical: float) -> FloatArray:
+    """Unknown values become the median of the known ones, or what is typical."""
+    known = [value for value in values if value is not None]
+    default = median(known) if known else typical
+    return np.array([default if value is None else value for value in values], dtype=np.float64)
