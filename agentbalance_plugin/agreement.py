@@ -18,7 +18,7 @@ def leading_answer(
     that this agent is right. The confidence is the posterior of the leading answer with "none of
     these" at log-odds 0: exp(u) / (1 + sum of exp(u')). One voter that is right with probability p
     thus gives p; two who agree give more, two who differ less. A missing answer (None) agrees with
-    nothing and collects nothing.
+    nothing: it counts like an answer that nobody else gave, and never leads.
 
     Args:
         answers: one per agent, None where there is none.
@@ -30,14 +30,17 @@ def leading_answer(
     """
     totals: dict[Hashable, float] = {}
     first: dict[Hashable, int] = {}
+    missing: list[float] = []
     for index, (answer, weight) in enumerate(zip(answers, weights, strict=True)):
         if answer is None:
+            missing.append(weight)
             continue
         totals[answer] = totals.get(answer, 0.0) + weight
         first.setdefault(answer, index)
     if not totals:
         return None, 0.0
     leader = max(totals, key=lambda answer: (totals[answer], -first[answer]))
-    top = max(0.0, totals[leader])
-    norm = math.exp(-top) + sum(math.exp(total - top) for total in totals.values())
+    others = [*totals.values(), *missing]
+    top = max(0.0, *others)
+    norm = math.exp(-top) + sum(math.exp(total - top) for total in others)
     return first[leader], math.exp(totals[leader] - top) / norm

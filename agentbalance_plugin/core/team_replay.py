@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.core.calls import Calls, Message
 from agentbalance_plugin.core.outcomes import Provenance
 from agentbalance_plugin.core.sampling import KeyArray, string_key
-from agentbalance_plugin.core.votes import gates_open, leading_answers
+from agentbalance_plugin.core.votes import SILENT, gates_open, leading_answers
 from agentbalance_plugin.plan import Plan
 
 IntArray = NDArray[np.int64]
@@ -171,7 +171,7 @@ def run_designs(
         waits = designs.waits[plans, slots]
         ends[every, slots] = np.where(waits, ends, 0.0).max(axis=1)
         depths[every, slots] = np.where(waits, depths, 0).max(axis=1)
-        runs = _run(designs, plans, slots, answers, weights)
+        runs = _run(designs, plans, slots, np.where(heard, answers, SILENT), weights)
         heard[every, slots] = runs
         depths[every, slots] += runs
         rows = np.flatnonzero(runs & (column[every, slots] >= 0))
@@ -227,7 +227,7 @@ def _run(
     if len(gated):
         watched = designs.watched[plans[gated], slots[gated]]
         watched = watched[:, (watched >= 0).any(axis=0)]
-        voters = np.where(watched >= 0, answers[gated[:, None], watched], -1)
+        voters = np.where(watched >= 0, answers[gated[:, None], watched], SILENT)
         runs[gated] = gates_open(voters, weights[gated[:, None], watched], threshold[gated])
     return runs
 
@@ -236,7 +236,7 @@ def _chosen(
     designs: Designs, plans: IntArray, answers: IntArray, weights: FloatArray, heard: BoolArray
 ) -> IntArray:
     """[n] slot of the agent whose message is the answer; -1 where nobody spoke."""
-    chosen, _ = leading_answers(answers, weights)
+    chosen, _ = leading_answers(np.where(heard, answers, SILENT), weights)
     # Nothing to compare: the decider's message, else the most reliable speaker's, the last of
     # equals.
     reliable = np.where(heard, weights, -np.inf)[:, ::-1]

@@ -11,6 +11,9 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 
+SILENT = -2
+"""In place of the answer of an agent that did not speak: it is no voter."""
+
 # Further from the threshold than this, the last bits of the exponential can't matter.
 _CLOSE = 1e-9
 
@@ -19,7 +22,7 @@ def leading_answers(answers: IntArray, weights: FloatArray) -> tuple[IntArray, F
     """The leading answer of each row.
 
     Args:
-        answers: [n, W] codes, -1 where there is none.
+        answers: [n, W] codes, -1 where there is none, `SILENT` where nobody spoke.
         weights: [n, W] log-odds.
 
     Returns:
@@ -41,8 +44,12 @@ def leading_answers(answers: IntArray, weights: FloatArray) -> tuple[IntArray, F
         better = first[i] & (totals[i] > lead)
         leader[better] = i
         lead[better] = totals[i][better]
-    top = np.maximum(0.0, lead)
-    weight = np.where(first, np.exp(np.where(first, totals - top, 0.0)), 0.0).sum(axis=0)
+    # A missing answer is one that nobody else gave: it weighs, but never leads.
+    missing = answers.T == -1
+    totals = np.where(missing, weights.T, totals)
+    counted = first | missing
+    top = np.maximum(0.0, np.where(counted, totals, -np.inf).max(axis=0))
+    weight = np.where(counted, np.exp(np.where(counted, totals - top, 0.0)), 0.0).sum(axis=0)
     return leader, np.exp(lead - top) / (np.exp(-top) + weight)
 
 
@@ -59,7 +66,8 @@ def gates_open(answers: IntArray, weights: FloatArray, thresholds: FloatArray) -
     _, confidence = leading_answers(answers, weights)
     opens = confidence < thresholds
     for row in np.flatnonzero(np.abs(confidence - thresholds) < _CLOSE):
-        voices = [None if answer < 0 else int(answer) for answer in answers[row]]
-        _, exact = leading_answer(voices, [float(weight) for weight in weights[row]])
+        spoke = answers[row] != SILENT
+        voices = [None if answer < 0 else int(answer) for answer in answers[row][spoke]]
+        _, exact = leading_answer(voices, [float(weight) for weight in weights[row][spoke]])
         opens[row] = exact < thresholds[row]
     return opens

@@ -92,6 +92,7 @@ class Meter:
         self._shares: dict[str, _Share] = {}
         self._uses: dict[str, _Use] = {}
         self._calls: list[CallRecord] = []
+        self._denials: list[CallDenied] = []
         self._open: set[Call] = set()
         self._over = False
 
@@ -100,6 +101,12 @@ class Meter:
         """The settled calls, in the order in which they ended."""
         with self._lock:
             return tuple(self._calls)
+
+    @property
+    def denials(self) -> tuple[CallDenied, ...]:
+        """Every call that was denied, for frameworks that hide what their agents raise."""
+        with self._lock:
+            return tuple(self._denials)
 
     def spend(self, agent: str | None = None) -> Spend:
         """Settled spend of one agent (latency: the sum over its calls) or of the whole run
@@ -137,14 +144,12 @@ class Meter:
             self._shares.pop(agent, None)
 
     def seconds_left(self, agent: str | None = None) -> float | None:
-        """Clock seconds until `agent` has to be done (None: no deadline)."""
+        """Clock seconds until `agent`, or the run itself, has to be done (None: no deadline)."""
         if self.deadline is None:
             return None
         with self._lock:
-            kept = max(
-                (share.seconds for name, share in self._shares.items() if name != agent),
-                default=0.0,
-            )
+            others = [share.seconds for name, share in self._shares.items() if name != agent]
+        kept = 0.0 if agent is None else max(others, default=0.0)
         return self.deadline - self.clock.now() - kept
 
     def reserve(
@@ -167,11 +172,11 @@ class Meter:
             DeadlineReached: the agent's time is up.
         """
         seconds = self.seconds_left(agent)
-        if seconds is not None and seconds <= 0:
-            raise DeadlineReached(f"{agent}: no time left before the deadline")
         with self._lock:
             if self._over:
-                raise CallDenied(f"{agent}: the run is over")
+                raise self._denied(CallDenied(f"{agent}: the run is over"))
+            if seconds is not None and seconds <= 0:
+                raise self._denied(DeadlineReached(f"{agent}: no time left before the deadline"))
             wanted = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
             cap = wanted
             money = self._free_nanodollars(agent)
@@ -181,7 +186,8 @@ class Meter:
             if tokens is not None:
                 cap = min(cap, tokens - prompt_bound)
             if cap < min(wanted, USEFUL_OUTPUT_TOKENS):
-                raise CallDenied(self._denial(agent, backbone, prompt_bound, money, tokens))
+                reason = self._denial(agent, backbone, prompt_bound, money, tokens)
+                raise self._denied(CallDenied(reason))
             held = backbone.cost(prompt_bound, cap)
             use = self._uses.setdefault(agent, _Use(Spend()))
             use.held_nanodollars += held
@@ -233,6 +239,10 @@ class Meter:
                     ended_s=now - self.started,
                 )
             )
+
+    def _denied(self, denial: CallDenied) -> CallDenied:
+        self._denials.append(denial)
+        return denial
 
     def _free_nanodollars(self, agent: str) -> int | None:
         cap = self.budget.nanodollars

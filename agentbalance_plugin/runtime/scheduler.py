@@ -110,8 +110,9 @@ def _stays_closed(plan: Plan, agent: str, answers: dict[str, str | None]) -> boo
     gate = plan.late_gates.get(agent)
     if gate is None:
         return False
+    voters = [name for name in gate.watches if name in answers]
     _, confidence = leading_answer(
-        [answers.get(name) for name in gate.watches], [plan.weight(name) for name in gate.watches]
+        [answers[name] for name in voters], [plan.weight(name) for name in voters]
     )
     return confidence >= gate.threshold
 

@@ -49,8 +49,9 @@ def execute(plan: Plan, call: Call) -> Outcome:
         depth[agent] = max((depth[name] for name in plan.waits_for(agent)), default=0)
         gate = plan.late_gates.get(agent)
         if gate is not None:
+            voters = [name for name in gate.watches if name in replies]
             _, confidence = leading_answer(
-                [answer(name) for name in gate.watches], [plan.weight(n) for n in gate.watches]
+                [answer(name) for name in voters], [plan.weight(name) for name in voters]
             )
             if confidence >= gate.threshold:
                 continue
