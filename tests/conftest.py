@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from agentbalance_plugin.core.replay import Replay
+from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.simulator.virtual_time import VirtualTimeLoop
 
 
@@ -22,3 +24,14 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("virtual_time"):
         return {"virtual": VirtualTimeLoop}
     return {"real": asyncio.SelectorEventLoop}
+
+
+@pytest.fixture(scope="session")
+def shipped() -> TraceSet:
+    """The traces that come with the package."""
+    return TraceSet.shipped("reasoning")
+
+
+@pytest.fixture(scope="session")
+def replay(shipped: TraceSet) -> Replay:
+    return Replay(shipped)

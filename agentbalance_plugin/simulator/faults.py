@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 Fault = Literal["429", "500", "timeout", "malformed", "no_usage", "zero_usage", "cut_stream"]
@@ -22,18 +23,19 @@ class Faults:
     """
 
     def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
+        self._seen: Counter[tuple[str, str]] = Counter()
 
-    def of(self, header: str | None, text: str, backbone: str) -> Fault | None:
-        """The fault of a request (ValueError for an unknown kind)."""
+    def of(self, header: str | None, texts: Sequence[str], backbone: str) -> Fault | None:
+        """The fault of a request with messages of these texts (ValueError for an unknown kind)."""
         if header:
             return _known(header)
-        for found in _MARKER.finditer(text):
+        markers = [(text, found) for text in texts for found in _MARKER.finditer(text)]
+        for message, found in markers:
             fault = _known(found["kind"])
             if found["backbone"] not in (None, backbone):
                 continue
-            # The same marker in another task counts on its own.
-            key = f"{found[0]} {text[:200]}"
+            # The same marker in another message counts on its own.
+            key = (found[0], message)
             self._seen[key] += 1
             if found["times"] is None or self._seen[key] <= int(found["times"]):
                 return fault

@@ -14,7 +14,7 @@ from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.extras import require
 from agentbalance_plugin.simulator.books import Books, Entry
 from agentbalance_plugin.simulator.faults import Fault, Faults
-from agentbalance_plugin.simulator.speaker import RequestError, Speaker, Spoken
+from agentbalance_plugin.simulator.speaker import RequestError, Speaker, Spoken, read_request
 
 if TYPE_CHECKING:
     import uvicorn
@@ -68,12 +68,13 @@ class Service:
             if not isinstance(parsed, dict):
                 raise RequestError(400, "the body must be a JSON object")
             body = cast("dict[str, Any]", parsed)
-            fault = self._faults.of(
-                request.headers.get("x-simulate-fault"), raw.decode(), str(body.get("model"))
-            )
+            asked = read_request(body)
+            usage = _wants_usage(body)
+            header = request.headers.get("x-simulate-fault")
+            fault = self._faults.of(header, asked.texts, asked.backbone)
             if fault in ("429", "500"):
                 return _failure(int(fault), f"simulated {fault}", retry_after=fault == "429")
-            spoken = self.speaker.speak(body)
+            spoken = self.speaker.speak(asked)
         except RequestError as error:
             return _failure(error.status, str(error))
         except ValueError as error:
@@ -81,21 +82,26 @@ class Service:
         entry = _entry(spoken, request.headers.get("x-simulate-run"))
         self.books.add(entry)
         if fault == "timeout":
-            await asyncio.sleep(_NEVER_S)
+            await self._wait(_NEVER_S, request, entry)
         if body.get("stream"):
-            usage = bool((body.get("stream_options") or {}).get("include_usage"))
             return _stream(self._chunks(spoken, fault, entry, with_usage=usage))
-        await self._wait(spoken.reply.latency_s, entry)
+        await self._wait(spoken.reply.latency_s * self._scale, request, entry)
         if fault == "malformed":
             return _raw(b'{"id": "chatcmpl", "choices": [{"index": 0, "mess')
         return _json(_completion(spoken, fault))
 
-    async def _wait(self, seconds: float, entry: Entry) -> None:
+    async def _wait(self, seconds: float, request: Request, entry: Entry) -> None:
+        """Take the reply's time, or as long as the client waits for it."""
+        entry.aborted = True  # until the time is over
+        timer = asyncio.ensure_future(asyncio.sleep(seconds))
+        # The body has been read: the next thing to receive is the client's leaving.
+        left = asyncio.ensure_future(request.receive())
         try:
-            await asyncio.sleep(seconds * self._scale)
-        except asyncio.CancelledError:
-            entry.aborted = True
-            raise
+            await asyncio.wait({timer, left}, return_when=asyncio.FIRST_COMPLETED)
+            entry.aborted = not timer.done()
+        finally:
+            timer.cancel()
+            left.cancel()
 
     async def _chunks(
         self, spoken: Spoken, fault: Fault | None, entry: Entry, *, with_usage: bool
@@ -118,6 +124,13 @@ class Service:
             yield _event({**base, "choices": [], "usage": _usage(spoken, fault)})
         entry.aborted = False
         yield b"data: [DONE]\n\n"
+
+
+def _wants_usage(body: dict[str, Any]) -> bool:
+    options: Any = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise RequestError(400, f"'stream_options' must be an object, got {options!r}")
+    return bool(cast("dict[str, Any]", options or {}).get("include_usage"))
 
 
 def create_app(service: Service) -> Starlette:
@@ -172,7 +185,7 @@ class Simulator:
         if self._socket is None:
             raise RuntimeError("the simulator does not run; use it with 'async with'")
         host, port = self._socket.getsockname()[:2]
-        return f"http://{host}:{port}/v1"
+        return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
     def correct(self, text: str) -> bool:
         """Whether the reply that a message quotes is right."""

@@ -55,20 +55,29 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    query: str
+    topic: str
     agent: str
     peer: PeerReply
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """What a request says, whatever its wording."""
+class ChatRequest:
+    """What a request says, whatever its wording.
+
+    Args:
+        backbone: the model asked for.
+        system: all system messages.
+        user: each user message.
+        texts: each message of any role.
+        output_cap: the most output tokens; None for no cap of its own.
+        sample: its seed.
+        tools: names of the functions that may be called.
+    """
 
     backbone: str
     system: str
-    user: str
-    assistant: str
-    everything: str
+    user: tuple[str, ...]
+    texts: tuple[str, ...]
     output_cap: int | None
     sample: int | None
     tools: tuple[str, ...]
@@ -95,31 +104,32 @@ class Speaker:
         self._by_text = {q.question: q.key for q in replay.traces.queries if q.question}
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
 
-    def speak(self, body: dict[str, Any]) -> Spoken:
-        """Answer one request body (RequestError if an endpoint would refuse it)."""
-        request = _parse(body)
+    def speak(self, request: ChatRequest) -> Spoken:
+        """Answer one request (RequestError for a backbone that is not recorded)."""
         if request.backbone not in self.replay.catalog:
             raise RequestError(404, f"The model `{request.backbone}` does not exist")
         agent = _agent_of(request.system)
         query = self._query_of(request.user)
+        # A question that was never recorded is known by the first thing a user says.
+        topic = query or _digest(*request.user[:1])
         quoted = [
             (reply_id, self._remembered[reply_id])
-            for reply_id in dict.fromkeys(_REPLY_MARKER.findall(request.everything))
+            for reply_id in dict.fromkeys(_REPLY_MARKER.findall("\n".join(request.texts)))
             if reply_id in self._remembered
         ]
-        own = [item for _, item in quoted if item.agent == agent and item.query == query]
+        own = [item for _, item in quoted if item.agent == agent and item.topic == topic]
         peers = [
-            (i, item.peer) for i, item in quoted if item.agent != agent and item.query == query
+            (i, item.peer) for i, item in quoted if item.agent != agent and item.topic == topic
         ]
         turn = len(own)
         reply = self._reply(request, query, agent, turn, [peer for _, peer in peers])
         if called := _tool_call(request):
             return Spoken(query, agent, replace(reply, answer=-1, correct=False), None, called)
         reply_id = _digest(
-            query or request.user, request.backbone, agent, turn, request.sample,
+            topic, request.backbone, agent, turn, request.sample,
             request.output_cap, *(i for i, _ in peers),
         )  # fmt: skip
-        self._remembered[reply_id] = _Remembered(query, agent, reply.as_peer())
+        self._remembered[reply_id] = _Remembered(topic, agent, reply.as_peer())
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
         return Spoken(query, agent, reply, _text(reply, reply_id))
@@ -130,18 +140,18 @@ class Speaker:
         item = self._remembered.get(found[-1]) if found else None
         return item is not None and item.peer.correct
 
-    def _query_of(self, user: str) -> str:
-        marker = QUERY_MARKER.search(user)
+    def _query_of(self, user: Sequence[str]) -> str:
+        marker = QUERY_MARKER.search("\n".join(user))
         if marker is not None:
             try:
                 self.replay.traces.index(marker[1])
             except KeyError:
                 return ""
             return marker[1]
-        return self._by_text.get(user.strip(), "")
+        return next((self._by_text[t.strip()] for t in user if t.strip() in self._by_text), "")
 
     def _reply(
-        self, request: _Request, query: str, agent: str, turn: int, peers: Sequence[PeerReply]
+        self, request: ChatRequest, query: str, agent: str, turn: int, peers: Sequence[PeerReply]
     ) -> Reply:
         if query:
             return self.replay.reply(
@@ -154,7 +164,8 @@ class Speaker:
                 output_cap=request.output_cap,
             )
         backbone = self.replay.catalog[request.backbone]
-        answer, correct = self._unknown.answer(request.user, request.backbone, agent, turn)
+        question = "".join(request.user[:1])
+        answer, correct = self._unknown.answer(question, request.backbone, agent, turn)
         visible, hidden = self._unknown.tokens(request.backbone)
         cap = min(request.output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
         cut = visible + hidden > cap
@@ -162,7 +173,7 @@ class Speaker:
             hidden = min(hidden, cap)
             visible, answer, correct = cap - hidden, -1, False
         # Four bytes a token is typical of English, and never more tokens than bytes.
-        prompt = max(1, len(request.user.encode()) // 4) + sum(p.visible_tokens for p in peers)
+        prompt = max(1, sum(len(text.encode()) for text in request.texts) // 4)
         speed = backbone.tokens_per_s or 60.0
         return Reply(
             backbone=request.backbone,
@@ -189,46 +200,64 @@ def task_text(query: Query, replay: Replay) -> str:
     return text + _filler(tokens - len(text.encode()))
 
 
-def _parse(body: dict[str, Any]) -> _Request:
+def read_request(body: dict[str, Any]) -> ChatRequest:
+    """A request body, checked (RequestError if an endpoint would refuse it)."""
     messages = body.get("messages")
     model = body.get("model")
     if not isinstance(model, str):
         raise RequestError(400, "you must provide a model parameter")
     if not isinstance(messages, list) or not messages:
         raise RequestError(400, "'messages' must be a list with at least one message")
-    texts: dict[str, list[str]] = {"system": [], "user": [], "assistant": [], "other": []}
+    said: list[tuple[str, str]] = []
     for message in cast("list[Any]", messages):
-        if not isinstance(message, dict) or "role" not in message:
-            raise RequestError(400, "each message must be an object with a role")
-        known = cast("dict[str, Any]", message)
-        role = {"developer": "system"}.get(known["role"], known["role"])
-        texts[role if role in texts else "other"].append(_content(known.get("content")))
-    tools = cast("list[dict[str, Any]]", body.get("tools") or [])
-    return _Request(
+        known = _object(message, "each message")
+        role = known.get("role")
+        if not isinstance(role, str):
+            raise RequestError(400, f"each message must have a role, got {role!r}")
+        said.append(("system" if role == "developer" else role, _content(known.get("content"))))
+    tools = [
+        _object(_object(tool, "each tool").get("function") or {}, "each tool's 'function'")
+        for tool in _list(body.get("tools") or [], "'tools'")
+    ]
+    return ChatRequest(
         backbone=model,
-        system="\n".join(texts["system"]),
-        user="\n".join(texts["user"]),
-        assistant="\n".join(texts["assistant"]),
-        everything="\n".join(_content(m.get("content")) for m in cast("list[Any]", messages)),
-        output_cap=_whole(body, "max_completion_tokens") or _whole(body, "max_tokens"),
-        sample=_whole(body, "seed"),
-        tools=tuple(str(tool.get("function", {}).get("name")) for tool in tools),
-        has_tool_result=any(m.get("role") == "tool" for m in cast("list[Any]", messages)),
+        system="\n".join(text for role, text in said if role == "system"),
+        user=tuple(text for role, text in said if role == "user"),
+        texts=tuple(text for _, text in said),
+        output_cap=_whole(body, "max_completion_tokens", 1) or _whole(body, "max_tokens", 1),
+        sample=_whole(body, "seed", 0),
+        tools=tuple(str(tool.get("name")) for tool in tools),
+        has_tool_result=any(role == "tool" for role, _ in said),
     )
 
 
-def _whole(body: dict[str, Any], field: str) -> int | None:
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RequestError(400, f"{what} must be an object, got {value!r}")
+    return cast("dict[str, Any]", value)
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise RequestError(400, f"{what} must be a list, got {value!r}")
+    return cast("list[Any]", value)
+
+
+def _whole(body: dict[str, Any], field: str, least: int) -> int | None:
     value = body.get(field)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < (field != "seed"):
-        raise RequestError(400, f"'{field}' must be a positive integer, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+        if field != "seed" and isinstance(value, int) and value >= 2**63:
+            # A cap beyond all bounds caps nothing.
+            return 2**62
+        raise RequestError(400, f"'{field}' must be an integer of at least {least}, got {value!r}")
     return value
 
 
 def _content(content: Any) -> str:
     if isinstance(content, list):
-        parts = cast("list[dict[str, Any]]", content)
+        parts = [_object(part, "each content part") for part in cast("list[Any]", content)]
         return "\n".join(str(part.get("text", "")) for part in parts)
     return content if isinstance(content, str) else ""
 
@@ -238,9 +267,9 @@ def _agent_of(system: str) -> str:
     return marker[1] if marker else _digest(system)
 
 
-def _tool_call(request: _Request) -> tuple[str, str] | None:
+def _tool_call(request: ChatRequest) -> tuple[str, str] | None:
     """The tool call that `[[tool:NAME {...}]]` in the task asks for, once."""
-    found = _TOOL_MARKER.search(request.user)
+    found = _TOOL_MARKER.search("\n".join(request.user))
     if found is None or request.has_tool_result or found[1] not in request.tools:
         return None
     arguments = found[2] or "{}"
