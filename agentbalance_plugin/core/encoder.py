@@ -1,4 +1,4 @@
-"""The query encoder: hashed word and character n-grams, and recorded features.
+"""Query encoders: hashed word and character n-grams, recorded features, sentence embeddings.
 
 On the recorded questions hashed n-grams predict which backbone will be right as well as sentence
 embeddings do, at a small fraction of their time.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from agentbalance_plugin.core.traces import TraceSet
 
 IntArray = NDArray[np.int32]
+FloatArray = NDArray[np.float32]
 
 FEATURE_BUCKETS = 2**15
 
@@ -32,11 +34,39 @@ _MASK = FEATURE_BUCKETS - 1
 QUERY_MARKER = re.compile(r"\[\[query:([^\[\]]+)\]\]")
 
 
-class QueryEncoder(Protocol):
-    """Turns a query's text into features."""
+class Features(NamedTuple):
+    """A query's vector is the sum of its features' learned embeddings by weight.
 
-    def features(self, text: str) -> IntArray:
-        """Sorted unique ids below `FEATURE_BUCKETS`."""
+    Args:
+        ids: [n] rows of the embedding table.
+        weights: [n]
+    """
+
+    ids: IntArray
+    weights: FloatArray
+
+    @classmethod
+    def mean(cls, ids: IntArray) -> Features:
+        """Features of equal weight."""
+        return cls(ids, np.full(len(ids), 1.0 / max(1, len(ids)), dtype=np.float32))
+
+
+class QueryEncoder(Protocol):
+    """Turns a query's text into features.
+
+    Args:
+        name: recorded in policies; a policy works with the encoder that it was trained with.
+        size: rows of the embedding table.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def encode(self, text: str) -> Features:
+        """Its features, none for a text without any."""
         ...
 
 
@@ -78,31 +108,61 @@ def hash_features(text: str) -> IntArray:
 
 
 class HashedEncoder:
-    """The encoder that needs nothing but the text."""
+    """The encoder that needs nothing but the text: the mean over its `hash_features`."""
 
-    def features(self, text: str) -> IntArray:
-        """`hash_features` of the text."""
-        return hash_features(text)
+    name = "hashed-ngrams-1"
+    size = FEATURE_BUCKETS
+
+    def encode(self, text: str) -> Features:
+        return Features.mean(hash_features(text))
 
 
-class RecordedEncoder:
-    """Knows recorded queries by their marker; other texts go to another encoder.
+class RecordedEncoder(HashedEncoder):
+    """Knows recorded queries by their marker; other texts are hashed.
 
     A figures-only trace has no texts: its queries are sent as `[[query:<benchmark>/<id>]]`.
 
     Args:
         traces: whose queries are known.
-        fallback: encodes texts without a marker of a query with features.
     """
 
-    def __init__(self, traces: TraceSet, fallback: QueryEncoder | None = None) -> None:
+    def __init__(self, traces: TraceSet) -> None:
         self._recorded = {
             query.key: query.features for query in traces.queries if query.features is not None
         }
-        self._fallback: QueryEncoder = fallback or HashedEncoder()
 
-    def features(self, text: str) -> IntArray:
+    def encode(self, text: str) -> Features:
         """The recorded features of the query that the text's first marker names, else computed."""
         marker = QUERY_MARKER.search(text)
         recorded = self._recorded.get(marker.group(1)) if marker else None
-        return self._fallback.features(text) if recorded is None else recorded
+        return super().encode(text) if recorded is None else Features.mean(recorded)
+
+
+class SemanticEncoder:
+    """Sentence embeddings of a model of the user's choice; for texts unlike those trained on.
+
+    Args:
+        embed: text -> vector, such as the `encode` of a sentence-transformers model.
+        name: of that model, recorded in policies.
+        size: of its vectors.
+    """
+
+    def __init__(self, embed: Callable[[str], ArrayLike], *, name: str, size: int) -> None:
+        self.name = f"semantic:{name}"
+        self.size = size
+        self._embed = embed
+
+    def encode(self, text: str) -> Features:
+        """The vector at unit length, one feature a dimension.
+
+        Raises:
+            ValueError: `embed` returned something else than a finite vector of `size`.
+        """
+        vector = np.asarray(self._embed(text), dtype=np.float32)
+        if vector.shape != (self.size,) or not np.isfinite(vector).all():
+            raise ValueError(
+                f"{self.name}: expected a finite vector of shape ({self.size},), got one of shape "
+                f"{vector.shape}"
+            )
+        length = float(np.linalg.norm(vector))
+        return Features(np.arange(self.size, dtype=np.int32), vector / max(length, 1e-9))

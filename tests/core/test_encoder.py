@@ -3,11 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from agentbalance_plugin.core.encoder import (
     FEATURE_BUCKETS,
     HashedEncoder,
     RecordedEncoder,
+    SemanticEncoder,
     hash_features,
 )
 from agentbalance_plugin.core.traces import TraceSet
@@ -59,6 +61,17 @@ def test_recorded_features_are_found_by_marker(traces: TraceSet) -> None:
     features = np.array([4, 9], dtype=np.int32)
     recorded = replace(traces, queries=(replace(known, features=features), traces.queries[4]))
     encoder = RecordedEncoder(recorded)
-    assert encoder.features(f"Please: [[query:{known.key}]] filler").tolist() == [4, 9]
+    assert encoder.encode(f"Please: [[query:{known.key}]] filler").ids.tolist() == [4, 9]
     for other in (TEXT, "[[query:sums/none]] why", f"[[query:{traces.queries[4].key}]] text"):
-        assert np.array_equal(encoder.features(other), HashedEncoder().features(other))
+        assert np.array_equal(encoder.encode(other).ids, HashedEncoder().encode(other).ids)
+
+
+def test_sentence_embeddings_come_at_unit_length_and_bad_ones_are_named() -> None:
+    encoder = SemanticEncoder(lambda text: [3.0, len(text) * 2.0], name="toy", size=2)
+    features = encoder.encode("ab")
+    assert features.ids.tolist() == [0, 1]
+    assert features.weights.tolist() == pytest.approx([0.6, 0.8])
+    assert encoder.name == "semantic:toy"
+    for wrong in ([1.0], [float("nan"), 1.0], [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match=r"semantic:toy: expected .*\(2,\)"):
+            SemanticEncoder(lambda _, wrong=wrong: wrong, name="toy", size=2).encode("text")

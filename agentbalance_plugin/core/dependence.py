@@ -1,0 +1,60 @@
+"""How backbones fail together: equal wrong answers, and difficulty they share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.core.traces import TraceSet
+
+FloatArray = NDArray[np.float64]
+
+_GRID = np.arange(0.0, 3.01, 0.1)
+_NODES = 9
+# Pairs of wrong answers that a benchmark's rate is worth in one of its categories.
+_SHRINKAGE = 200.0
+
+
+def coincidence_of(traces: TraceSet, split: str) -> dict[str, float]:
+    """Per category, how often two backbones that are both wrong give the same answer.
+
+    Shrunk to the rate of the benchmark. A missing answer is equal to nothing.
+    """
+    part = traces.split(split)
+    wrong = (part.correct == 0)[:, :, None] & (part.correct == 0)[:, None, :]
+    equal = (part.answer[:, :, None] == part.answer[:, None, :]) & (part.answer >= 0)[:, :, None]
+    upper = np.triu(np.ones(wrong.shape[1:], dtype=np.bool_), k=1)
+    pairs = (wrong & upper).sum(axis=(1, 2))
+    same = (wrong & equal & upper).sum(axis=(1, 2))
+    benchmark = np.array([query.benchmark for query in part.queries])
+    found: dict[str, float] = {}
+    for number, category in enumerate(part.categories):
+        here = part.category == number
+        whole = benchmark == category.partition("/")[0]
+        rate = (same[whole].sum() + 1.0) / (pairs[whole].sum() + 2.0)
+        total = pairs[here].sum() + _SHRINKAGE
+        found[category] = float((same[here].sum() + _SHRINKAGE * rate) / total)
+    return found
+
+
+def fit_shared(log_odds: FloatArray, correct: FloatArray, recorded: FloatArray) -> float:
+    """The deviation of the shared difficulty under which the recorded answers are likeliest.
+
+    Args:
+        log_odds: [N, B] predicted.
+        correct, recorded: [N, B] 0 or 1.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    log_weights = np.log(weights / weights.sum())
+    best, best_likelihood = 0.0, -np.inf
+    for deviation in _GRID.tolist():
+        widened = log_odds * np.sqrt(1.0 + np.pi / 8.0 * deviation**2)
+        logits = widened[None] + deviation * nodes[:, None, None]
+        # log sigmoid(x) where right, log sigmoid(-x) where wrong.
+        signed = logits * np.sign(correct - 0.5)
+        each = (-np.logaddexp(0.0, -signed) * recorded).sum(axis=2) + log_weights[:, None]
+        top = each.max(axis=0)
+        likelihood = float((top + np.log(np.exp(each - top).sum(axis=0))).sum())
+        if likelihood > best_likelihood:
+            best, best_likelihood = deviation, likelihood
+    return best

@@ -1,0 +1,117 @@
+"""From a chosen candidate to a Plan for the user's own agents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.core.search import Choice
+from agentbalance_plugin.core.teamwork import vote_weights
+from agentbalance_plugin.plan import Expected, LateGate, Plan
+from agentbalance_plugin.team import Agent, Team
+
+FloatArray = NDArray[np.float64]
+
+
+def slot_agents(team: Team) -> tuple[Agent, ...]:
+    """The agents in the order in which candidates use them: pinned ones first, the decider last."""
+    decider = team.decider
+    others = [agent for agent in team.agents if agent.name != decider]
+    others.sort(key=lambda agent: not agent.keep)
+    return (*others, *(agent for agent in team.agents if agent.name == decider))
+
+
+def is_pipeline(team: Team) -> bool:
+    """Whether the team must run as it is: fixed, or with agents that call no backbone."""
+    return team.fixed_edges is not None or any(not a.calls_backbone for a in team.agents)
+
+
+def must_run(team: Team) -> Team:
+    """The team cut down to the agents that every plan keeps: pinned ones and the decider."""
+    kept = tuple(agent for agent in team.agents if agent.keep or agent.name == team.decider)
+    return Team(kept, decider=team.decider)
+
+
+def cascade_plan(
+    team: Team,
+    choice: Choice,
+    names: Sequence[str],
+    log_odds: FloatArray,
+    output_caps: FloatArray,
+    notes: Mapping[str, Any],
+) -> Plan:
+    """The plan of a single agent, a vote or a cascade.
+
+    Args:
+        names: [B] of the backbones.
+        log_odds: [B] predicted for this query.
+        output_caps: [B] output tokens of a call.
+    """
+    slots = slot_agents(team)
+    size = len(choice.columns)
+    taken = [*slots[: size - 1], slots[-1]]
+    weights = vote_weights(log_odds)
+    by_agent = dict(zip((agent.name for agent in taken), choice.columns, strict=True))
+    order = [agent.name for agent in team.agents if agent.name in by_agent]
+    run = [agent.name for agent in taken]
+    value = [float(weights[column]) for column in choice.columns]
+    gates: dict[str, LateGate] = {}
+    if choice.family in ("pair_then_one", "pair_then_two"):
+        gates[run[2]] = LateGate((run[0], run[1]), _pair_threshold(value[0], value[1]))
+    if choice.family == "pair_then_two":
+        gates[run[3]] = LateGate((run[0], run[1], run[2]), _three_threshold(value[:3]))
+    return Plan(
+        assignment={name: names[by_agent[name]] for name in order},
+        decision="agent" if size == 1 else "vote",
+        decider=run[-1],
+        late_gates=gates,
+        weights={name: float(weights[by_agent[name]]) for name in order} if size > 1 else {},
+        output_caps={name: int(output_caps[by_agent[name]]) for name in order},
+        hop_limit={"pair_then_one": 2, "pair_then_two": 3}.get(choice.family, 1),
+        expected=Expected(choice.success, choice.cost_usd, choice.latency_s),
+        notes=dict(notes),
+    )
+
+
+def pipeline_edges(team: Team) -> tuple[tuple[str, str], ...]:
+    """The edges of a team that runs as it is: its fixed ones, else everyone hears all before."""
+    if team.fixed_edges is not None:
+        return team.fixed_edges
+    names = [agent.name for agent in slot_agents_in_order(team)]
+    return tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+
+
+def slot_agents_in_order(team: Team) -> tuple[Agent, ...]:
+    """The agents in the team's order, the decider last."""
+    others = [agent for agent in team.agents if agent.name != team.decider]
+    return (*others, *(agent for agent in team.agents if agent.name == team.decider))
+
+
+def _pair_threshold(a: float, b: float) -> float:
+    """Between the confidence in two that agree and that in the surer of two that do not.
+
+    An answer that is missing counts like one that differs.
+    """
+    agree = _confidence([a + b])
+    differ = _confidence([max(a, b), min(a, b)])
+    return (agree + differ) / 2
+
+
+def _three_threshold(values: list[float]) -> float:
+    """Between the least confidence in two of three and that in the surest when all differ.
+
+    A pair that agreed, so that the third never ran, is surer than either.
+    """
+    a, b, c = values
+    agree = min(_confidence([a + c, b]), _confidence([b + c, a]), _confidence([a + b]))
+    differ = _confidence(sorted(values, reverse=True))
+    return (agree + differ) / 2
+
+
+def _confidence(totals: list[float]) -> float:
+    """Of the first of several answers, as `agentbalance_plugin.agreement` defines it."""
+    norm = 1.0 + sum(float(np.exp(total)) for total in totals)
+    return float(np.exp(totals[0])) / norm

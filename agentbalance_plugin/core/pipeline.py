@@ -1,0 +1,171 @@
+"""Teams that run as they are: every agent and edge stays, only backbones are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.core.design import pipeline_edges
+from agentbalance_plugin.core.limits import Limits
+from agentbalance_plugin.core.prediction import Outlook, Roster
+from agentbalance_plugin.core.profiles import ProfileTable
+from agentbalance_plugin.plan import Expected, Plan
+from agentbalance_plugin.team import Agent, Team
+
+FloatArray = NDArray[np.float64]
+
+# How much of the answer's quality is the decider's own; the rest is that of those it hears.
+_DECIDER_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class PipelineValues:
+    """[n] choices of a backbone for the deciding agent and one for all others.
+
+    Args:
+        others, last: [n] columns.
+        success, cost_usd, latency_s: [n] predicted. What a later step gains from a better earlier
+            one was recorded nowhere; success is taken to be a weighted mean of both backbones' own.
+        worst_usd: [n] most that the team may cost.
+    """
+
+    others: NDArray[np.int64]
+    last: NDArray[np.int64]
+    success: FloatArray
+    cost_usd: FloatArray
+    latency_s: FloatArray
+    worst_usd: FloatArray
+
+
+def pipeline_values(team: Team, roster: Roster, outlook: Outlook, limits: Limits) -> PipelineValues:
+    """Every choice that gives each agent a backbone that it may use.
+
+    Raises:
+        ValueError: no backbone can do what an agent needs.
+    """
+    table, predicted = roster.table, outlook.predicted
+    callers = [agent for agent in team.agents if agent.calls_backbone]
+    options = {agent.name: _options(agent, roster) for agent in callers}
+    size = len(table.names)
+    pairs = [
+        (other, last)
+        for other in range(size)
+        for last in range(size)
+        if _possible(options, team.decider, other, last)
+    ] or [_cheapest(options, team.decider, table.price_in + table.price_out)]
+    others, last = np.array(pairs, dtype=np.int64).T
+    success = 1.0 / (1.0 + np.exp(-predicted.log_odds[0]))
+    visible = np.exp(outlook.log_tokens[0] + outlook.sigma[0] ** 2 / 2)
+    before = max(0, len(callers) - 1)
+    # Each agent reads about half of what the others write, in bytes four to six times its tokens.
+    read = before / 2 * visible[others]
+    worst = limits.prompt_bound * table.price_in + limits.caps * table.price_out
+    share = _DECIDER_SHARE if before else 1.0
+    cost = before * predicted.cost_usd[0, others] + predicted.cost_usd[0, last]
+    return PipelineValues(
+        others=others,
+        last=last,
+        success=share * success[last] + (1.0 - share) * success[others],
+        cost_usd=cost + read * (before * table.price_in[others] + table.price_in[last]),
+        latency_s=before * predicted.latency_s[0, others] + predicted.latency_s[0, last],
+        worst_usd=before * worst[others]
+        + worst[last]
+        + 6 * read * (before * table.price_in[others] + table.price_in[last]),
+    )
+
+
+def pipeline_plan(
+    team: Team,
+    roster: Roster,
+    outlook: Outlook,
+    limits: Limits,
+    price_usd: float,
+    notes: Mapping[str, Any],
+) -> Plan:
+    """Every agent and edge of the team, on backbones of most predicted worth.
+
+    Raises:
+        ValueError: no backbone can do what an agent needs.
+    """
+    table = roster.table
+    if not any(agent.calls_backbone for agent in team.agents):
+        return Plan(
+            assignment={agent.name: None for agent in team.agents},
+            edges=pipeline_edges(team),
+            decider=team.decider,
+            hop_limit=max(8, len(team.agents)),
+            notes=dict(notes),
+        )
+    found = pipeline_values(team, roster, outlook, limits)
+    worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s)
+    fits = found.worst_usd <= limits.cost_usd
+    # Where nothing fits for certain, the cheapest: the meter sees to the cap.
+    row = int(np.where(fits, worth, -np.inf).argmax() if fits.any() else found.worst_usd.argmin())
+    others, last = int(found.others[row]), int(found.last[row])
+    assignment: dict[str, str | None] = {}
+    for agent in team.agents:
+        if not agent.calls_backbone:
+            assignment[agent.name] = None
+            continue
+        wanted = last if agent.name == team.decider else others
+        options = _options(agent, roster)
+        column = wanted if options[wanted] else _cheapest_of(options, table)
+        assignment[agent.name] = table.names[column]
+    callers = sum(agent.calls_backbone for agent in team.agents)
+    return Plan(
+        assignment=assignment,
+        edges=pipeline_edges(team),
+        decider=team.decider,
+        hop_limit=max(8, len(team.agents)),
+        expected=Expected(
+            float(found.success[row]), float(found.cost_usd[row]), float(found.latency_s[row])
+        ),
+        notes=dict(notes)
+        if callers == 1
+        else {**notes, "pipeline": "success is a weighted mean of the backbones' own"},
+    )
+
+
+def _options(agent: Agent, roster: Roster) -> NDArray[np.bool_]:
+    table = roster.table
+    fits = np.array(
+        [
+            agent.needs <= capable and agent.backbone in (None, name)
+            for name, capable in zip(table.names, table.capable, strict=True)
+        ]
+    )
+    if not fits.any():
+        raise ValueError(f"agent {agent.name!r} needs {sorted(agent.needs)}, no backbone has that")
+    return fits
+
+
+def _possible(
+    options: Mapping[str, NDArray[np.bool_]], decider: str | None, other: int, last: int
+) -> bool:
+    """Whether agents with a choice can take these; those pinned elsewhere keep their own."""
+    for name, mask in options.items():
+        wanted = last if name == decider else other
+        if not mask[wanted] and mask.sum() > 1:
+            return False
+    return True
+
+
+def _cheapest(
+    options: Mapping[str, NDArray[np.bool_]], decider: str | None, price: FloatArray
+) -> tuple[int, int]:
+    def least(mask: NDArray[np.bool_]) -> int:
+        return int(np.argmin(np.where(mask, price, np.inf)))
+
+    others = [mask for name, mask in options.items() if name != decider]
+    common = np.logical_and.reduce(others) if others else options[decider or ""]
+    if not common.any():
+        common = others[0]
+    return least(common), least(options[decider]) if decider else least(common)
+
+
+def _cheapest_of(mask: NDArray[np.bool_], table: ProfileTable) -> int:
+    return int(np.argmin(np.where(mask, table.price_in + table.price_out, np.inf)))

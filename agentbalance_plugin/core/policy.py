@@ -1,0 +1,333 @@
+"""The policy: from a query, a team, a budget and a catalog to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.checkpoint import (
+    Checkpoint,
+    PolicyError,
+    load_checkpoint,
+    save_checkpoint,
+)
+from agentbalance_plugin.core.design import cascade_plan, is_pipeline, must_run, slot_agents
+from agentbalance_plugin.core.encoder import HashedEncoder, QueryEncoder
+from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
+from agentbalance_plugin.core.pacing_price import solve_price
+from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
+from agentbalance_plugin.core.prediction import Outlook, Roster, embed, look_ahead, make_roster
+from agentbalance_plugin.core.search import (
+    Choice,
+    Objective,
+    best_choice,
+    candidates,
+    longer_cascades,
+    worth,
+)
+from agentbalance_plugin.core.teamwork import Members
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.team import Agent, Team
+
+__all__ = ["Knobs", "Policy", "PolicyError"]
+
+FloatArray = NDArray[np.float64]
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "data" / "policy"
+
+# What an endpoint wraps around a task: roles, separators, the question's own framing.
+_FRAMING_BYTES = 160
+# Output caps leave room for all but one in a hundred replies, where the budget has that room, and
+# for half more hidden tokens than were estimated.
+_CAP_DEVIATIONS = 2.33
+_HIDDEN_MARGIN = 1.5
+# What a call that is over has taken: seldom more than this many means.
+_LIKELY = 1.5
+_NOTHING = np.empty(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """Overrides of what the policy would choose by itself.
+
+    Args:
+        price_usd: success that a US dollar must buy (the multiplier of cost); None: what meets the
+            budget's mean, or nothing for a budget of hard caps alone.
+        delta: offset towards stronger (+) or weaker (-) pools, in success per pool.
+        lambda_len: success that each further hop must buy.
+    """
+
+    price_usd: float | None = None
+    delta: float = 0.0
+    lambda_len: float = 0.0
+
+
+class Policy:
+    """Plans teams. Deterministic; sees profiles of backbones, never their names.
+
+    Args:
+        checkpoint: the trained arrays.
+        encoder: of queries, the one that the policy was trained with; hashed n-grams by default.
+
+    Raises:
+        PolicyError: the policy was trained with another encoder.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, encoder: QueryEncoder | None = None) -> None:
+        self._checkpoint = checkpoint
+        self._encoder: QueryEncoder = encoder or HashedEncoder()
+        rows = len(checkpoint.weights.embedding)
+        if (self._encoder.name, self._encoder.size) != (checkpoint.encoder, rows):
+            raise PolicyError(
+                f"encoder: this policy was trained with {checkpoint.encoder!r} of size {rows}, got "
+                f"{self._encoder.name!r} of size {self._encoder.size}"
+            )
+        self._kept: list[_Known] = []
+
+    @classmethod
+    def load(cls, source: str | Path = "default", encoder: QueryEncoder | None = None) -> Policy:
+        """A policy from a checkpoint folder; "default" is the one in the package.
+
+        Raises:
+            PolicyError: missing, truncated, another schema or encoder, or a pickle.
+        """
+        folder = _SHIPPED if source == "default" else source
+        return cls(load_checkpoint(folder), encoder)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the checkpoint into a folder."""
+        save_checkpoint(self._checkpoint, folder)
+
+    def plan(
+        self,
+        query: str,
+        team: Team,
+        budget: Budget,
+        catalog: Catalog,
+        knobs: Knobs | None = None,
+    ) -> Plan:
+        """The plan of most predicted success for the budget.
+
+        Args:
+            query: the task's text.
+            team: the agents.
+            budget: hard caps; with a mean, what cost is worth is worked out from it.
+            catalog: the backbones that may be used, profiled or not.
+            knobs: overrides.
+
+        Returns:
+            a plan that `plan.validate(team, catalog)` accepts.
+
+        Raises:
+            ValueError: no backbone can do what an agent needs, or the budget affords no call.
+        """
+        return self._decide(query, team, budget, catalog, knobs or Knobs())[0]
+
+    def explain(
+        self,
+        query: str,
+        team: Team,
+        budget: Budget,
+        catalog: Catalog,
+        knobs: Knobs | None = None,
+    ) -> dict[str, Any]:
+        """What every stage found on the way to `plan`; JSON values only."""
+        plan, roster, outlook, choice = self._decide(query, team, budget, catalog, knobs or Knobs())
+        names = list(catalog)
+        success = 1.0 / (1.0 + np.exp(-outlook.predicted.log_odds[0]))
+        categories = self._checkpoint.priors.categories
+        top = np.argsort(-outlook.category[0])[:3].tolist()
+        explained: dict[str, Any] = {
+            "difficulty": float(outlook.difficulty[0]),
+            "categories": {categories[c]: float(outlook.category[0, c]) for c in top},
+            "pools": _pools(roster, names),
+            "backbones": {
+                name: {
+                    "success": float(success[b]),
+                    "cost_usd": float(outlook.predicted.cost_usd[0, b]),
+                    "latency_s": float(outlook.predicted.latency_s[0, b]),
+                }
+                for b, name in enumerate(names)
+            },
+            "plan": plan.to_dict(),
+        }
+        if choice is not None:
+            explained["considered"] = choice.considered
+            explained["worth"] = choice.worth
+            explained["runners_up"] = [
+                {"family": family, "backbones": [names[b] for b in columns], "worth": worth}
+                for family, columns, worth in choice.runners_up
+            ]
+        return explained
+
+    def price_for(self, team: Team, budget: Budget, catalog: Catalog) -> float:
+        """Success per US dollar at which the mean predicted cost over a stream like the training
+        queries is the budget's mean; 0 where even free choice spends less, or without a mean."""
+        if budget.mean_cost_usd is None:
+            return 0.0
+        known = self._known(team, catalog)
+        if budget not in known.prices:
+            known.prices[budget] = self._solve_price(known, budget, budget.mean_cost_usd)
+        return known.prices[budget]
+
+    def _solve_price(self, known: _Known, budget: Budget, target: float) -> float:
+        """On the training queries of the kinds that the catalog was profiled on."""
+        checkpoint, team, roster = self._checkpoint, known.team, known.roster
+        likely = roster.table.category_prior[checkpoint.anchor_category] == 0.0
+        prompts = checkpoint.priors.prompt_tokens[checkpoint.anchor_category[likely]]
+        success: list[FloatArray] = []
+        cost: list[FloatArray] = []
+        views: list[tuple[Outlook, Limits]] = []
+        for vector, prompt in zip(checkpoint.anchors[likely], prompts.tolist(), strict=True):
+            outlook = look_ahead(checkpoint, roster.table, vector[None], np.array([prompt]))
+            limits = _limits(roster, outlook, budget, prompt + _FRAMING_BYTES)
+            views.append((outlook, limits))
+            if is_pipeline(team):
+                found = pipeline_values(team, roster, outlook, limits)
+                fits = found.worst_usd <= limits.cost_usd
+                success.append(np.where(fits, found.success, -np.inf))
+                cost.append(found.cost_usd)
+            else:
+                groups = [
+                    worth(outlook.predicted, members, limits, known.free)
+                    for members in known.candidates
+                ]
+                success.append(np.concatenate([_NOTHING, *(each for _, each in groups)]))
+                cost.append(np.concatenate([_NOTHING, *(each.cost_usd[0] for each, _ in groups)]))
+        if not any(np.isfinite(each).any() for each in success):
+            return 0.0
+        price = solve_price(success, cost, target)
+        if is_pipeline(team) or len(team.agents) < 4:
+            return price
+        # Cascades of four begin like the cascades of three that are best at about this price.
+        objective = replace(known.free, price_usd=price)
+        for row, (outlook, limits) in enumerate(views):
+            longer = longer_cascades(outlook.predicted, known.candidates, known.seats, limits,
+                                     objective, roster.columns.tolist())  # fmt: skip
+            if longer is not None:
+                value, gain = worth(outlook.predicted, longer, limits, known.free)
+                success[row] = np.concatenate([success[row], gain])
+                cost[row] = np.concatenate([cost[row], value.cost_usd[0]])
+        return solve_price(success, cost, target)
+
+    def _decide(
+        self, query: str, team: Team, budget: Budget, catalog: Catalog, knobs: Knobs
+    ) -> tuple[Plan, Roster, Outlook, Choice | None]:
+        known = self._known(team, catalog)
+        roster = known.roster
+        text_bytes = float(len(query.encode("utf-8", errors="surrogatepass")))
+        vector = embed(self._checkpoint.weights, self._encoder.encode(query))
+        outlook = look_ahead(self._checkpoint, roster.table, vector, np.array([text_bytes]))
+        price = knobs.price_usd
+        if price is None:
+            price = self.price_for(team, budget, catalog)
+        bound = text_bytes + _FRAMING_BYTES + max(len(agent.role.encode()) for agent in team.agents)
+        notes = {
+            "difficulty": round(float(outlook.difficulty[0]), 4),
+            "price_usd": price,
+            "category": self._checkpoint.priors.categories[int(outlook.category[0].argmax())],
+        }
+        limits = _limits(roster, outlook, budget, bound)
+        if is_pipeline(team):
+            plan = pipeline_plan(team, roster, outlook, limits, price, notes)
+            return plan, roster, outlook, None
+        strength = knobs.delta * roster.pool.astype(np.float64)
+        choice = best_choice(
+            outlook.predicted,
+            known.candidates,
+            known.seats,
+            limits,
+            Objective(price, knobs.lambda_len, strength),
+            roster.columns.tolist(),
+        )
+        if choice is None:
+            plan = pipeline_plan(must_run(team), roster, outlook, limits, price, notes)
+            return plan, roster, outlook, None
+        log_odds = outlook.predicted.log_odds[0]
+        plan = cascade_plan(team, choice, roster.table.names, log_odds, limits.caps, notes)
+        return plan, roster, outlook, choice
+
+    def _known(self, team: Team, catalog: Catalog) -> _Known:
+        """Kept for the last few teams and catalogs; catalogs are compared by identity."""
+        for known in self._kept:
+            if known.roster.catalog is catalog and known.team == team:
+                return known
+        known = self._look_at(team, catalog)
+        self._kept = [*self._kept[-7:], known]
+        return known
+
+    def _look_at(self, team: Team, catalog: Catalog) -> _Known:
+        seats = [
+            np.array([_fits(agent, name, b) for name, b in catalog.items()])
+            for agent in slot_agents(team)
+        ]
+        usable = [seat for seat in seats if seat.any()]
+        if not usable:
+            raise ValueError(f"no backbone of the catalog {list(catalog)} fits any of the agents")
+        roster = make_roster(catalog, self._checkpoint, usable)
+        # The decider takes part in every plan, pinned or not.
+        least = len(must_run(team).agents) if team.decider is not None else 1
+        found = candidates(roster.columns.tolist(), seats, least, len(team.agents))
+        free = Objective(0.0, 0.0, np.zeros(len(catalog)))
+        return _Known(team, roster, seats, found, free, {})
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is worked out once per team and catalog.
+
+    Args:
+        seats: per slot, [B] whether its agent may use a backbone.
+        candidates: without the cascades of four.
+        free: the objective without prices.
+        prices: of the mean budgets asked for so far.
+    """
+
+    team: Team
+    roster: Roster
+    seats: list[NDArray[np.bool_]]
+    candidates: list[Members]
+    free: Objective
+    prices: dict[Budget, float]
+
+
+def _fits(agent: Agent, name: str, backbone: Backbone) -> bool:
+    able = agent.needs <= backbone.capabilities
+    return agent.calls_backbone and able and agent.backbone in (None, name)
+
+
+def _limits(roster: Roster, outlook: Outlook, budget: Budget, bound: float) -> Limits:
+    table = roster.table
+    sigma, hidden, log_tokens = outlook.sigma[0], outlook.hidden_tokens[0], outlook.log_tokens[0]
+    visible = np.exp(log_tokens + _CAP_DEVIATIONS * sigma) + USEFUL_TOKENS
+    caps = np.minimum(np.ceil(visible + _HIDDEN_MARGIN * hidden), table.max_output)
+    mean_tokens = outlook.prompt_tokens[0] + hidden + np.exp(log_tokens + sigma**2 / 2)
+    return Limits(
+        cost_usd=budget.cost_usd if budget.cost_usd is not None else np.inf,
+        tokens=float(budget.tokens) if budget.tokens is not None else np.inf,
+        latency_s=budget.latency_s if budget.latency_s is not None else np.inf,
+        prompt_bound=bound,
+        price_in=table.price_in,
+        price_out=table.price_out,
+        caps=caps,
+        likely_usd=_LIKELY * outlook.predicted.cost_usd[0],
+        likely_tokens=_LIKELY * mean_tokens,
+        log_tokens=log_tokens,
+        sigma=float(sigma),
+        hidden_tokens=hidden,
+    )
+
+
+def _pools(roster: Roster, names: list[str]) -> Mapping[str, list[str]]:
+    kept = roster.columns.tolist()
+    return {
+        str(pool): [names[b] for b in kept if roster.pool[b] == pool]
+        for pool in sorted({int(roster.pool[b]) for b in kept})
+    }

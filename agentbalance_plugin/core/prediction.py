@@ -1,0 +1,154 @@
+"""From a query and a catalog to what each backbone alone would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.backbone import Catalog
+from agentbalance_plugin.core.checkpoint import Checkpoint
+from agentbalance_plugin.core.encoder import Features
+from agentbalance_plugin.core.network import Weights, predict
+from agentbalance_plugin.core.pools import build_pools, pareto
+from agentbalance_plugin.core.profiles import ProfileTable
+from agentbalance_plugin.core.teamwork import Predicted
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# English has four to five bytes a token with every tokenizer in use.
+_BYTES_PER_TOKEN = 4.2
+_MOST_PER_POOL = 4
+_POOLS = 3
+
+
+@dataclass(frozen=True)
+class Roster:
+    """What is worked out once per catalog.
+
+    Args:
+        catalog: of these backbones.
+        table: its profiles.
+        pool: [B] pool of each backbone, 0 the weakest.
+        columns: the backbones that plans may use, ascending: those that no other beats, at most
+            four of each pool.
+    """
+
+    catalog: Catalog
+    table: ProfileTable
+    pool: IntArray
+    columns: IntArray
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is predicted of N queries, for each of B backbones.
+
+    Args:
+        predicted: success, cost, latency and how they depend on each other.
+        category: [N, C] probabilities.
+        difficulty: [N] share of backbones expected to fail.
+        prompt_tokens: [N] of a call that reads no one.
+        log_tokens: [N, B] mean logarithm of visible completion tokens.
+        hidden_tokens: [N, B].
+        sigma: [N] deviation of that logarithm.
+    """
+
+    predicted: Predicted
+    category: FloatArray
+    difficulty: FloatArray
+    prompt_tokens: FloatArray
+    log_tokens: FloatArray
+    hidden_tokens: FloatArray
+    sigma: FloatArray
+
+
+def make_roster(
+    catalog: Catalog, checkpoint: Checkpoint, choices: Sequence[NDArray[np.bool_]]
+) -> Roster:
+    """Profiles, pools and the backbones worth considering.
+
+    Args:
+        choices: per agent, [B] True for the backbones that it may use. What is beaten is looked at
+            among these: the only backbone that has tools stays, however weak it is.
+    """
+    table = ProfileTable.of(catalog, checkpoint.priors)
+    typical = np.exp(table.log_tokens).mean(axis=0) + table.hidden_tokens.mean(axis=0)
+    price = table.price_in * 200.0 + table.price_out * typical + 1e-12
+    latency = table.ttft_s + typical / table.tokens_per_s
+    distinct = [
+        np.flatnonzero(mask) for mask in {mask.tobytes(): mask for mask in choices}.values()
+    ]
+    unbeaten = [
+        usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
+        for usable in distinct
+    ]
+    kept = np.unique(np.concatenate(unbeaten)).astype(np.int64)
+    strength = table.log_odds.mean(axis=0)
+    pool = np.zeros(len(catalog), dtype=np.int64)
+    pool[kept] = build_pools(strength[kept], price[kept], latency[kept], _POOLS)
+    chosen: set[int] = set()
+    for group in unbeaten:
+        for number in range(_POOLS):
+            members = group[pool[group] == number]
+            # Success per log price separates members of a pool; the best of each are enough.
+            order = np.argsort(-(strength[members] - 0.5 * np.log(price[members])), kind="stable")
+            chosen.update(members[order[:_MOST_PER_POOL]].tolist())
+    return Roster(catalog, table, pool, np.array(sorted(chosen), dtype=np.int64))
+
+
+def look_ahead(
+    checkpoint: Checkpoint,
+    table: ProfileTable,
+    vectors: NDArray[np.float32],
+    text_bytes: FloatArray,
+) -> Outlook:
+    """Predict for queries given by their vectors.
+
+    Args:
+        vectors: [N, E], from `embed`.
+        text_bytes: [N] UTF-8 bytes of the queries.
+    """
+    priors = checkpoint.priors
+    found = predict(
+        checkpoint.weights,
+        vectors.astype(np.float64),
+        table.log_odds,
+        table.log_tokens,
+        table.features,
+        table.category_prior,
+    )
+    share = np.exp(found.category)
+    sigma = share @ priors.spread
+    log_tokens = np.clip(found.log_tokens, 0.0, 9.0)
+    visible = np.exp(log_tokens + sigma[:, None] ** 2 / 2)
+    hidden = share @ table.hidden_tokens
+    # Long texts count by their bytes; a short one that stands for a known kind by that kind's mean.
+    prompt = np.maximum(
+        text_bytes / _BYTES_PER_TOKEN, np.minimum(share @ priors.prompt_tokens, text_bytes)
+    )
+    billed = np.minimum(visible + hidden, table.max_output)
+    predicted = Predicted(
+        log_odds=found.success,
+        cost_usd=prompt[:, None] * table.price_in + billed * table.price_out,
+        latency_s=table.ttft_s + billed / table.tokens_per_s,
+        shared=share @ priors.shared,
+        coincidence=share @ priors.coincidence,
+    )
+    return Outlook(
+        predicted=predicted,
+        category=share,
+        difficulty=1.0 / (1.0 + np.exp(-found.difficulty)),
+        prompt_tokens=prompt,
+        log_tokens=log_tokens,
+        hidden_tokens=hidden,
+        sigma=sigma,
+    )
+
+
+def embed(weights: Weights, features: Features) -> NDArray[np.float32]:
+    """[1, E] vector of a query; zero for one without features."""
+    return (features.weights @ weights.embedding[features.ids])[None]

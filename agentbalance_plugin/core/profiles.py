@@ -1,0 +1,271 @@
+"""From a catalog's profiles to the arrays that the policy works on. Names stop here.
+
+Rates are shrunk twice: a category with few trials leans on how strong the backbone is elsewhere,
+and a backbone with few trials leans on what its price suggests. A backbone that was never profiled
+can thus be used at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.backbone import Backbone, Catalog, Profile
+
+FloatArray = NDArray[np.float64]
+
+FEATURES = (
+    "strength",
+    "log_price_in",
+    "log_price_out",
+    "log_ttft",
+    "log_tokens_per_s",
+    "log_params",
+    "params_unknown",
+    "reasoning",
+    "verbosity",
+)
+
+# Trials that the estimate from elsewhere is worth, for a category and for a whole backbone.
+CATEGORY_TRIALS = 8.0
+_BACKBONE_TRIALS = 20.0
+# A text has to speak clearly, by a factor of twenty, for a category that nobody was profiled on.
+_LOG_UNPROFILED = -3.0
+_TYPICAL_TTFT_S = 0.5
+_TYPICAL_TOKENS_PER_S = 60.0
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What holds for backbones in general, learned from the training traces.
+
+    Args:
+        categories: C names, "benchmark" or "benchmark/category".
+        log_odds: [C] mean log-odds of a right answer.
+        log_tokens: [C] mean logarithm of visible completion tokens.
+        prompt_tokens: [C] mean tokens of a query's prompt.
+        price_slope: change of log-odds per unit of log price (out).
+        mean_log_price: of the training backbones.
+        mean, scale: [F] of the features, which are standardised with them.
+        coincidence: [C] probability that two wrong answers are equal.
+        shared: [C] standard deviation of the difficulty that backbones share beyond prediction.
+        spread: [C] standard deviation of the logarithm of visible tokens around its prediction.
+    """
+
+    categories: tuple[str, ...]
+    log_odds: FloatArray
+    log_tokens: FloatArray
+    prompt_tokens: FloatArray
+    price_slope: float
+    mean_log_price: float
+    mean: FloatArray
+    scale: FloatArray
+    coincidence: FloatArray
+    shared: FloatArray
+    spread: FloatArray
+
+
+@dataclass(frozen=True)
+class ProfileTable:
+    """B backbones as arrays.
+
+    Args:
+        log_odds: [C, B] shrunk log-odds of a right answer.
+        log_tokens: [C, B] logarithm of mean visible completion tokens.
+        hidden_tokens: [C, B] billed but not visible.
+        features: [B, F] standardised, in the order of `FEATURES`.
+        category_prior: [C] log weight of each category before a text is looked at: a stream of
+            tasks is likely to be of the kind that the backbones were profiled on.
+        price_in, price_out: [B] US dollars per token.
+        ttft_s, tokens_per_s: [B] unknown ones filled with the median of the known.
+        max_output: [B] tokens.
+        capable: [B] sets of capabilities.
+        names: [B], for the plan alone.
+    """
+
+    log_odds: FloatArray
+    log_tokens: FloatArray
+    hidden_tokens: FloatArray
+    features: FloatArray
+    category_prior: FloatArray
+    price_in: FloatArray
+    price_out: FloatArray
+    ttft_s: FloatArray
+    tokens_per_s: FloatArray
+    max_output: FloatArray
+    capable: tuple[frozenset[str], ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, catalog: Catalog, priors: Priors) -> ProfileTable:
+        """The table of a catalog, its columns in the catalog's order."""
+        backbones = list(catalog.values())
+        success, trials = _counts(backbones, priors.categories)
+        strength = _strength(success, trials, backbones, priors)
+        log_odds = _shrunk_log_odds(success, trials, priors.log_odds[:, None] + strength)
+        log_tokens, verbosity = _log_tokens(backbones, trials, priors)
+        raw = _raw_features(backbones, strength, verbosity)
+        price = np.array(
+            [[b.picodollars_in, b.picodollars_out] for b in backbones], dtype=np.float64
+        )
+        return cls(
+            log_odds=log_odds,
+            log_tokens=log_tokens,
+            hidden_tokens=np.array(
+                [
+                    [float(b.hidden_tokens.get(c.partition("/")[0], 0)) for b in backbones]
+                    for c in priors.categories
+                ]
+            ),
+            features=(raw - priors.mean) / priors.scale,
+            category_prior=_category_prior(trials),
+            price_in=price[:, 0] * 1e-12,
+            price_out=price[:, 1] * 1e-12,
+            ttft_s=_filled([b.ttft_s for b in backbones], _TYPICAL_TTFT_S),
+            tokens_per_s=_filled([b.tokens_per_s for b in backbones], _TYPICAL_TOKENS_PER_S),
+            max_output=np.array([float(b.max_output_tokens) for b in backbones]),
+            capable=tuple(b.capabilities for b in backbones),
+            names=tuple(catalog),
+        )
+
+
+def learn_priors(catalogs: list[Catalog], coincidence: Mapping[str, float]) -> Priors:
+    """What the profiles of several catalogs say of backbones in general.
+
+    Args:
+        catalogs: profiled on the training split.
+        coincidence: per category, see `Priors`; what is shared and spread can only be seen beside
+            a trained network and is left at 1.
+    """
+    backbones = [b for catalog in catalogs for b in catalog.values()]
+    categories = tuple(
+        sorted({c for b in backbones if b.profile is not None for c in b.profile.trials})
+    )
+    success, trials = _counts(backbones, categories)
+    seen = trials > 0
+    rate = (success + 1.0) / (trials + 2.0)
+    log_odds = np.log(rate / (1.0 - rate))
+    mean = np.where(seen, log_odds, 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    log_tokens = np.log(np.maximum(_tokens(backbones, categories, "visible_tokens"), 1.0))
+    prompt = np.where(seen, _tokens(backbones, categories, "prompt_tokens"), 0.0)
+    mean_tokens = np.where(seen, log_tokens, 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    price = _log_price_out(backbones)
+    deviation = np.where(seen, log_odds - mean[:, None], 0.0).sum(axis=0) / np.maximum(
+        seen.sum(axis=0), 1
+    )
+    centred = price - price.mean()
+    slope = float((centred * deviation).sum() / max(float((centred**2).sum()), 1e-9))
+    # Features are standardised with the very figures that they are made of at planning time.
+    draft = Priors(
+        categories=categories,
+        log_odds=mean,
+        log_tokens=mean_tokens,
+        prompt_tokens=prompt.sum(axis=1) / np.maximum(seen.sum(axis=1), 1),
+        price_slope=slope,
+        mean_log_price=float(price.mean()),
+        mean=np.zeros(len(FEATURES)),
+        scale=np.ones(len(FEATURES)),
+        coincidence=np.array([coincidence[c] for c in categories]),
+        shared=np.ones(len(categories)),
+        spread=np.ones(len(categories)),
+    )
+    raw = np.concatenate([ProfileTable.of(catalog, draft).features for catalog in catalogs])
+    return replace(draft, mean=raw.mean(axis=0), scale=np.maximum(raw.std(axis=0), 1e-3))
+
+
+def _counts(
+    backbones: list[Backbone], categories: tuple[str, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """([C, B] successes, [C, B] trials)."""
+    empty = Profile()
+    profiles = [b.profile or empty for b in backbones]
+    success = np.array([[p.successes.get(c, 0.0) for p in profiles] for c in categories])
+    trials = np.array([[p.trials.get(c, 0.0) for p in profiles] for c in categories])
+    shape = (len(categories), len(backbones))
+    return success.reshape(shape), trials.reshape(shape)
+
+
+def _tokens(
+    backbones: list[Backbone],
+    categories: tuple[str, ...],
+    which: Literal["visible_tokens", "prompt_tokens"],
+) -> FloatArray:
+    """[C, B] mean tokens, 0 where unknown."""
+    empty = Profile()
+    means: list[Mapping[str, float]] = [getattr(b.profile or empty, which) for b in backbones]
+    rows = [[mean.get(c, 0.0) for mean in means] for c in categories]
+    return np.array(rows).reshape(len(categories), len(backbones))
+
+
+def _category_prior(trials: FloatArray) -> FloatArray:
+    """[C] log weights; all equal where nothing was profiled."""
+    profiled = trials.sum(axis=1) > 0
+    return np.where(profiled | ~profiled.any(), 0.0, _LOG_UNPROFILED)
+
+
+def _strength(
+    success: FloatArray, trials: FloatArray, backbones: list[Backbone], priors: Priors
+) -> FloatArray:
+    """[B] log-odds above the mean backbone, over all categories."""
+    expected = 1.0 / (1.0 + np.exp(-priors.log_odds[:, None]))
+    rate = (success + 2.0 * expected) / (trials + 2.0)
+    deviation = np.log(rate / (1.0 - rate)) - priors.log_odds[:, None]
+    by_price = priors.price_slope * (_log_price_out(backbones) - priors.mean_log_price)
+    total = trials.sum(axis=0)
+    return ((trials * deviation).sum(axis=0) + _BACKBONE_TRIALS * by_price) / (
+        total + _BACKBONE_TRIALS
+    )
+
+
+def _shrunk_log_odds(success: FloatArray, trials: FloatArray, prior: FloatArray) -> FloatArray:
+    expected = 1.0 / (1.0 + np.exp(-prior))
+    rate = (success + CATEGORY_TRIALS * expected) / (trials + CATEGORY_TRIALS)
+    return np.log(rate / (1.0 - rate))
+
+
+def _log_tokens(
+    backbones: list[Backbone], trials: FloatArray, priors: Priors
+) -> tuple[FloatArray, FloatArray]:
+    """([C, B] log visible tokens, [B] how much wordier than the mean backbone)."""
+    tokens = _tokens(backbones, priors.categories, "visible_tokens")
+    known = (tokens > 0) & (trials > 0)
+    excess = np.where(known, np.log(np.maximum(tokens, 1.0)) - priors.log_tokens[:, None], 0.0)
+    verbosity = excess.sum(axis=0) / (known.sum(axis=0) + 0.5)
+    filled = np.where(known, excess, verbosity) + priors.log_tokens[:, None]
+    return filled, verbosity
+
+
+def _raw_features(
+    backbones: list[Backbone], strength: FloatArray, verbosity: FloatArray
+) -> FloatArray:
+    """[B, F]"""
+    rows: list[list[float]] = []
+    for b, strong, wordy in zip(backbones, strength, verbosity, strict=True):
+        rows.append(
+            [
+                float(strong),
+                float(np.log(b.picodollars_in + 1.0)),
+                float(np.log(b.picodollars_out + 1.0)),
+                float(np.log((b.ttft_s or _TYPICAL_TTFT_S) + 0.05)),
+                float(np.log(b.tokens_per_s or _TYPICAL_TOKENS_PER_S)),
+                float(np.log(b.params_b)) if b.params_b else 0.0,
+                0.0 if b.params_b else 1.0,
+                {"no": 0.0, "hybrid": 0.5, "yes": 1.0}[b.reasoning],
+                float(wordy),
+            ]
+        )
+    return np.array(rows)
+
+
+def _log_price_out(backbones: list[Backbone]) -> FloatArray:
+    return np.log(np.array([b.picodollars_out + 1.0 for b in backbones], dtype=np.float64))
+
+
+def _filled(values: list[float | None], typical: float) -> FloatArray:
+    known = [value for value in values if value is not None]
+    default = float(np.median(known)) if known else typical
+    return np.array([default if value is None else value for value in values])

@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_policy import (
+    NAMES,
+    TOOL_CATALOG,
+    TOOLS,
+    backbone,
+    recorded_query,
+    shipped_catalog,
+    shipped_policy,
+    shipped_traces,
+    team_of,
+    teams,
+)
+
+from agentbalance_plugin.backbone import Catalog
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.policy import Knobs
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.team import Agent, Team
+
+POLICY = shipped_policy()
+AMPLE = Budget(cost_usd=0.5)
+TINY = Budget(cost_usd=1e-8)
+VISION = frozenset({"vision"})
+
+
+def planned(team: Team, budget: Budget = AMPLE, catalog: Catalog = TOOL_CATALOG) -> Plan:
+    """A plan that was checked against its team and catalog."""
+    plan = POLICY.plan(recorded_query(7), team, budget, catalog)
+    plan.validate(team, catalog)
+    return plan
+
+
+BUDGETS = [
+    AMPLE,
+    Budget(tokens=100_000),
+    Budget(latency_s=20.0),
+    Budget(cost_usd=0.5, latency_s=3.0),
+    Budget.average(cost_usd=3e-4, max_cost_usd=0.5),
+]
+
+
+@given(teams(), st.sampled_from(BUDGETS), st.integers(0, 2000), st.sampled_from([-0.1, 0.0, 0.1]))
+@settings(max_examples=60, deadline=None)
+def test_plans_fit_their_team_and_catalog(
+    team: Team, budget: Budget, query: int, delta: float
+) -> None:
+    plan = POLICY.plan(recorded_query(query), team, budget, TOOL_CATALOG, Knobs(delta=delta))
+    plan.validate(team, TOOL_CATALOG)
+    for agent in team.agents:
+        if agent.keep or not agent.calls_backbone:
+            assert agent.name in plan.assignment
+        chosen = plan.assignment.get(agent.name)
+        if not agent.calls_backbone:
+            assert chosen is None
+        elif chosen is not None:
+            assert agent.backbone in (None, chosen)
+            assert agent.needs <= TOOL_CATALOG[chosen].capabilities
+    if team.fixed_edges is not None:
+        assert tuple(plan.assignment) == team.names
+        assert set(plan.edges) == set(team.fixed_edges)
+    assert plan.expected is not None
+    assert 0.0 < plan.expected.success <= 1.0
+    assert plan.expected.cost_usd > 0.0
+
+
+def test_agents_without_a_backbone_are_kept() -> None:
+    executor = Agent("executor", calls_backbone=False)
+    plan = planned(Team((Agent("a"), executor, Agent("b")), decider="b"))
+    assert tuple(plan.assignment) == ("a", "executor", "b")
+    assert plan.assignment["executor"] is None
+    assert plan.edges
+
+
+def keeping(*others: Agent, decider: Agent | None = None) -> Team:
+    decider = decider or Agent("d")
+    return Team((*others, decider), decider=decider.name)
+
+
+KEPT = Agent("a", keep=True)
+THREE = [Agent(name, keep=True) for name in "abc"]
+ONE_BACKBONE = [Agent(name, keep=name == "a", backbone=NAMES[0]) for name in "ad"]
+
+
+@pytest.mark.parametrize(
+    ("team", "budget", "backbones"),
+    [
+        (keeping(KEPT), AMPLE, NAMES),
+        (keeping(Agent("b"), KEPT), AMPLE, NAMES),
+        (keeping(*THREE, decider=Agent("d", keep=True)), TINY, NAMES),
+        (keeping(KEPT), TINY, NAMES),
+        (keeping(*THREE), AMPLE, NAMES),
+        (keeping(KEPT), AMPLE, NAMES[:1]),
+        (keeping(ONE_BACKBONE[0], decider=ONE_BACKBONE[1]), AMPLE, NAMES),
+    ],
+)
+def test_pinned_agents_are_kept(team: Team, budget: Budget, backbones: list[str]) -> None:
+    plan = planned(team, budget, TOOL_CATALOG.subset(backbones))
+    assert {agent.name for agent in team.agents if agent.keep} <= plan.assignment.keys()
+
+
+# gemini-1.5-pro is beaten in everything by another one.
+BEATEN = Catalog(
+    replace(each, capabilities=TOOLS if name == "gemini-1.5-pro" else frozenset({"text"}))
+    for name, each in shipped_catalog().items()
+)
+
+
+def test_a_need_that_only_a_beaten_backbone_meets_is_met_with_a_real_prediction() -> None:
+    plan = planned(keeping(Agent("a"), decider=Agent("d", needs=TOOLS)), catalog=BEATEN)
+    assert plan.assignment["d"] == "gemini-1.5-pro"
+    assert plan.expected is not None
+    assert plan.expected.success > 0.5
+
+
+def test_a_pinned_agent_is_kept_on_the_only_beaten_backbone_that_fits() -> None:
+    plan = planned(keeping(Agent("a", keep=True, needs=TOOLS)), catalog=BEATEN)
+    assert plan.assignment["a"] == "gemini-1.5-pro"
+
+
+def test_a_mean_budget_works_where_only_a_beaten_backbone_fits() -> None:
+    mean = Budget.average(cost_usd=1e-3, max_cost_usd=0.5)
+    planned(keeping(Agent("a"), decider=Agent("d", needs=TOOLS)), mean, catalog=BEATEN)
+
+
+def test_a_team_whose_needs_no_backbone_meets_is_refused() -> None:
+    with pytest.raises(ValueError, match="no backbone"):
+        POLICY.plan("Hi", team_of(1, needs=VISION), AMPLE, TOOL_CATALOG)
+    with pytest.raises(ValueError, match="no backbone"):
+        POLICY.plan("Hi", team_of(2), AMPLE, Catalog([]))
+    fixed = Team((Agent("a", needs=VISION), Agent("b")), decider="b", fixed_edges=(("a", "b"),))
+    with pytest.raises(ValueError, match=r"'a'.*vision"):
+        POLICY.plan("Hi", fixed, AMPLE, TOOL_CATALOG)
+
+
+@pytest.mark.parametrize(
+    "decider",
+    [
+        Agent("d", needs=VISION),
+        Agent("d", backbone="not in the catalog"),
+        Agent("d", needs=VISION, backbone=NAMES[0]),
+    ],
+)
+def test_a_decider_that_no_backbone_fits_is_refused(decider: Agent) -> None:
+    with pytest.raises(ValueError, match="no backbone"):
+        POLICY.plan("Hi", keeping(Agent("a"), decider=decider), AMPLE, TOOL_CATALOG)
+
+
+def test_two_loads_make_the_same_plans() -> None:
+    one, other = shipped_policy(), shipped_policy()
+    mean = Budget.average(cost_usd=3e-4, max_cost_usd=0.5)
+    for number in range(0, 2000, 200):
+        for budget in (AMPLE, mean):
+            first = one.plan(recorded_query(number), team_of(4), budget, TOOL_CATALOG)
+            assert other.plan(recorded_query(number), team_of(4), budget, TOOL_CATALOG) == first
+
+
+def test_plans_do_not_depend_on_what_was_planned_before() -> None:
+    beaten = keeping(Agent("a"), decider=Agent("d", backbone="gemini-1.5-pro"))
+    used = shipped_policy()
+    used.plan("Hi", team_of(2), AMPLE, TOOL_CATALOG)
+    plan = used.plan("Hi", beaten, AMPLE, TOOL_CATALOG)
+    assert plan == shipped_policy().plan("Hi", beaten, AMPLE, TOOL_CATALOG)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_new_names_of_backbones_change_nothing_else(budget: Budget) -> None:
+    new = {name: f"backbone {number * 37 % 41}" for number, name in enumerate(TOOL_CATALOG)}
+    renamed = Catalog(replace(each, name=new[name]) for name, each in TOOL_CATALOG.items())
+    for number in range(0, 2000, 400):
+        for team in (team_of(4), Team((Agent("a"), Agent("b")), "b", (("a", "b"),))):
+            plan = POLICY.plan(recorded_query(number), team, budget, TOOL_CATALOG)
+            other = POLICY.plan(recorded_query(number), team, budget, renamed)
+            assert other == replace(
+                plan, assignment={k: v and new[v] for k, v in plan.assignment.items()}
+            )
+
+
+def test_the_order_of_the_catalog_changes_at_most_who_of_two_speaks_first() -> None:
+    turned = TOOL_CATALOG.subset(reversed(NAMES))
+    for number in range(0, 2000, 250):
+        plan = POLICY.plan(recorded_query(number), team_of(4), AMPLE, TOOL_CATALOG)
+        other = POLICY.plan(recorded_query(number), team_of(4), AMPLE, turned)
+        assert plan.expected is not None
+        assert other.expected is not None
+        assert other.expected.success == pytest.approx(plan.expected.success, abs=1e-12)
+        assert other.late_gates.keys() == plan.late_gates.keys()
+        at_once = [name for name in plan.assignment if name not in plan.late_gates]
+        one, two = ({each.assignment[name] for name in at_once} for each in (plan, other))
+        assert one == two
+
+
+def test_backbones_that_were_never_seen_can_be_chosen() -> None:
+    traces = shipped_traces()
+    unseen = traces.catalog.subset(traces.unseen)
+    assert all(each.profile is None for each in unseen.values())
+    assert set(planned(team_of(3), catalog=unseen).assignment.values()) <= set(traces.unseen)
+    bargain = Catalog([*TOOL_CATALOG.values(), backbone("bargain", "0.001", tokens_per_s=500.0)])
+    cheap = POLICY.plan("Hi", team_of(2), AMPLE, bargain, Knobs(price_usd=1e6))
+    assert list(cheap.assignment.values()) == ["bargain"]
+    alone = Catalog([backbone("alone", "2")])
+    assert planned(team_of(3), catalog=alone).assignment == {"a2": "alone"}
+
+
+@pytest.mark.parametrize("budget", [TINY, Budget(tokens=20), Budget(cost_usd=1e-8, tokens=1)])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_tiny_hard_cap_gives_a_plan_of_one_call(size: int, budget: Budget) -> None:
+    plan = planned(team_of(size), budget)
+    assert tuple(plan.assignment) == (f"a{size - 1}",)
+    assert plan.decision == "agent"
+    assert not plan.late_gates
+
+
+def test_a_budget_of_tokens_alone_is_kept_to_in_prediction() -> None:
+    sizes = [len(planned(team_of(4), Budget(tokens=tokens)).assignment) for tokens in (600, 10**6)]
+    assert sizes[0] < sizes[1]
+
+
+def test_what_knobs_ask_for_shows_in_the_plan() -> None:
+    def plan(**knobs: float) -> Plan:
+        return POLICY.plan(recorded_query(7), team_of(4), AMPLE, TOOL_CATALOG, Knobs(**knobs))
+
+    free, dear = plan(), plan(price_usd=1e4)
+    assert free.notes["price_usd"] == 0.0
+    assert dear.notes["price_usd"] == 1e4
+    assert free.expected is not None
+    assert dear.expected is not None
+    assert dear.expected.cost_usd < free.expected.cost_usd / 10
+    assert free.depth > 1
+    assert plan(lambda_len=1.0).depth == 1
+    pools = POLICY.explain(recorded_query(7), team_of(4), AMPLE, TOOL_CATALOG)["pools"]
+    for delta, pool in ((-1.0, "0"), (1.0, "2")):
+        assert set(plan(delta=delta).assignment.values()) <= set(pools[pool])
+
+
+def test_in_a_pipeline_the_decider_gets_the_stronger_backbone() -> None:
+    names = [f"a{number}" for number in range(4)]
+    team = Team(team_of(4).agents, "a3", fixed_edges=tuple(pairwise(names)))
+    costs: list[float] = []
+    split = 0
+    for price in (0.0, 10.0, 30.0, 100.0, 300.0, 1e6):
+        knobs = Knobs(price_usd=price)
+        explained = POLICY.explain(recorded_query(1500), team, AMPLE, TOOL_CATALOG, knobs)
+        alone, assignment = explained["backbones"], explained["plan"]["assignment"]
+        assert len({assignment[name] for name in names[:3]}) == 1
+        decider, other = alone[assignment["a3"]], alone[assignment["a0"]]
+        assert decider["success"] >= other["success"]
+        split += decider["success"] > other["success"]
+        costs.append(explained["plan"]["expected"]["cost_usd"])
+    assert split
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] < costs[0] / 10
+
+
+def test_explanations_are_json_and_tell_of_every_stage() -> None:
+    explained = POLICY.explain(recorded_query(7), team_of(4), AMPLE, TOOL_CATALOG)
+    assert json.loads(json.dumps(explained, allow_nan=False)) == explained
+    stages = {"difficulty", "categories", "pools", "backbones", "plan"}
+    assert set(explained) == stages | {"considered", "worth", "runners_up"}
+    assert 0 < explained["difficulty"] < 1
+    assert list(explained["backbones"]) == NAMES
+    plan = POLICY.plan(recorded_query(7), team_of(4), AMPLE, TOOL_CATALOG)
+    assert explained["plan"] == plan.to_dict()
+    offered = {name for pool in explained["pools"].values() for name in pool}
+    assert set(plan.assignment.values()) <= offered <= set(NAMES)
+    assert all(other["worth"] <= explained["worth"] for other in explained["runners_up"])
+    fixed = Team((Agent("a"), Agent("b")), "b", (("a", "b"),))
+    pipeline = POLICY.explain(recorded_query(7), fixed, AMPLE, TOOL_CATALOG)
+    assert set(pipeline) == stages
+    assert json.loads(json.dumps(pipeline, allow_nan=False)) == pipeline
+
+
+def test_a_larger_mean_has_a_lower_price() -> None:
+    means = (5e-5, 1e-4, 3e-4, 1e-3, 5e-2)
+    budgets = [Budget.average(cost_usd=mean, max_cost_usd=0.5) for mean in means]
+    prices = [POLICY.price_for(team_of(3), budget, TOOL_CATALOG) for budget in budgets]
+    assert all(low < high for low, high in zip(prices[1:], prices, strict=False))
+    assert prices[-1] == 0.0
+    assert POLICY.price_for(team_of(3), AMPLE, TOOL_CATALOG) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("size", "mean"),
+    [(1, 1e-4), (1, 1e-3), (3, 1e-4), (3, 1e-3), (4, 1e-4), (4, 1e-3)],
+)
+def test_plans_of_a_stream_cost_about_the_mean_of_the_budget(size: int, mean: float) -> None:
+    budget = Budget.average(cost_usd=mean, max_cost_usd=0.5)
+    traces = shipped_traces()
+    costs: list[float] = []
+    for number in traces.positions("train")[::9].tolist():
+        # As long as the question was: a marker alone would be a very cheap prompt.
+        text = recorded_query(number).ljust(int(4.2 * traces.prompt_tokens[number].max()))
+        plan = POLICY.plan(text, team_of(size), budget, TOOL_CATALOG)
+        assert plan.expected is not None
+        costs.append(plan.expected.cost_usd)
+    assert 0.8 * mean < np.mean(costs) < 1.2 * mean
+
+
+def test_a_price_depends_on_the_deadline() -> None:
+    hasty = Budget.average(cost_usd=3e-4, max_cost_usd=0.5, latency_s=1.5)
+    patient = Budget.average(cost_usd=3e-4, max_cost_usd=0.5)
+    fresh = shipped_policy().price_for(team_of(3), hasty, TOOL_CATALOG)
+    assert fresh != shipped_policy().price_for(team_of(3), patient, TOOL_CATALOG)
+    used = shipped_policy()
+    used.price_for(team_of(3), patient, TOOL_CATALOG)
+    assert used.price_for(team_of(3), hasty, TOOL_CATALOG) == fresh
+
+
+def test_a_catalog_does_not_inherit_the_price_of_one_that_is_gone() -> None:
+    policy, mean = shipped_policy(), Budget.average(cost_usd=3e-4, max_cost_usd=0.5)
+    gone = Catalog(TOOL_CATALOG.values())
+    assert policy.price_for(team_of(3), mean, gone) > 0
+    place = id(gone)
+    for _ in range(9):
+        policy.plan("Hi", team_of(3), AMPLE, Catalog(TOOL_CATALOG.values()))
+    del gone
+    kept: list[Catalog] = []
+    while len(kept) < 1000 and (not kept or id(kept[-1]) != place):
+        kept.append(TOOL_CATALOG.subset(["Meta-Llama-3.1-8B-Instruct"]))
+    if id(kept[-1]) != place:
+        pytest.skip("the place in memory was not used again")
+    assert policy.price_for(team_of(3), mean, kept[-1]) == 0.0

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_policy import team_of
+from trace_folder import Row, row, write_benchmark, write_catalog
+
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.checkpoint import SETTINGS, TENSORS, Checkpoint
+from agentbalance_plugin.core.dependence import coincidence_of
+from agentbalance_plugin.core.encoder import HashedEncoder, SemanticEncoder
+from agentbalance_plugin.core.network import Weights
+from agentbalance_plugin.core.policy import Knobs, Policy, PolicyError
+from agentbalance_plugin.core.prediction import embed, look_ahead
+from agentbalance_plugin.core.profiles import ProfileTable
+from agentbalance_plugin.core.traces import TraceError, TraceSet
+from agentbalance_plugin.core.trainer import Progress, TrainerConfig, train
+from agentbalance_plugin.core.training_data import prepare, query_features, without_own
+
+WORDS = {
+    "animals": ["badger", "heron", "lizard", "otter", "weasel", "falcon", "turtle", "ferret"],
+    "machines": ["lathe", "piston", "turbine", "gearbox", "boiler", "pulley", "dynamo", "crane"],
+}
+SKILLS = {
+    "zoo": {"animals": 0.95, "machines": 0.15},
+    "shop": {"animals": 0.15, "machines": 0.95},
+    "plain": {"animals": 0.5, "machines": 0.5},
+    "late": {"animals": 0.8, "machines": 0.8},
+}
+SPLITS = ("train", "train", "train", "val", "test")
+QUICK = TrainerConfig(category_epochs=6, head_epochs=4, batch=16, anchors=12)
+
+
+def write(root: Path, *, queries: int = 150, change: str = "") -> TraceSet:
+    """Two kinds of questions, each with a backbone that is good at it.
+
+    Args:
+        change: a split all of whose recorded answers are changed, or a backbone.
+    """
+    rng = np.random.default_rng(0)
+    write_catalog(root, [f"{name},1,2,0.4,80" for name in SKILLS])
+    (root / "suites.yaml").write_text(
+        "words:\n  benchmarks: [words]\n  reference: plain\n"
+        "  candidates: [zoo, shop, plain]\n  unseen: [late]\n",
+        encoding="utf-8",
+    )
+    entries: list[Row] = []
+    rows: list[Row] = []
+    for number in range(queries):
+        kind = "animals" if rng.random() < 0.5 else "machines"
+        key, split = f"q{number}", SPLITS[number % len(SPLITS)]
+        text = " ".join(rng.choice(WORDS[kind], size=6).tolist())
+        if change == split == "test":
+            text = f"changed {text}"
+        entries.append({"query_id": key, "split": split, "category": kind, "question": text})
+        for name, skill in SKILLS.items():
+            right = bool(rng.random() < skill[kind])
+            answer, tokens = f"answer {rng.integers(4)}", int(rng.integers(20, 90))
+            if change in (split, name):
+                right, answer, tokens = not right, "changed", tokens + 500
+            value = "right" if right else answer
+            rows.append(row(key, name, value, int(right), completion_tokens=tokens))
+    write_benchmark(root, "words", entries, rows)
+    return TraceSet.load(root, "words")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> TraceSet:
+    return write(tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    words: TraceSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Checkpoint, list[Progress]]:
+    """(folder of the policy, the policy, what its training reported)."""
+    out, seen = tmp_path_factory.mktemp("policies") / "words", []
+    checkpoint = train([words], out, QUICK, seen.append)
+    return out, checkpoint, seen
+
+
+def bytes_of(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / TENSORS).read_bytes(), (folder / SETTINGS).read_bytes()
+
+
+def test_training_learns_which_backbone_is_good_at_what(
+    words: TraceSet, trained: tuple[Path, Checkpoint, list[Progress]]
+) -> None:
+    checkpoint = trained[1]
+    catalog = words.catalog.subset(words.candidates).with_profiles(words.profiles("train"))
+    table = ProfileTable.of(catalog, checkpoint.priors)
+    zoo, shop = table.names.index("zoo"), table.names.index("shop")
+    seen: set[str] = set()
+    for query in words.split("val").queries:
+        vector = embed(checkpoint.weights, query_features(query, HashedEncoder()))
+        outlook = look_ahead(checkpoint, table, vector, np.array([40.0]))
+        odds = outlook.predicted.log_odds[0]
+        good, bad = (zoo, shop) if query.category == "words/animals" else (shop, zoo)
+        assert odds[good] > odds[bad] + 1.0, query.question
+        best = int(outlook.category[0].argmax())
+        assert checkpoint.priors.categories[best] == query.category
+        seen.add(query.category)
+    assert seen == {"words/animals", "words/machines"}
+
+
+def test_a_trained_policy_routes_new_texts(
+    words: TraceSet, trained: tuple[Path, Checkpoint, list[Progress]]
+) -> None:
+    policy = Policy.load(trained[0])
+    catalog = words.catalog.subset(words.candidates).with_profiles(words.profiles("train"))
+    for text, name in (("An otter and a heron.", "zoo"), ("A lathe, a turbine.", "shop")):
+        plan = policy.plan(text, team_of(1), Budget(cost_usd=0.01), catalog, Knobs())
+        assert plan.assignment == {"a0": name}
+
+
+def test_one_seed_gives_identical_files_and_another_does_not(
+    words: TraceSet, trained: tuple[Path, Checkpoint, list[Progress]], tmp_path: Path
+) -> None:
+    train([words], tmp_path / "again", QUICK)
+    assert bytes_of(tmp_path / "again") == bytes_of(trained[0])
+    train([words], tmp_path / "other", replace(QUICK, seed=1))
+    assert bytes_of(tmp_path / "other")[0] != bytes_of(trained[0])[0]
+
+
+@pytest.mark.parametrize("change", ["test", "late"])
+def test_neither_test_queries_nor_unseen_backbones_influence_the_policy(
+    trained: tuple[Path, Checkpoint, list[Progress]], tmp_path: Path, change: str
+) -> None:
+    train([write(tmp_path, change=change)], tmp_path / "policy", QUICK)
+    assert bytes_of(tmp_path / "policy") == bytes_of(trained[0])
+
+
+@pytest.mark.parametrize("change", ["train", "val", "plain"])
+def test_train_and_val_queries_of_candidates_influence_the_policy(
+    trained: tuple[Path, Checkpoint, list[Progress]], tmp_path: Path, change: str
+) -> None:
+    train([write(tmp_path, change=change)], tmp_path / "policy", QUICK)
+    assert bytes_of(tmp_path / "policy")[0] != bytes_of(trained[0])[0]
+
+
+def test_progress_is_told_of_both_stages(
+    trained: tuple[Path, Checkpoint, list[Progress]],
+) -> None:
+    seen = trained[2]
+    stages = [each.stage for each in seen]
+    assert list(dict.fromkeys(stages)) == ["categories", "heads"]
+    for stage, most in (("categories", 6), ("heads", 4)):
+        here = [each for each in seen if each.stage == stage]
+        assert [each.epoch for each in here] == list(range(1, len(here) + 1))
+        assert 1 <= len(here) <= most
+        assert {each.of for each in here} == {most}
+        assert np.isfinite([(each.train_loss, each.val_loss) for each in here]).all()
+    learnt = [each.val_loss for each in seen if each.stage == "categories"]
+    assert min(learnt) < learnt[0] / 2
+
+
+def test_training_stops_when_validation_gets_no_better_and_keeps_the_best(
+    words: TraceSet, tmp_path: Path
+) -> None:
+    seen: list[Progress] = []
+    # Steps this large only do harm.
+    config = replace(QUICK, head_epochs=40, head_rate=3.0, patience=2)
+    stopped = train([words], tmp_path, config, seen.append)
+    losses = [each.val_loss for each in seen if each.stage == "heads"]
+    best = int(np.argmin(losses)) + 1
+    assert best + 2 <= len(losses) < 40
+    short = train([words], tmp_path, replace(config, head_epochs=best))
+    for field in fields(Weights):
+        kept, wanted = getattr(stopped.weights, field.name), getattr(short.weights, field.name)
+        np.testing.assert_array_equal(kept, wanted, field.name)
+
+
+def test_the_policy_tells_what_it_was_trained_on(
+    trained: tuple[Path, Checkpoint, list[Progress]],
+) -> None:
+    checkpoint = trained[1]
+    assert checkpoint.trained_on["benchmarks"] == ["words"]
+    assert checkpoint.trained_on["queries"] == 90
+    assert checkpoint.trained_on["config"]["batch"] == 16
+    assert checkpoint.anchors.shape[0] == len(checkpoint.anchor_category) == 12
+    assert checkpoint.priors.categories == ("words/animals", "words/machines")
+
+
+def test_without_torch_the_extra_is_named(
+    words: TraceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"agentbalance-plugin\[train\]"):
+        train([words], tmp_path / "policy", QUICK)
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_missing_split_is_named(words: TraceSet, tmp_path: Path, split: str) -> None:
+    other = words.split("val" if split == "train" else "train")
+    with pytest.raises(TraceError, match=f"no split '{split}'"):
+        train([other], tmp_path, QUICK)
+
+
+def test_tables_leave_out_the_answer_that_is_to_be_predicted(words: TraceSet) -> None:
+    _, (part, *_), _ = prepare([words.subset(words.candidates)], HashedEncoder())
+    rows = np.arange(len(part.features))
+    table = without_own(part, rows)
+    for n in rows.tolist():
+        own, full = table[n, part.category[n]], part.table.log_odds[part.category[n]]
+        # Without a right answer the rate is lower, without a wrong one higher.
+        assert (np.sign(full - own) == np.where(part.correct[n] > 0, 1, -1)).all()
+        others = [c for c in range(table.shape[1]) if c != part.category[n]]
+        np.testing.assert_array_equal(table[n, others], part.table.log_odds[others])
+
+
+def test_coincidence_is_the_share_of_equal_answers_among_wrong_pairs(tmp_path: Path) -> None:
+    def entry(key: str) -> dict[str, Any]:
+        return {"query_id": key, "split": "train", "category": "", "question": "?"}
+
+    write_catalog(tmp_path, [f"{name},1,2,0.4,80" for name in "abcd"])
+    keys = [f"q{number}" for number in range(600)]
+    # One pair of six is equal: missing answers never are.
+    given = {"a": "x", "b": "x", "c": None, "d": None}
+    rows = [row(key, name, answer, 0) for key in keys for name, answer in given.items()]
+    write_benchmark(tmp_path, "odd", [entry(key) for key in keys], rows)
+    found = coincidence_of(TraceSet.load(tmp_path), "train")
+    assert found == {"odd": pytest.approx(1 / 6, abs=0.001)}
+
+
+def test_a_semantic_encoder_can_be_used_instead_and_is_asked_for_again(
+    words: TraceSet, tmp_path: Path
+) -> None:
+    def kinds(text: str) -> list[float]:
+        """Stands for a sentence model: how much of each kind a text is."""
+        return [0.1 + sum(text.lower().count(word) for word in kind) for kind in WORDS.values()]
+
+    encoder = SemanticEncoder(kinds, name="two-kinds", size=2)
+    train([words], tmp_path, replace(QUICK, category_epochs=20), encoder=encoder)
+    catalog = words.catalog.subset(words.candidates).with_profiles(words.profiles("train"))
+    policy = Policy.load(tmp_path, encoder)
+    for text, name in (("An otter and a heron.", "zoo"), ("A lathe, a turbine.", "shop")):
+        plan = policy.plan(text, team_of(1), Budget(cost_usd=0.01), catalog, Knobs())
+        assert plan.assignment == {"a0": name}
+    with pytest.raises(PolicyError, match="trained with 'semantic:two-kinds' of size 2"):
+        Policy.load(tmp_path)
