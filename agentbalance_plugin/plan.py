@@ -6,6 +6,7 @@ import graphlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from agentbalance_plugin.backbone import Catalog
@@ -26,7 +27,8 @@ class LateGate:
         watches: the agents whose answers are compared; at least one, all of them kept. Watching
             orders the agents but passes no message: that is what edges are for.
         threshold: the agent runs when the confidence in the leading answer
-            (`agentbalance_plugin.agreement.leading_answer`) is below this, in (0, 1].
+            (`agentbalance_plugin.agreement.leading_answer`, over those of them that spoke) is
+            below this, in (0, 1].
     """
 
     watches: tuple[str, ...]
@@ -136,6 +138,12 @@ class Plan:
         from agentbalance_plugin.drawing import text_tree
 
         return text_tree(self)
+
+    def draw(self, path: str | Path) -> None:
+        """The plan as a picture; see `agentbalance_plugin.picture.draw`."""
+        from agentbalance_plugin.picture import draw
+
+        draw(self, path)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only."""

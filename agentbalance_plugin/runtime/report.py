@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from agentbalance_plugin.budget import Budget, Spend
@@ -91,6 +92,19 @@ class RunReport:
     def to_mermaid(self) -> str:
         """The plan as a Mermaid flowchart; empty without a plan."""
         return "" if self.plan is None else self.plan.to_mermaid()
+
+    def draw(self, path: str | Path) -> None:
+        """The team as a PNG or SVG picture, each agent in the colour of its status.
+
+        Raises:
+            ValueError: there was no plan, or another kind of file.
+            ImportError: matplotlib is not installed (extra `report`).
+        """
+        from agentbalance_plugin.picture import draw
+
+        if self.plan is None:
+            raise ValueError("this run has no plan that could be drawn")
+        draw(self.plan, path, {agent.name: agent.status for agent in self.agents})
 
     def to_text(self) -> str:
         """A table for terminals and logs: who ran, why not, what it cost."""
