@@ -1,0 +1,76 @@
+"""How each kind of model client is told the most output tokens it may make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from autogen_core.models import ChatCompletionClient
+
+from agentbalance_plugin.backbone import Backbone
+
+_OPENAI_NAMES = ("max_tokens", "max_completion_tokens")
+# Model families whose endpoints refuse `max_tokens`.
+_REASONING_FAMILIES = ("o1", "o3", "o4", "gpt-5")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCap:
+    """One client's way of capping output.
+
+    Args:
+        name: the create argument; for Ollama an entry of `options`.
+        nested: whether it goes into `options`.
+        own: the cap that the client's maker gave it; None if none.
+        options: what the client has in `options` already, for nested caps.
+        streams_usage_on_request: whether streams report usage only with `stream_options`.
+    """
+
+    name: str
+    nested: bool = False
+    own: int | None = None
+    options: Mapping[str, Any] | None = None
+    streams_usage_on_request: bool = False
+
+    @classmethod
+    def of(cls, client: ChatCompletionClient, backbone: Backbone) -> OutputCap:
+        """How to cap `client`; `backbone.endpoint` decides where the client leaves it open."""
+        given: Any = getattr(client, "_create_args", None)
+        arguments: Mapping[str, Any] = (
+            cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {}
+        )
+        module = type(client).__module__
+        if module.startswith("autogen_ext.models.ollama"):
+            options = cast("Mapping[str, Any]", arguments.get("options") or {})
+            return cls("num_predict", True, options.get("num_predict"), options)
+        openai = module.startswith("autogen_ext.models.openai")
+        for name in _OPENAI_NAMES:
+            if name in arguments:
+                return cls(name, own=arguments[name], streams_usage_on_request=openai)
+        name = "max_tokens"
+        if backbone.endpoint is not None and backbone.endpoint.component is None:
+            name = backbone.endpoint.output_cap
+        elif str(client.model_info.get("family", "")).startswith(_REASONING_FAMILIES) and openai:
+            name = "max_completion_tokens"
+        return cls(name, streams_usage_on_request=openai)
+
+    def wanted(self, extra_create_args: Mapping[str, Any]) -> int | None:
+        """The cap asked for by the caller or the client's maker: the smaller one; None if neither
+        did."""
+        asked = self._options(extra_create_args).get(self.name)
+        caps = [cap for cap in (asked, self.own) if cap]
+        return min(caps, default=None)
+
+    def set(self, extra_create_args: Mapping[str, Any], cap: int) -> dict[str, Any]:
+        """The create arguments with the cap in them."""
+        arguments = dict(extra_create_args)
+        if self.nested:
+            options = {**(self.options or {}), **self._options(arguments)}
+            arguments["options"] = {**options, self.name: cap}
+        else:
+            arguments[self.name] = cap
+        return arguments
+
+    def _options(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return arguments.get("options") or {} if self.nested else arguments

@@ -1,0 +1,305 @@
+"""A model client under a meter: nothing is sent that the budget could not pay."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from autogen_core import CancellationToken
+from autogen_core._component_config import ComponentModel
+from autogen_core.models import (
+    ChatCompletionClient,
+    CreateResult,
+    LLMMessage,
+    ModelCapabilities,  # pyright: ignore[reportDeprecated]
+    ModelInfo,
+    RequestUsage,
+)
+from autogen_core.tools import Tool, ToolSchema
+from pydantic import BaseModel
+
+from agentbalance_plugin.adapters.autogen.caps import OutputCap
+from agentbalance_plugin.adapters.autogen.halt import Halt
+from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
+from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.runtime.meter import Call, CallDenied, DeadlineReached, Meter
+
+MAX_RETRIES = 2
+"""Tries after the first, each with a reservation of its own."""
+
+_FIRST_DELAY_S = 0.5
+_TYPICAL_CONTEXT_TOKENS = 128_000
+_RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What an error says about the call that raised it."""
+
+    billed: bool
+    retry: bool
+    after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What of a call makes up its prompt."""
+
+    messages: Sequence[LLMMessage]
+    tools: Sequence[Tool | ToolSchema]
+    json_output: bool | type[BaseModel] | None
+    extra_create_args: Mapping[str, Any]
+
+
+class BudgetClient(ChatCompletionClient):
+    """`inner` for one agent in one run.
+
+    Every call reserves its worst case first, is sent with the affordable cap on output tokens, and
+    settles with the usage that comes back. Retries of the SDK are off; temporary errors are retried
+    here.
+
+    Args:
+        inner: the backbone's own client.
+        backbone: whose prices hold.
+        meter: of this run.
+        agent: whose calls these are.
+        output_cap: most output tokens that the plan gives each call; None leaves it to the
+            backbone's own cap.
+        halt: where denied calls wait, for an agent inside a stock team; None raises.
+
+    Raises (by `create` and `create_stream`):
+        CallDenied: the budget has no room.
+        DeadlineReached: time is up.
+    """
+
+    component_type = "model"
+
+    def __init__(
+        self,
+        inner: ChatCompletionClient,
+        backbone: Backbone,
+        meter: Meter,
+        agent: str,
+        output_cap: int | None = None,
+        halt: Halt | None = None,
+    ) -> None:
+        self._halt = halt
+        self._inner = without_sdk_retries(inner)
+        self._backbone = backbone
+        self._meter = meter
+        self._agent = agent
+        self._output_cap = output_cap
+        self._cap = OutputCap.of(inner, backbone)
+        self._usage = RequestUsage(0, 0)
+
+    async def create(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = [],
+        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> CreateResult:
+        request = _Request(messages, tools, json_output, extra_create_args)
+        options = {"tool_choice": tool_choice, "cancellation_token": cancellation_token}
+        try:
+            return await self._create(request, options)
+        except CallDenied as denied:
+            if self._halt is None:
+                raise
+            await self._halt.hold(denied)
+
+    async def create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[Tool | ToolSchema] = [],
+        tool_choice: Tool | Literal["auto", "required", "none"] = "auto",
+        json_output: bool | type[BaseModel] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        request = _Request(messages, tools, json_output, extra_create_args)
+        options = {"tool_choice": tool_choice, "cancellation_token": cancellation_token}
+        try:
+            async with aclosing(self._create_stream(request, options)) as stream:
+                async for chunk in stream:
+                    yield chunk
+        except CallDenied as denied:
+            if self._halt is None:
+                raise
+            await self._halt.hold(denied)
+
+    async def _create(self, request: _Request, options: dict[str, Any]) -> CreateResult:
+        for attempt in range(MAX_RETRIES + 1):
+            with self._reserve(request) as call:
+                arguments = self._cap.set(request.extra_create_args, call.output_cap)
+                try:
+                    async with call.timeout():
+                        result = await self._inner.create(
+                            request.messages,
+                            tools=request.tools,
+                            json_output=request.json_output,
+                            extra_create_args=arguments,
+                            **options,
+                        )
+                    self._settle(call, result)
+                    return result
+                except Exception as error:
+                    await self._give_up_or_wait(call, error, attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _create_stream(
+        self, request: _Request, options: dict[str, Any]
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        for attempt in range(MAX_RETRIES + 1):
+            spoken = False
+            with self._reserve(request) as call:
+                arguments = self._cap.set(request.extra_create_args, call.output_cap)
+                if self._cap.streams_usage_on_request:
+                    # Without it a stream reports no usage and the whole reservation is booked.
+                    arguments["stream_options"] = {"include_usage": True}
+                stream = self._inner.create_stream(
+                    request.messages,
+                    tools=request.tools,
+                    json_output=request.json_output,
+                    extra_create_args=arguments,
+                    **options,
+                )
+                try:
+                    # A timeout around the whole loop would also time what the consumer does.
+                    while True:
+                        async with self._meter.clock.timeout(self._meter.seconds_left(self._agent)):
+                            chunk = await anext(stream, None)
+                        if chunk is None:
+                            return
+                        if isinstance(chunk, CreateResult):
+                            self._settle(call, chunk)
+                        spoken = True
+                        yield chunk
+                except Exception as error:
+                    await self._give_up_or_wait(call, error, MAX_RETRIES if spoken else attempt)
+                finally:
+                    await stream.aclose()
+
+    async def close(self) -> None:
+        """The backbone's client outlives the run; it is closed by whoever made it."""
+
+    def actual_usage(self) -> RequestUsage:
+        return self._usage
+
+    def total_usage(self) -> RequestUsage:
+        return self._usage
+
+    def count_tokens(
+        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = []
+    ) -> int:
+        """The inner client's count, or the byte bound where its tokenizer is not at hand."""
+        try:
+            return self._inner.count_tokens(messages, tools=tools)
+        # tiktoken downloads its tables on first use; offline anything of its HTTP client comes out.
+        except Exception:
+            return prompt_bound(messages, tools)
+
+    def remaining_tokens(
+        self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = []
+    ) -> int:
+        context = self._backbone.context_tokens
+        if context is None:
+            try:
+                return self._inner.remaining_tokens(messages, tools=tools)
+            # As in `count_tokens`; or the client does not know the model's limit.
+            except Exception:
+                context = _TYPICAL_CONTEXT_TOKENS
+        return context - self.count_tokens(messages, tools=tools)
+
+    @property
+    def capabilities(self) -> ModelCapabilities:  # pyright: ignore[reportDeprecated]
+        return self._inner.capabilities  # pyright: ignore[reportDeprecated]
+
+    @property
+    def model_info(self) -> ModelInfo:
+        return self._inner.model_info
+
+    def dump_component(self) -> ComponentModel:
+        raise TypeError("a BudgetClient belongs to one run and can't be dumped; dump the chat")
+
+    def _reserve(self, request: _Request) -> Call:
+        bound = prompt_bound(
+            request.messages, request.tools, request.json_output, request.extra_create_args
+        )
+        caps = [self._cap.wanted(request.extra_create_args), self._output_cap]
+        wanted = min((cap for cap in caps if cap is not None), default=None)
+        return self._meter.reserve(self._agent, self._backbone, bound, wanted)
+
+    def _settle(self, call: Call, result: CreateResult) -> None:
+        usage = result.usage
+        call.settle(usage.prompt_tokens, usage.completion_tokens)
+        self._usage = RequestUsage(
+            self._usage.prompt_tokens + usage.prompt_tokens,
+            self._usage.completion_tokens + usage.completion_tokens,
+        )
+
+    async def _give_up_or_wait(self, call: Call, error: Exception, attempt: int) -> None:
+        """Book the failed call; raise, or return after the pause before the next try."""
+        if isinstance(error, TimeoutError) and self._time_is_up():
+            raise DeadlineReached(f"{self._agent}: the deadline came during the call") from error
+        failure = _classify(error)
+        if not failure.billed:
+            call.release()
+        else:
+            call.settle(0, 0)
+        delay = failure.after_s
+        if delay is None:
+            # Jitter keeps parallel agents from coming back in step.
+            delay = _FIRST_DELAY_S * 2**attempt * random.uniform(0.75, 1.25)
+        left = self._meter.seconds_left(self._agent)
+        if not failure.retry or attempt >= MAX_RETRIES or (left is not None and delay >= left):
+            raise error
+        await self._meter.clock.sleep(delay)
+
+    def _time_is_up(self) -> bool:
+        left = self._meter.seconds_left(self._agent)
+        return left is not None and left <= 1e-6
+
+
+def without_sdk_retries(client: ChatCompletionClient) -> ChatCompletionClient:
+    """The client with the OpenAI or Anthropic SDK's own retries off, sharing its connections.
+
+    A retry inside the SDK is a second call that nothing was reserved for.
+    """
+    sdk: Any = getattr(client, "_client", None)
+    if sdk is None or not getattr(sdk, "max_retries", 0) or not hasattr(sdk, "with_options"):
+        return client
+    import copy
+
+    quiet: Any = copy.copy(client)
+    quiet._client = sdk.with_options(max_retries=0)
+    return cast("ChatCompletionClient", quiet)
+
+
+def _classify(error: Exception) -> _Failure:
+    """HTTP SDKs agree on `status_code` and on the names of their connection errors."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        refused = 400 <= status < 500
+        return _Failure(not refused, status in _RETRIED_STATUS, _retry_after(error))
+    cause = type(error.__cause__).__name__
+    if type(error).__name__ == "APIConnectionError" and cause in ("ConnectError", "ConnectTimeout"):
+        return _Failure(billed=False, retry=True)
+    transport = type(error).__name__ in ("APIConnectionError", "APITimeoutError", "APIError")
+    return _Failure(billed=True, retry=transport or isinstance(error, asyncio.IncompleteReadError))
+
+
+def _retry_after(error: Exception) -> float | None:
+    headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        return max(0.0, float(headers.get("retry-after")))
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,64 @@
+"""What each agent has not heard yet, over passes and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from autogen_agentchat.messages import BaseChatMessage, MessageFactory
+
+
+class Conversation:
+    """Messages that wait for each agent until it runs.
+
+    Within a pass an agent hears its parents alone. What everyone should know, the tasks and the
+    answer of each pass, waits here for those that were not there.
+
+    Args:
+        agents: names.
+    """
+
+    def __init__(self, agents: Iterable[str]) -> None:
+        self._waiting: dict[str, list[BaseChatMessage]] = {name: [] for name in agents}
+
+    def copy(self) -> Conversation:
+        twin = Conversation(())
+        twin._waiting = {name: list(messages) for name, messages in self._waiting.items()}
+        return twin
+
+    def tell(self, messages: Sequence[BaseChatMessage], *, except_for: Iterable[str] = ()) -> None:
+        """Let messages wait for every agent but those that know them."""
+        known = set(except_for)
+        for name, waiting in self._waiting.items():
+            if name not in known:
+                waiting.extend(messages)
+
+    def collect(self, agent: str) -> list[BaseChatMessage]:
+        """What waits for an agent that now runs; it does not wait any longer."""
+        waiting = self._waiting[agent]
+        self._waiting[agent] = []
+        return waiting
+
+    def waiting(self, agent: str) -> Sequence[BaseChatMessage]:
+        """What waits for an agent, which goes on waiting."""
+        return tuple(self._waiting[agent])
+
+    def clear(self) -> None:
+        for waiting in self._waiting.values():
+            waiting.clear()
+
+    def save(self) -> dict[str, list[Mapping[str, Any]]]:
+        """JSON values only."""
+        return {
+            name: [message.dump() for message in messages]
+            for name, messages in self._waiting.items()
+        }
+
+    def load(
+        self, state: Mapping[str, Sequence[Mapping[str, Any]]], factory: MessageFactory
+    ) -> None:
+        """Restore what `save` returned (ValueError for a message type the chat does not know)."""
+        for name in self._waiting:
+            self._waiting[name] = [
+                cast("BaseChatMessage", factory.create(message)) for message in state.get(name, ())
+            ]

@@ -1,0 +1,160 @@
+"""From catalog entries to model clients that can be called."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlparse
+
+from autogen_core.models import ChatCompletionClient, ModelInfo
+
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.extras import require
+
+Backbones = str | Path | Catalog | Sequence[tuple[Backbone, ChatCompletionClient]]
+"""What `wrap_groupchat` takes: a catalog file, a Catalog, or pairs of a Backbone and the client
+that calls it."""
+
+_LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class Clients:
+    """The model client of each backbone, made when it is first needed and then kept.
+
+    Args:
+        catalog: entries with an endpoint, or with a client in `ready`.
+        ready: clients that the user made, by backbone.
+
+    Raises:
+        ValueError: the catalog is empty, a backbone has neither endpoint nor client, or its key's
+            environment variable is not set.
+    """
+
+    def __init__(
+        self, catalog: Catalog, ready: dict[str, ChatCompletionClient] | None = None
+    ) -> None:
+        if not catalog:
+            raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
+        self.catalog = catalog
+        self._ready = dict(ready or {})
+        self._made: dict[str, ChatCompletionClient] = {}
+        for name, backbone in catalog.items():
+            if name not in self._ready and backbone.endpoint is None:
+                raise ValueError(
+                    f"backbones: {name!r} can't be called; give it a model and base_url (or an "
+                    "AutoGen component), or pass a pair of the Backbone and its model client"
+                )
+            if name not in self._ready:
+                _check_keys(backbone)
+
+    def __call__(self, name: str) -> ChatCompletionClient:
+        """The client of a backbone (KeyError for an unknown one)."""
+        client = self._ready.get(name) or self._made.get(name)
+        if client is None:
+            client = self._made[name] = _make_client(self.catalog[name])
+        return client
+
+    async def close(self) -> None:
+        """Close the clients that were made here; the user's own stay open."""
+        for client in self._made.values():
+            await client.close()
+        self._made.clear()
+
+
+def clients_for(backbones: Backbones) -> Clients:
+    """The clients of a catalog file, a Catalog, or pairs of Backbone and client.
+
+    Raises:
+        CatalogError: the file can't be used.
+        ValueError: no backbones, or one that can't be called.
+    """
+    if isinstance(backbones, (str, Path)):
+        return Clients(Catalog.load(backbones))
+    if isinstance(backbones, Catalog):
+        return Clients(backbones)
+    if not isinstance(backbones, Sequence) or not all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Backbone)
+        for pair in backbones
+    ):
+        raise ValueError(
+            "backbones must be a catalog file, a Catalog, or a list of (Backbone, model client) "
+            f"pairs, got {type(backbones).__name__}"
+        )
+    catalog = Catalog(backbone for backbone, _ in backbones)
+    return Clients(catalog, {backbone.name: client for backbone, client in backbones})
+
+
+def _check_keys(backbone: Backbone) -> None:
+    """Fail before the first run, not in the middle of the hundredth."""
+    if backbone.endpoint is not None and backbone.endpoint.component is not None:
+        _with_variables(dict(backbone.endpoint.component), backbone.name)
+    else:
+        _api_key(backbone)
+
+
+def _make_client(backbone: Backbone) -> ChatCompletionClient:
+    endpoint = backbone.endpoint
+    if endpoint is None:
+        raise ValueError(f"backbone {backbone.name!r} has no endpoint")
+    if endpoint.component is not None:
+        component = _with_variables(dict(endpoint.component), backbone.name)
+        return ChatCompletionClient.load_component(component)
+    openai = require("autogen_ext.models.openai", extra="autogen")
+    settings: dict[str, Any] = {
+        "model": endpoint.model,
+        "api_key": _api_key(backbone),
+        "model_info": _model_info(backbone),
+        # A retry inside the SDK is a call that nothing was reserved for.
+        "max_retries": 0,
+    }
+    if endpoint.base_url is not None:
+        settings["base_url"] = endpoint.base_url
+    return cast("ChatCompletionClient", openai.OpenAIChatCompletionClient(**settings))
+
+
+def _model_info(backbone: Backbone) -> ModelInfo:
+    can = backbone.capabilities
+    return ModelInfo(
+        vision="vision" in can,
+        function_calling="tools" in can,
+        json_output="json" in can,
+        structured_output="structured_output" in can,
+        family="unknown",
+        multiple_system_messages=True,
+    )
+
+
+def _api_key(backbone: Backbone) -> str:
+    endpoint = backbone.endpoint
+    assert endpoint is not None
+    if endpoint.api_key_env is not None:
+        return _variable(endpoint.api_key_env, backbone.name)
+    if endpoint.base_url is not None and urlparse(endpoint.base_url).hostname in _LOCAL_HOSTS:
+        # Local servers take any key, the client insists on one.
+        return "local"
+    return _variable("OPENAI_API_KEY", backbone.name)
+
+
+def _with_variables(value: Any, name: str) -> Any:
+    """`value` with each ${VARIABLE} in its strings replaced from the environment."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda found: _variable(found[1], name), value)
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: _with_variables(item, name) for key, item in items}
+    if isinstance(value, list):
+        return [_with_variables(item, name) for item in cast("list[Any]", value)]
+    return value
+
+
+def _variable(variable: str, name: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        raise ValueError(
+            f"backbone {name!r} needs the environment variable {variable}, which is not set"
+        )
+    return value

@@ -1,0 +1,389 @@
+"""RoundRobin and Selector chats: the plan says who runs, on what, and who hears whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from autogen_agentchat.base import ChatAgent, Response, TerminationCondition
+from autogen_agentchat.messages import BaseChatMessage, MessageFactory
+from autogen_core import CancellationToken
+
+from agentbalance_plugin.adapters.autogen.client import BudgetClient
+from agentbalance_plugin.adapters.autogen.conversation import Conversation
+from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
+from agentbalance_plugin.adapters.autogen.prompt_bound import text_bound
+from agentbalance_plugin.adapters.autogen.rebind import (
+    AgentFactory,
+    Participant,
+    adopt_state,
+    holds_team,
+    rebind,
+)
+from agentbalance_plugin.adapters.autogen.termination import fresh_condition, is_ceiling
+from agentbalance_plugin.adapters.autogen.turn import take_turn
+from agentbalance_plugin.adapters.autogen.wrapped import (
+    Event,
+    Run,
+    Wiring,
+    WrappedTeam,
+    next_event,
+)
+from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.meter import Meter
+from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
+from agentbalance_plugin.runtime.scheduler import Pass, run_pass
+
+AnswerExtractor = Callable[[str], str | None]
+
+# Rough size of a token of prose; only used to set the decider's share aside, never as a bound.
+_BYTES_PER_TOKEN = 6
+_TYPICAL_OUTPUT_TOKENS = 400
+# At most this much is set aside for the decider, so that those it listens to can be paid at all.
+_LARGEST_SHARE = 0.5
+
+
+class PlannedTeam(WrappedTeam):
+    """Runs each task on a plan of its own, on per-run copies of the agents.
+
+    Concurrent runs start from copies of the state there is when they start; the state of the run
+    that finishes last stays.
+
+    Args:
+        participants: the user's own agents, in their order.
+        agent_factory: makes fresh agents by public API; None copies the participants.
+        termination: the chat's condition.
+        max_turns: the chat's bound; an agent that a pass leaves out counts as having had its turn.
+        extract: the answer in a message's text.
+        messages: knows the chat's message types.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        *,
+        participants: Sequence[Participant],
+        agent_factory: AgentFactory | None,
+        termination: TerminationCondition | None,
+        max_turns: int | None,
+        extract: AnswerExtractor,
+        messages: MessageFactory,
+    ) -> None:
+        super().__init__(wiring)
+        self._originals = {participant.name: participant for participant in participants}
+        self._agent_factory = agent_factory
+        self._termination = termination
+        self._passes = 1 if max_turns is None else max(1, max_turns // len(wiring.team.agents))
+        self._bounded = max_turns is not None
+        self._extract = extract
+        self._messages = messages
+        self._conversation = Conversation(self._originals)
+        self._running: dict[int, dict[str, Participant]] = {}
+        self._unpaused = asyncio.Event()
+        self._unpaused.set()
+        self._passed: dict[int, Pass[BaseChatMessage]] = {}
+        quiet_runtime_log()
+
+    async def reset(self) -> None:
+        """Forget everything said.
+
+        Raises:
+            RuntimeError: a run is under way, as with AutoGen's own teams.
+        """
+        self._refuse_while_running("reset")
+        for participant in self._originals.values():
+            if isinstance(participant, ChatAgent):
+                await participant.on_reset(CancellationToken())
+            else:
+                await participant.reset()
+        if self._termination is not None:
+            await self._termination.reset()
+        self._conversation.clear()
+
+    async def pause(self) -> None:
+        """Let no further agent start, and tell those at work to pause."""
+        self._unpaused.clear()
+        for participant in self._everyone():
+            if isinstance(participant, ChatAgent):
+                await participant.on_pause(CancellationToken())
+            else:
+                await participant.pause()
+
+    async def resume(self) -> None:
+        """Go on after `pause`."""
+        for participant in self._everyone():
+            if isinstance(participant, ChatAgent):
+                await participant.on_resume(CancellationToken())
+            else:
+                await participant.resume()
+        self._unpaused.set()
+
+    async def save_state(self) -> Mapping[str, Any]:
+        """The agents' states and what they have not heard yet; JSON values only."""
+        return {
+            "type": "agentbalance.PlannedTeam",
+            "version": 1,
+            "agent_states": {
+                name: await participant.save_state()
+                for name, participant in self._originals.items()
+            },
+            "unheard": self._conversation.save(),
+        }
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `save_state` returned.
+
+        Raises:
+            ValueError: not such a state, or one of other agents.
+            RuntimeError: a run is under way.
+        """
+        self._refuse_while_running("loaded")
+        if state.get("type") != "agentbalance.PlannedTeam" or state.get("version") != 1:
+            raise ValueError("this is not a state that save_state of a wrapped chat returned")
+        agents: Mapping[str, Any] = state["agent_states"]
+        missing = [name for name in self._originals if name not in agents]
+        if missing:
+            raise ValueError(f"the saved state has no agents {missing}")
+        self._conversation.load(state["unheard"], self._messages)
+        for name, participant in self._originals.items():
+            await participant.load_state(agents[name])
+
+    async def _events(
+        self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
+    ) -> AsyncGenerator[Event, None]:
+        plan = self._plan(run, messages)
+        conversation = self._conversation.copy()
+        condition = fresh_condition(self._termination)
+        if condition is not None:
+            await condition.reset()
+            stop = await condition(messages) if messages else None
+            if stop is not None:
+                run.stop_reason = stop.content
+                await condition.reset()
+                return
+        conversation.tell(messages)
+        agents, halts = await self._bind(plan, run.meter)
+        self._running[id(run)] = agents
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        driver = asyncio.create_task(
+            self._drive(run, plan, agents, halts, conversation, condition, queue, token)
+        )
+        token.link_future(driver)
+        try:
+            while (event := await next_event(queue, driver)) is not None:
+                yield event
+        finally:
+            driver.cancel()
+            self._running.pop(id(run), None)
+            if condition is not None:
+                await condition.reset()
+        for name, agent in agents.items():
+            adopt_state(self._originals[name], agent)
+        self._conversation = conversation
+
+    async def _drive(
+        self,
+        run: Run,
+        plan: Plan,
+        agents: Mapping[str, Participant],
+        halts: Mapping[str, Halt],
+        conversation: Conversation,
+        condition: TerminationCondition | None,
+        queue: asyncio.Queue[Event | None],
+        token: CancellationToken,
+    ) -> None:
+        """Passes until the chat's condition holds, its bound is reached or money is out."""
+        try:
+            number = 0
+            while True:
+                number += 1
+                result, said = await self._pass(
+                    run, plan, agents, halts, conversation, queue, token
+                )
+                run.stop_reason = result.stop_reason
+                run.exceeded = bool(result.skipped)
+                if not result.messages and result.failed:
+                    raise next(iter(result.failed.values()))
+                # A condition that is met speaks before the plan's own stop reason.
+                stop = await condition(said) if condition is not None and said else None
+                if stop is not None:
+                    run.stop_reason = stop.content
+                    return
+                if not result.complete or is_ceiling(self._termination):
+                    return
+                if self._bounded and number >= self._passes:
+                    run.stop_reason = f"Maximum number of turns reached after {number} passes."
+                    return
+        finally:
+            queue.put_nowait(None)
+
+    async def _pass(
+        self,
+        run: Run,
+        plan: Plan,
+        agents: Mapping[str, Participant],
+        halts: Mapping[str, Halt],
+        conversation: Conversation,
+        queue: asyncio.Queue[Event | None],
+        token: CancellationToken,
+    ) -> tuple[Pass[BaseChatMessage], list[Event]]:
+        """One pass, and what was said in it in order, the answer last."""
+        said: list[Event] = []
+        spoken: dict[str, BaseChatMessage] = {}
+        self._protect(run, plan, conversation)
+
+        async def speak(name: str, heard: tuple[str, ...]) -> BaseChatMessage:
+            await self._unpaused.wait()
+            inbox = conversation.collect(name) + [spoken[parent] for parent in heard]
+            message: BaseChatMessage | None = None
+            stream = take_turn(agents[name], inbox, token)
+            if name in halts:
+                stream = halts[name].guard(stream)
+            async with aclosing(stream) as events:
+                async for event in events:
+                    if isinstance(event, Response):
+                        message = event.chat_message
+                        continue
+                    said.append(event)
+                    queue.put_nowait(event)
+            if message is None:
+                raise RuntimeError(f"agent {name!r} gave no response")
+            spoken[name] = message
+            said.append(message)
+            queue.put_nowait(message)
+            return message
+
+        result = await run_pass(plan, speak, self._answer_of, run.meter)
+        self._passed[id(run)] = result
+        if result.chosen is not None:
+            answer = result.messages[result.chosen]
+            if not _is_answer(said, answer):
+                # Users read the last message as the answer; the winner may have spoken earlier.
+                answer = answer.model_copy(
+                    update={"metadata": {**answer.metadata, "agentbalance": "decision"}}
+                )
+                said.append(answer)
+                queue.put_nowait(answer)
+            heard = {result.chosen} | {n for n in spoken if result.chosen in plan.parents(n)}
+            conversation.tell([answer], except_for=heard)
+        return result, said
+
+    async def _bind(
+        self, plan: Plan, meter: Meter
+    ) -> tuple[dict[str, Participant], dict[str, Halt]]:
+        """Copies of the kept agents, each on its planned backbone under the meter, and how those
+        that are or hold a team are stopped."""
+        agents: dict[str, Participant] = {}
+        halts: dict[str, Halt] = {}
+        for name, backbone in plan.assignment.items():
+            original = self._originals[name]
+            if backbone is None:
+                agents[name] = original
+                continue
+            if holds_team(original):
+                halts[name] = Halt()
+            client = BudgetClient(
+                self._clients(backbone),
+                self._catalog[backbone],
+                meter,
+                name,
+                plan.output_caps.get(name),
+                halts.get(name),
+            )
+            if self._agent_factory is None:
+                agents[name] = rebind(original, client)
+                continue
+            made = self._agent_factory(name, client)
+            if made.name != name:
+                raise ValueError(f"agent_factory({name!r}, ...) made an agent named {made.name!r}")
+            await made.load_state(await original.save_state())
+            agents[name] = made
+        return agents, halts
+
+    def _protect(self, run: Run, plan: Plan, conversation: Conversation) -> None:
+        """Set the decider's money and time aside before anyone calls."""
+        decider = plan.decider
+        if plan.decision != "agent" or decider is None:
+            return
+        name = plan.assignment.get(decider)
+        if name is None:
+            return
+        backbone = self._catalog[name]
+        cap = plan.output_caps.get(decider, backbone.max_output_tokens)
+        waiting = "\n".join(message.to_model_text() for message in conversation.waiting(decider))
+        bound = text_bound(waiting) + text_bound(self._team.agent(decider).role)
+        for parent in plan.parents(decider):
+            tokens = min(plan.output_caps.get(parent, _TYPICAL_OUTPUT_TOKENS), 1024)
+            bound += tokens * _BYTES_PER_TOKEN
+        budget = run.budget
+        seconds = _expected_seconds(backbone)
+        run.meter.protect(
+            decider,
+            nanodollars=_share(backbone.cost(bound, cap), budget.nanodollars),
+            tokens=_share(bound + cap, budget.tokens),
+            seconds=min(seconds, _LARGEST_SHARE * (budget.latency_s or seconds)),
+        )
+
+    def _answer_of(self, message: BaseChatMessage) -> str | None:
+        return self._extract(message.to_model_text())
+
+    def _everyone(self) -> list[Participant]:
+        twins = [agent for agents in self._running.values() for agent in agents.values()]
+        return [*self._originals.values(), *twins]
+
+    def _refuse_while_running(self, what: str) -> None:
+        if self._running:
+            raise RuntimeError(f"The group chat is currently running. It can't be {what} now.")
+
+    def _make_report(self, run: Run) -> RunReport:
+        plan, meter = run.plan, run.meter
+        result = self._passed.pop(id(run), None) or Pass[BaseChatMessage]()
+
+        def line(name: str) -> AgentReport:
+            status, reason = _status(name, plan, result)
+            backbone = plan.assignment.get(name) if plan else None
+            return agent_report(meter, name, backbone, status, reason, result.answers.get(name))
+
+        return RunReport(
+            plan=plan,
+            budget=run.budget,
+            spend=meter.spend(),
+            agents=tuple(line(name) for name in self._team.names),
+            calls=meter.calls,
+            stop_reason=run.stop_reason or "The run did not end by itself",
+            complete=result.complete,
+            chosen=result.chosen,
+            confidence=result.confidence,
+        )
+
+
+def _status(name: str, plan: Plan | None, result: Pass[Any]) -> tuple[Status, str]:
+    if plan is None or name not in plan.assignment:
+        return "dropped", "not in the plan"
+    if name in result.skipped:
+        return "skipped", result.skipped[name]
+    if name in result.closed:
+        return "closed", "those it watches agreed"
+    if name in result.failed:
+        return "failed", str(result.failed[name])
+    if name in result.messages:
+        return "done", ""
+    return "skipped", "the run ended before its turn"
+
+
+def _is_answer(said: Sequence[Event], answer: BaseChatMessage) -> bool:
+    """Whether the answer is already the last message."""
+    messages = [event for event in said if isinstance(event, BaseChatMessage)]
+    return bool(messages) and messages[-1] is answer
+
+
+def _share(worst: int, cap: int | None) -> int:
+    return 0 if cap is None else min(worst, int(cap * _LARGEST_SHARE))
+
+
+def _expected_seconds(backbone: Backbone) -> float:
+    """A call's typical length; an unknown speed counts as a slow one."""
+    return (backbone.ttft_s or 1.0) + _TYPICAL_OUTPUT_TOKENS / (backbone.tokens_per_s or 30.0)

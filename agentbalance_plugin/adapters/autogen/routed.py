@@ -1,0 +1,209 @@
+"""Chats that route by themselves (Swarm, MagenticOne, GraphFlow): backbones and budget only."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import FIRST_COMPLETED
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from autogen_agentchat.base import TaskResult
+from autogen_agentchat.messages import BaseChatMessage
+from autogen_agentchat.teams import BaseGroupChat
+from autogen_core import CancellationToken
+
+from agentbalance_plugin.adapters.autogen.client import BudgetClient
+from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
+from agentbalance_plugin.adapters.autogen.rebind import (
+    Participant,
+    copy_chat,
+    participants_of,
+    rebind,
+)
+from agentbalance_plugin.adapters.autogen.wrapped import (
+    Event,
+    Run,
+    Wiring,
+    WrappedTeam,
+    next_event,
+)
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.meter import Meter
+from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
+
+
+class RoutedTeam(WrappedTeam):
+    """Runs each task on a fresh copy of the chat, its agents on planned backbones.
+
+    An error leaves AutoGen's own teams unusable; a copy per run keeps that to its run. State is
+    carried from one finished run to the next.
+
+    Args:
+        chat: the user's.
+        manager: the name that the chat's own model calls (selector, orchestrator) have in reports;
+            None if it makes none.
+    """
+
+    def __init__(self, wiring: Wiring, *, chat: BaseGroupChat, manager: str | None) -> None:
+        super().__init__(wiring)
+        self._chat = chat
+        self._manager = manager
+        self._state: Mapping[str, Any] | None = None
+        self._inner: BaseGroupChat | None = None
+        quiet_runtime_log()
+
+    async def reset(self) -> None:
+        """Forget everything said.
+
+        Raises:
+            RuntimeError: a run is under way, as with AutoGen's own teams.
+        """
+        if self._inner is not None:
+            raise RuntimeError(
+                "The group chat is currently running. It must be stopped before it can be reset."
+            )
+        self._state = None
+        await self._chat.reset()
+
+    async def pause(self) -> None:
+        """Tell the agents of the run under way to pause."""
+        if self._inner is not None:
+            await self._inner.pause()
+
+    async def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._inner is not None:
+            await self._inner.resume()
+
+    async def save_state(self) -> Mapping[str, Any]:
+        """AutoGen's own state of the chat after the last finished run."""
+        return self._state if self._state is not None else await self._chat.save_state()
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore AutoGen's own state of such a chat; checked when the next run starts.
+
+        Raises:
+            RuntimeError: a run is under way.
+        """
+        if self._inner is not None:
+            raise RuntimeError("The team cannot be loaded while it is running.")
+        self._state = dict(state)
+
+    async def _events(
+        self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
+    ) -> AsyncGenerator[Event, None]:
+        if self._inner is not None:
+            raise ValueError(
+                "The team is already running, it cannot run again until it is stopped."
+            )
+        plan = self._plan(run, messages)
+        halt = Halt()
+        inner = self._inner = self._bind(plan, run.meter, halt)
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        driver = asyncio.create_task(self._drive(run, inner, messages, queue, token, halt))
+        token.link_future(driver)
+        try:
+            while (event := await next_event(queue, driver)) is not None:
+                yield event
+        finally:
+            driver.cancel()
+            self._inner = None
+
+    async def _drive(
+        self,
+        run: Run,
+        inner: BaseGroupChat,
+        messages: list[BaseChatMessage],
+        queue: asyncio.Queue[Event | None],
+        token: CancellationToken,
+        halt: Halt,
+    ) -> None:
+        denied = asyncio.create_task(halt.wait())
+        work = asyncio.create_task(self._run_inner(run, inner, messages, queue, token))
+        try:
+            left = run.meter.seconds_left()
+            timeout = None if left is None else max(0.0, left) * run.meter.clock.scale
+            # wait() returns at the deadline even if the chat does not heed its cancellation.
+            await asyncio.wait({work, denied}, timeout=timeout, return_when=FIRST_COMPLETED)
+            if not work.done():
+                run.exceeded = True
+                reason = halt.denial.reason if halt.denial else "cancelled at the deadline"
+                run.stop_reason = f"Budget exhausted: {reason}"
+                return
+            error = work.exception()
+            if error is not None:
+                run.stop_reason = f"Agents failed: {error}"
+                raise error
+            self._state = await inner.save_state()
+        finally:
+            denied.cancel()
+            halt.release()
+            work.cancel()
+            queue.put_nowait(None)
+
+    async def _run_inner(
+        self,
+        run: Run,
+        inner: BaseGroupChat,
+        messages: list[BaseChatMessage],
+        queue: asyncio.Queue[Event | None],
+        token: CancellationToken,
+    ) -> None:
+        if self._state is not None:
+            await inner.load_state(self._state)
+        stream = inner.run_stream(
+            task=messages or None, cancellation_token=token, output_task_messages=False
+        )
+        async for event in stream:
+            if isinstance(event, TaskResult):
+                run.stop_reason = event.stop_reason
+            else:
+                queue.put_nowait(event)
+
+    def _bind(self, plan: Plan, meter: Meter, halt: Halt) -> BaseGroupChat:
+        """A copy of the chat whose every model call is on a planned backbone, under the meter."""
+
+        def client(name: str) -> BudgetClient | None:
+            backbone = plan.assignment.get(name)
+            if backbone is None:
+                return None
+            return BudgetClient(
+                self._clients(backbone), self._catalog[backbone], meter, name, halt=halt
+            )
+
+        agents: list[Participant] = [
+            rebind(participant, client(participant.name))
+            for participant in participants_of(self._chat)
+        ]
+        return copy_chat(self._chat, agents, client(self._manager) if self._manager else None)
+
+    def _make_report(self, run: Run) -> RunReport:
+        def line(name: str) -> AgentReport:
+            backbone = run.plan.assignment.get(name) if run.plan else None
+            spend = run.meter.spend(name)
+            status: Status = "done" if spend.calls or backbone is None else "skipped"
+            reason = "" if status == "done" else "made no call"
+            for denial in run.meter.denials:
+                if denial.reason.startswith(f"{name}:"):
+                    status, reason = "skipped", denial.reason
+            return agent_report(run.meter, name, backbone, status, reason, None)
+
+        return RunReport(
+            plan=run.plan,
+            budget=run.budget,
+            spend=run.meter.spend(),
+            agents=tuple(line(name) for name in self._team.names),
+            calls=run.meter.calls,
+            stop_reason=run.stop_reason or "The run did not end by itself",
+            complete=run.stop_reason is not None and not run.exceeded,
+        )
+
+
+def manager_name(chat: BaseGroupChat, taken: set[str]) -> str | None:
+    """A name for the chat's own model calls that none of its agents has; None if it makes none."""
+    if vars(chat).get("_model_client") is None:
+        return None
+    name = "orchestrator" if "magentic" in type(chat).__name__.lower() else "selector"
+    while name in taken:
+        name = f"_{name}"
+    return name

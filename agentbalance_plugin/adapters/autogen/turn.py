@@ -1,0 +1,36 @@
+"""One turn of an agent or of a team that takes part as one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from autogen_agentchat.base import ChatAgent, Response, TaskResult
+from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage
+from autogen_core import CancellationToken
+
+from agentbalance_plugin.adapters.autogen.rebind import Participant
+
+
+async def take_turn(
+    participant: Participant, inbox: list[BaseChatMessage], token: CancellationToken
+) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
+    """What a participant says on an inbox, its Response last; a team's is its last chat message."""
+    if isinstance(participant, ChatAgent):
+        async for event in participant.on_messages_stream(inbox, token):
+            yield event
+        return
+    stream = participant.run_stream(
+        task=inbox, cancellation_token=token, output_task_messages=False
+    )
+    last: BaseChatMessage | None = None
+    async for event in stream:
+        if isinstance(event, TaskResult):
+            break
+        if isinstance(event, BaseChatMessage):
+            if last is not None:
+                yield last
+            last = event
+        else:
+            yield event
+    if last is not None:
+        yield Response(chat_message=last)

@@ -1,0 +1,202 @@
+"""`wrap_groupchat`: from a user's chat to the same chat under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, cast
+
+from autogen_agentchat.base import ChatAgent
+from autogen_agentchat.base import Team as AutoGenTeam
+from autogen_agentchat.messages import MessageFactory
+from autogen_agentchat.teams import BaseGroupChat, RoundRobinGroupChat, SelectorGroupChat
+
+from agentbalance_plugin.adapters.autogen.endpoints import Backbones, Clients, clients_for
+from agentbalance_plugin.adapters.autogen.planned import AnswerExtractor, PlannedTeam
+from agentbalance_plugin.adapters.autogen.prompt_bound import text_bound
+from agentbalance_plugin.adapters.autogen.rebind import (
+    AgentFactory,
+    Participant,
+    describe,
+    max_turns_of,
+    participants_of,
+    termination_of,
+)
+from agentbalance_plugin.adapters.autogen.routed import RoutedTeam, manager_name
+from agentbalance_plugin.adapters.autogen.wrapped import (
+    Planner,
+    Wiring,
+    WrappedTeam,
+    check_affordable,
+)
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.policy import Policy
+from agentbalance_plugin.runtime.answers import extract_answer
+from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.team import Agent, Team
+
+Mode = Literal["full", "backbones"]
+
+
+def wrap_groupchat(
+    chat: BaseGroupChat,
+    *,
+    budget: Budget,
+    backbones: Backbones,
+    policy: str | Path | Planner = "default",
+    mode: Mode = "full",
+    decider: str | None = None,
+    participants: Sequence[Participant] | None = None,
+    agent_factory: AgentFactory | None = None,
+    answer: AnswerExtractor | None = None,
+    pinned: Iterable[str] | Mapping[str, str | None] | None = None,
+    clock: Clock | None = None,
+) -> WrappedTeam:
+    """Put an AutoGen chat under a budget; the chat itself is left as it is.
+
+    Args:
+        chat: RoundRobinGroupChat and SelectorGroupChat are planned in full; Swarm,
+            MagenticOneGroupChat, GraphFlow and other chats keep their own routing.
+        budget: of each run, or an average over runs.
+        backbones: a catalog file, a Catalog, or pairs of a Backbone and the client that calls it.
+        policy: "default", a checkpoint folder, or any object with `plan(query, team, budget,
+            catalog)`.
+        mode: "full", or "backbones" to keep every agent and the chat's order.
+        decider: whose message is the answer; by default a RoundRobinGroupChat's last participant.
+        participants: the chat's participants, if they should not be read off the chat.
+        agent_factory: `factory(name, model_client)` makes the agents of each run by public API;
+            without it the participants are copied.
+        answer: text of a message -> the answer that agreement compares, None if it has none.
+        pinned: names of agents that every plan keeps, or a mapping from such names to the backbone
+            they must have (None: any).
+        clock: what deadlines are measured on; real time by default.
+
+    Returns:
+        A team that is used like the chat; `team.report` tells of its last run.
+
+    Raises:
+        ValueError: an argument that can't work, named with its value and the fix.
+        CatalogError, PolicyError: a catalog or policy file that can't be used.
+    """
+    if isinstance(chat, WrappedTeam):
+        raise ValueError(f"chat: {chat.name!r} is wrapped already; wrap the chat inside it")
+    if not isinstance(chat, BaseGroupChat):
+        raise ValueError(
+            f"chat must be an AutoGen group chat (RoundRobinGroupChat, ...), got "
+            f"{type(chat).__name__}"
+        )
+    if not isinstance(budget, Budget):
+        raise ValueError(f"budget must be a Budget, got {budget!r}")
+    if mode not in ("full", "backbones"):
+        raise ValueError(f"mode must be 'full' or 'backbones', got {mode!r}")
+    found = list(participants) if participants is not None else participants_of(chat)
+    clients = clients_for(backbones)
+    check_affordable(budget, clients.catalog, text_bound(""))
+    agents = _describe(found, pinned, clients)
+    planner = _planner(policy)
+    clock = clock or Clock()
+
+    def wiring(team: Team) -> Wiring:
+        return Wiring(chat.name, chat.description, team, clients, budget, planner, clock)
+
+    fully_planned = isinstance(chat, RoundRobinGroupChat) or (
+        isinstance(chat, SelectorGroupChat) and mode == "full"
+    )
+    if not fully_planned:
+        if decider is not None:
+            raise ValueError(
+                f"decider={decider!r}: {type(chat).__name__} decides by itself in this mode; leave "
+                "decider out"
+            )
+        manager = manager_name(chat, {agent.name for agent in agents})
+        if manager is not None:
+            agents = (*agents, Agent(manager, role="Decides who speaks next."))
+        return RoutedTeam(wiring(Team(agents, fixed_edges=())), chat=chat, manager=manager)
+    max_turns = max_turns_of(chat)
+    # A chat bounded to fewer turns than it has agents never lets the later ones speak.
+    agents, found = agents[:max_turns], found[:max_turns]
+    names = tuple(agent.name for agent in agents)
+    fixed = None
+    if mode == "backbones":
+        fixed = tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+    return PlannedTeam(
+        wiring(Team(agents, decider=_decider(chat, decider, names), fixed_edges=fixed)),
+        participants=found,
+        agent_factory=agent_factory,
+        termination=termination_of(chat),
+        max_turns=max_turns,
+        extract=answer or extract_answer,
+        messages=_message_factory(chat),
+    )
+
+
+def _describe(
+    participants: Sequence[Participant],
+    pinned: Iterable[str] | Mapping[str, str | None] | None,
+    clients: Clients,
+) -> tuple[Agent, ...]:
+    """The agents with their pins, each checked against the chat and the catalog."""
+    for participant in participants:
+        if not isinstance(participant, (ChatAgent, AutoGenTeam)):
+            raise ValueError(f"participants: {participant!r} is neither an agent nor a team")
+    names = [participant.name for participant in participants]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"participants: two agents are named {name!r}; names must be unique")
+    if isinstance(pinned, str):
+        raise ValueError(f"pinned must be a list of names or a mapping, got {pinned!r}")
+    pins: dict[str, str | None] = (
+        dict(cast("Mapping[str, str | None]", pinned))
+        if isinstance(pinned, Mapping)
+        else dict.fromkeys(pinned or ())
+    )
+    for name, backbone in pins.items():
+        if name not in names:
+            raise ValueError(f"pinned: {name!r} is no agent of the chat, which has {names}")
+        if backbone is not None and backbone not in clients.catalog:
+            raise ValueError(
+                f"pinned: {name!r} is given {backbone!r}, which is not among the backbones "
+                f"{list(clients.catalog)}"
+            )
+    agents = [describe(participant) for participant in participants]
+    for agent in agents:
+        fits = any(agent.needs <= backbone.capabilities for backbone in clients.catalog.values())
+        if agent.calls_backbone and not fits:
+            raise ValueError(
+                f"agent {agent.name!r} needs {sorted(agent.needs)}, which no backbone has; add "
+                "them to the capabilities of the backbones that have them"
+            )
+    return tuple(
+        replace(agent, keep=agent.name in pins, backbone=pins.get(agent.name)) for agent in agents
+    )
+
+
+def _planner(policy: str | Path | Planner) -> Planner:
+    if isinstance(policy, (str, Path)):
+        return Policy.load(policy)
+    if not callable(getattr(policy, "plan", None)):
+        raise ValueError(
+            "policy must be 'default', a checkpoint folder or an object with plan(query, team, "
+            f"budget, catalog), got {policy!r}"
+        )
+    return policy
+
+
+def _decider(chat: BaseGroupChat, decider: str | None, names: tuple[str, ...]) -> str:
+    if decider is None:
+        if isinstance(chat, RoundRobinGroupChat):
+            return names[-1]
+        raise ValueError(
+            f"decider: a {type(chat).__name__} has no fixed last speaker; name the agent whose "
+            f"message is the answer (one of {list(names)}), or use mode='backbones'"
+        )
+    if decider not in names:
+        raise ValueError(f"decider: {decider!r} is none of the agents {list(names)}")
+    return decider
+
+
+def _message_factory(chat: BaseGroupChat) -> MessageFactory:
+    """The chat's own factory, which knows the user's message types."""
+    factory = getattr(chat, "_message_factory", None)
+    return factory if isinstance(factory, MessageFactory) else MessageFactory()

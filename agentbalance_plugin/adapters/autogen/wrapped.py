@@ -1,0 +1,317 @@
+"""What every wrapped chat has: a budget for each run, a report after it, AutoGen's own types."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from autogen_agentchat.base import TaskResult, Team
+from autogen_agentchat.messages import (
+    BaseAgentEvent,
+    BaseChatMessage,
+    ModelClientStreamingChunkEvent,
+    MultiModalMessage,
+    TextMessage,
+)
+from autogen_core import CancellationToken
+
+from agentbalance_plugin import team as neutral
+from agentbalance_plugin.adapters.autogen.endpoints import Clients
+from agentbalance_plugin.adapters.autogen.prompt_bound import IMAGE_TOKENS, text_bound
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
+from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, Meter
+from agentbalance_plugin.runtime.pacing import Pacer, Ticket
+from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
+
+Task = str | BaseChatMessage | Sequence[BaseChatMessage] | None
+Event = BaseAgentEvent | BaseChatMessage
+
+_REPORTS_KEPT = 256
+
+
+class Planner(Protocol):
+    """Anything that makes a plan for a task; `agentbalance_plugin.Policy` is the learned one."""
+
+    def plan(self, query: str, team: neutral.Team, budget: Budget, catalog: Catalog) -> Plan: ...
+
+
+@dataclass
+class Run:
+    """One run while it lasts.
+
+    Args:
+        plan: None until planned.
+        output: what goes into TaskResult.messages.
+        report: None until the run has ended.
+        exceeded: the budget left something of the plan undone.
+    """
+
+    budget: Budget
+    meter: Meter
+    price_usd: float | None
+    plan: Plan | None = None
+    output: list[Event] = field(default_factory=list[Event])
+    report: RunReport | None = None
+    stop_reason: str | None = None
+    exceeded: bool = False
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What every wrapped chat is made of.
+
+    Args:
+        name, description: of the chat that is wrapped.
+        team: its agents, for the planner.
+        clients: the backbones.
+        budget: of each run, or an average over them.
+        planner: makes the plans.
+        clock: what deadlines are measured on.
+    """
+
+    name: str
+    description: str
+    team: neutral.Team
+    clients: Clients
+    budget: Budget
+    planner: Planner
+    clock: Clock
+
+
+class WrappedTeam(Team):
+    """A chat under a budget; subclasses say how a run goes."""
+
+    component_type = "team"
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._name = wiring.name
+        self._description = wiring.description
+        self._team = wiring.team
+        self._clients = wiring.clients
+        self._catalog = wiring.clients.catalog
+        self._budget = wiring.budget
+        self._planner = wiring.planner
+        self._clock = wiring.clock
+        self._pacer = self._make_pacer()
+        self._last_report: RunReport | None = None
+        self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+    @property
+    def report(self) -> RunReport:
+        """Of the last run that ended.
+
+        Raises:
+            RuntimeError: none has.
+        """
+        if self._last_report is None:
+            raise RuntimeError("no run has ended yet, so there is no report")
+        return self._last_report
+
+    def report_of(self, result: TaskResult) -> RunReport:
+        """Of the run that returned this very result (the last few hundred are kept).
+
+        Raises:
+            KeyError: not a result of this team, or too old.
+        """
+        reference, report = self._reports.get(id(result), (None, None))
+        if reference is None or report is None or reference() is not result:
+            raise KeyError("no report is kept for this result")
+        return report
+
+    async def run(
+        self,
+        *,
+        task: Task = None,
+        cancellation_token: CancellationToken | None = None,
+        output_task_messages: bool = True,
+    ) -> TaskResult:
+        """Run the team on a task under the budget.
+
+        Raises:
+            ValueError: the budget affords no call at all, or the task is no task.
+            BudgetExceeded: with `on_exceeded="raise"`; carries the report.
+            PlanError: the planner's plan can't be run.
+        """
+        result: TaskResult | None = None
+        stream = self.run_stream(
+            task=task,
+            cancellation_token=cancellation_token,
+            output_task_messages=output_task_messages,
+        )
+        async for item in stream:
+            if isinstance(item, TaskResult):
+                result = item
+        assert result is not None
+        return result
+
+    async def run_stream(
+        self,
+        *,
+        task: Task = None,
+        cancellation_token: CancellationToken | None = None,
+        output_task_messages: bool = True,
+    ) -> AsyncGenerator[Event | TaskResult, None]:
+        """`run`, yielding messages and events as they come and the TaskResult last."""
+        messages = _as_messages(task)
+        token = cancellation_token or CancellationToken()
+        ticket = self._pacer.start() if self._pacer is not None else None
+        run = Run(
+            budget=ticket.budget if ticket else self._budget,
+            meter=Meter(ticket.budget if ticket else self._budget, clock=self._clock),
+            price_usd=ticket.price_usd if ticket else None,
+        )
+        try:
+            async with aclosing(self._events(run, messages, token)) as events:
+                if output_task_messages:
+                    for message in messages:
+                        run.output.append(message)
+                        yield message
+                async for event in events:
+                    if not isinstance(event, ModelClientStreamingChunkEvent):
+                        run.output.append(event)
+                    yield event
+        finally:
+            self._end(run, ticket)
+        assert run.report is not None
+        if run.exceeded and run.budget.on_exceeded == "raise":
+            raise BudgetExceeded(run.report)
+        result = TaskResult(messages=run.output, stop_reason=run.stop_reason)
+        self._reports[id(result)] = (weakref.ref(result), run.report)
+        while len(self._reports) > _REPORTS_KEPT:
+            self._reports.popitem(last=False)
+        yield result
+
+    async def close(self) -> None:
+        """Close the model clients that were made from the catalog; clients you made stay open.
+
+        The team can still be used: clients are made again when they are needed.
+        """
+        await self._clients.close()
+
+    @abstractmethod
+    def _events(
+        self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
+    ) -> AsyncGenerator[Event, None]:
+        """The run itself: plan, run, yield what happens, leave `run` filled in."""
+
+    @abstractmethod
+    def _make_report(self, run: Run) -> RunReport:
+        """The report of a run that has ended, however it did."""
+
+    def _plan(self, run: Run, messages: Sequence[BaseChatMessage]) -> Plan:
+        """A valid plan, made before any call (ValueError: nothing is affordable)."""
+        query = "\n".join(message.to_model_text() for message in messages)
+        bound = text_bound(query)
+        team = self._team
+        for message in messages:
+            if isinstance(message, MultiModalMessage):
+                bound += IMAGE_TOKENS * sum(not isinstance(part, str) for part in message.content)
+                team = _seeing(team)
+        check_affordable(self._budget, self._catalog, bound)
+        if isinstance(self._planner, Policy):
+            knobs = Knobs(price_usd=run.price_usd)
+            plan = self._planner.plan(query, team, run.budget, self._catalog, knobs)
+        else:
+            plan = self._planner.plan(query, team, run.budget, self._catalog)
+        plan.validate(team, self._catalog)
+        run.plan = plan
+        return plan
+
+    def _make_pacer(self) -> Pacer | None:
+        if self._budget.mean_cost_usd is None:
+            return None
+        price = 0.0
+        if isinstance(self._planner, Policy):
+            price = self._planner.price_for(self._team, self._budget, self._catalog)
+        return Pacer(self._budget, price_usd=price)
+
+    def _end(self, run: Run, ticket: Ticket | None) -> None:
+        """Close the books and make the report, whether the run finished, failed or was left."""
+        run.meter.close()
+        run.report = self._last_report = self._make_report(run)
+        if ticket is not None and self._pacer is not None:
+            self._pacer.settle(ticket, run.report.spend.nanodollars)
+
+
+def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> None:
+    """Refuse a budget that does not afford one call of the cheapest backbone.
+
+    Raises:
+        ValueError: naming the limit, its value and what it would have to be.
+    """
+
+    def least(backbone: Backbone) -> int:
+        return backbone.cost(prompt_bound, min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens))
+
+    cheapest = min(catalog.values(), key=least)
+    cap = budget.nanodollars
+    if cap is not None and cap < least(cheapest):
+        raise ValueError(
+            f"Budget.cost_usd is {budget.cost_usd:g}, but one call of the cheapest backbone "
+            f"({cheapest.name}) may cost {least(cheapest) / NANODOLLARS_PER_USD:g}; raise "
+            "cost_usd, shorten the task or add a cheaper backbone"
+        )
+    if budget.tokens is not None and budget.tokens < prompt_bound + USEFUL_OUTPUT_TOKENS:
+        raise ValueError(
+            f"Budget.tokens is {budget.tokens}, but one call on this task may take "
+            f"{prompt_bound + USEFUL_OUTPUT_TOKENS}; raise tokens or shorten the task"
+        )
+
+
+async def next_event(
+    queue: asyncio.Queue[Event | None], driver: asyncio.Task[None]
+) -> Event | None:
+    """The next event of a driver that ends its queue with None; its error if it failed."""
+    event = await queue.get()
+    if event is None:
+        await driver
+    return event
+
+
+def _as_messages(task: Task) -> list[BaseChatMessage]:
+    """The task as AutoGen's own teams read it, with their errors."""
+    if task is None:
+        return []
+    if isinstance(task, str):
+        return [TextMessage(content=task, source="user")]
+    if isinstance(task, BaseChatMessage):
+        return [task]
+    if not isinstance(task, Sequence):
+        raise ValueError("Task must be a string, a BaseChatMessage, or a list of BaseChatMessage.")
+    if not task:
+        raise ValueError("Task list cannot be empty.")
+    for message in cast("Sequence[object]", task):
+        if not isinstance(message, BaseChatMessage):
+            raise ValueError("All messages in task list must be valid BaseChatMessage types")
+    return list(task)
+
+
+def _seeing(team: neutral.Team) -> neutral.Team:
+    """The team for a task with images: every agent that calls a backbone needs one that sees."""
+    from dataclasses import replace
+
+    return replace(
+        team,
+        agents=tuple(
+            replace(agent, needs=agent.needs | {"vision"}) if agent.calls_backbone else agent
+            for agent in team.agents
+        ),
+    )

@@ -1,0 +1,291 @@
+"""Every kind of participant a chat may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from autogen_agentchat.agents import (
+    AssistantAgent,
+    MessageFilterAgent,
+    MessageFilterConfig,
+    PerSourceFilter,
+    SocietyOfMindAgent,
+    UserProxyAgent,
+)
+from autogen_agentchat.base import TaskResult
+from autogen_agentchat.conditions import MaxMessageTermination
+from autogen_agentchat.messages import (
+    ModelClientStreamingChunkEvent,
+    StructuredMessage,
+    ToolCallExecutionEvent,
+    ToolCallRequestEvent,
+)
+from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core.models import ChatCompletionClient
+from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
+from pydantic import BaseModel
+
+from agentbalance_plugin import Budget, Plan
+from agentbalance_plugin.adapters.autogen.client import BudgetClient
+
+pytestmark = pytest.mark.virtual_time
+
+
+async def test_tools_are_called_and_their_results_paid_for(bench: Bench) -> None:
+    calls: list[int] = []
+
+    def double(number: int) -> int:
+        """Twice the number."""
+        calls.append(number)
+        return 2 * number
+
+    agent = bench.assistant("solver", tools=[double], reflect_on_tool_use=True)
+    team = bench.wrap(RoundRobinGroupChat([agent], max_turns=1), chain({"solver": MINI}))
+    result = await team.run(task=f'[[tool:double {{"number": 21}}]] {bench.task()}')
+    assert calls == [21]
+    kinds = [type(message) for message in result.messages]
+    assert ToolCallRequestEvent in kinds
+    assert ToolCallExecutionEvent in kinds
+    assert team.report.spend.calls == 2
+    assert team.report.spend.nanodollars == bench.billed()
+
+
+async def test_agents_with_tools_only_get_backbones_that_have_them(bench: Bench) -> None:
+    def double(number: int) -> int:
+        """Twice the number."""
+        return 2 * number
+
+    able = dict(bench.catalog(MINI, LARGE))
+    unable = dict(bench.catalog(LLAMA, capabilities=("text",)))
+    from agentbalance_plugin import Catalog
+
+    catalog = Catalog([*able.values(), *unable.values()])
+    chat = RoundRobinGroupChat(
+        [bench.assistant(n, tools=[double]) for n in ("solver", "decider")], max_turns=2
+    )
+    team = bench.wrap(chat, backbones=catalog)
+    for number in range(3):
+        await team.run(task=bench.task(number))
+    assert {entry.backbone for entry in bench.simulator.books.entries} <= {MINI, LARGE}
+    with pytest.raises(ValueError, match=r"'solver' needs \['text', 'tools'\]"):
+        bench.wrap(chat, backbones=bench.catalog(capabilities=("text",)))
+
+
+async def test_tokens_stream_through_and_are_billed_once(bench: Bench) -> None:
+    agent = bench.assistant("solver", model_client_stream=True)
+    team = bench.wrap(RoundRobinGroupChat([agent], max_turns=1), chain({"solver": MINI}))
+    chunks: list[str] = []
+    async for item in team.run_stream(task=bench.task()):
+        if isinstance(item, ModelClientStreamingChunkEvent):
+            chunks.append(item.content)
+        elif isinstance(item, TaskResult):
+            result = item
+    assert len(chunks) > 1
+    assert "".join(chunks) == result.messages[-1].to_text()
+    assert not any(isinstance(m, ModelClientStreamingChunkEvent) for m in result.messages)
+    assert team.report.calls[0].metered
+    assert team.report.spend.nanodollars == bench.billed()
+
+
+async def test_agents_without_a_model_client_always_run_and_are_never_bound(bench: Bench) -> None:
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return "Answer: 7"
+
+    echo = Echo()
+    user = UserProxyAgent("user_proxy", input_func=answer)
+    chat = RoundRobinGroupChat([bench.assistant("solver"), echo, user], max_turns=3)
+    team = bench.wrap(chat)
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == [
+        "user",
+        "solver",
+        "echo",
+        "user_proxy",
+    ]
+    assert len(asked) == 1
+    assert echo.heard == [["user", "solver"]]
+    plan = team.report.plan
+    assert plan is not None
+    assert plan.assignment["echo"] is None
+    assert plan.assignment["user_proxy"] is None
+    assert team.report.spend.calls == 1
+
+
+async def test_structured_answers_come_through(bench: Bench) -> None:
+    class Solution(BaseModel):
+        answer: str
+
+    from autogen_agentchat.messages import StructuredMessage as Structured
+
+    agent = AssistantAgent(
+        "solver",
+        bench.client(),
+        system_message="[[agent:solver]]",
+        output_content_type=Solution,
+    )
+    chat = RoundRobinGroupChat(
+        [agent, bench.assistant("decider")],
+        max_turns=2,
+        custom_message_types=[Structured[Solution]],
+    )
+    with pytest.raises(ValueError, match="structured_output"):
+        bench.wrap(chat)
+    capable = bench.catalog(capabilities=("text", "json", "structured_output"))
+    team = bench.wrap(chat, chain({"solver": MINI, "decider": MINI}), backbones=capable)
+    result = await team.run(task=bench.task())
+    # The recorded reply is no JSON: that agent fails, the decider still answers. What it billed
+    # was lost with the reply, so its whole reservation is booked.
+    assert result.messages[-1].source == "decider"
+    assert [call.metered for call in team.report.calls] == [False, True]
+    assert team.report.spend.nanodollars >= bench.billed()
+    assert not any(isinstance(message, StructuredMessage) for message in result.messages)
+
+
+async def test_filtered_agents_and_teams_inside_agents_are_rebound(bench: Bench) -> None:
+    only_user = MessageFilterConfig(per_source=[PerSourceFilter(source="user")])
+    filtered = MessageFilterAgent("filtered", bench.assistant("inner"), filter=only_user)
+    inner = RoundRobinGroupChat(
+        [bench.assistant("first"), bench.assistant("second")],
+        termination_condition=MaxMessageTermination(3),
+    )
+    society = SocietyOfMindAgent("society", inner, bench.client())
+    chat = RoundRobinGroupChat([filtered, society], max_turns=2)
+    team = bench.wrap(chat, chain({"filtered": MINI, "society": LLAMA}))
+    result = await team.run(task=bench.task())
+    called = [entry.backbone for entry in bench.simulator.books.entries]
+    assert called[0] == MINI
+    assert set(called[1:]) == {LLAMA}
+    assert len(called) >= 3
+    assert result.messages[-1].source == "society"
+    assert team.report.spend.nanodollars == bench.billed()
+
+
+async def test_a_team_may_be_a_participant(bench: Bench) -> None:
+    inner = RoundRobinGroupChat(
+        [bench.assistant("first"), bench.assistant("second")],
+        max_turns=2,
+        name="pair",
+        description="Two solvers.",
+    )
+    chat = RoundRobinGroupChat([inner, bench.assistant("decider")], max_turns=2)
+    team = bench.wrap(chat, chain({"pair": MINI, "decider": LLAMA}))
+    result = await team.run(task=bench.task())
+    assert [(e.agent, e.backbone) for e in bench.simulator.books.entries] == [
+        ("first", MINI),
+        ("second", MINI),
+        ("decider", LLAMA),
+    ]
+    assert result.messages[-1].source == "decider"
+    again = await team.run(task=bench.task(1))
+    assert again.messages[-1].source == "decider"
+
+
+async def test_a_team_that_runs_out_of_budget_is_skipped_not_broken(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = RoundRobinGroupChat(
+        [bench.assistant("first"), bench.assistant("second")], max_turns=2, name="pair"
+    )
+    chat = RoundRobinGroupChat([bench.assistant("solver"), inner], max_turns=2)
+    plan = Plan(assignment={"solver": MINI, "pair": LARGE}, decision="vote", decider="solver")
+    team = bench.wrap(chat, plan, budget=Budget(cost_usd=0.004))
+    result = await team.run(task=bench.task())
+    statuses = {agent.name: agent.status for agent in team.report.agents}
+    assert statuses == {"solver": "done", "pair": "skipped"}
+    assert (result.stop_reason or "").startswith("Budget exhausted")
+    assert bench.billed() <= 4_000_000
+    assert "Error processing" not in caplog.text
+    assert (await team.run(task=bench.task(1))).messages
+
+
+async def test_a_wrapped_chat_may_be_inside_another_chat(bench: Bench) -> None:
+    plan = chain({"solver": MINI, "decider": MINI})
+    wrapped = bench.wrap(bench.chat(("solver", "decider")), plan)
+    outer = RoundRobinGroupChat([wrapped, bench.assistant("reviewer")], max_turns=2)
+    result = await outer.run(task=bench.task())
+    sources = [source for source, _ in texts(result.messages)]
+    assert sources == ["user", "solver", "decider", "reviewer"]
+    assert wrapped.report.spend.calls == 2
+    backbones = [entry.backbone for entry in bench.simulator.books.entries]
+    assert backbones == [MINI, MINI, LARGE]
+
+
+async def test_a_factory_makes_each_runs_agents_by_public_api(bench: Bench) -> None:
+    made: list[str] = []
+
+    def factory(name: str, client: ChatCompletionClient) -> AssistantAgent:
+        assert isinstance(client, BudgetClient)
+        made.append(name)
+        return AssistantAgent(name, client, system_message=f"[[agent:{name}]] Solve.")
+
+    chat = bench.chat(("solver", "decider"))
+    plan = chain({"solver": MINI, "decider": MINI})
+    participants = [bench.assistant(name) for name in ("solver", "decider")]
+    team = bench.wrap(chat, plan, agent_factory=factory, participants=participants)
+    first = await team.run(task=bench.task())
+    await team.run(task=bench.task(1))
+    assert made == ["solver", "decider"] * 2
+    copied = await bench.wrap(bench.chat(("solver", "decider")), plan).run(task=bench.task())
+    assert texts(first.messages) == texts(copied.messages)
+    state = await team.save_state()
+    assert len(state["agent_states"]["solver"]["llm_context"]["messages"]) == 5
+
+    def wrong(name: str, client: ChatCompletionClient) -> AssistantAgent:
+        return AssistantAgent("other", client)
+
+    team = bench.wrap(chat, plan, agent_factory=wrong)
+    with pytest.raises(ValueError, match="made an agent named 'other'"):
+        await team.run(task=bench.task())
+
+
+async def test_images_need_backbones_that_see(bench: Bench) -> None:
+    from autogen_agentchat.messages import MultiModalMessage
+    from autogen_core import Image
+    from PIL import Image as Pixels
+
+    picture = Image(Pixels.new("RGB", (4, 4)))
+    message = MultiModalMessage(content=[bench.task(), picture], source="user")
+    seeing = bench.catalog(MINI, capabilities=("text", "vision"))
+    blind = bench.catalog(LLAMA, capabilities=("text",))
+    from agentbalance_plugin import Catalog
+
+    catalog = Catalog([*seeing.values(), *blind.values()])
+    team = bench.wrap(bench.chat(("decider",)), backbones=catalog)
+    await team.run(task=message)
+    assert {entry.backbone for entry in bench.simulator.books.entries} == {MINI}
+    team = bench.wrap(bench.chat(("decider",)), backbones=blind)
+    with pytest.raises(ValueError, match="fits any of the agents"):
+        await team.run(task=message)
+
+
+async def test_the_answer_that_agreement_compares_can_be_chosen(bench: Bench) -> None:
+    seen: list[str] = []
+
+    def first_letter(text: str) -> str | None:
+        seen.append(text)
+        return text[:1] or None
+
+    team = bench.wrap(bench.chat(("decider",)), chain({"decider": MINI}), answer=first_letter)
+    result = await team.run(task=bench.task())
+    assert seen == [result.messages[-1].to_text()]
+    assert team.report.agents[0].answer == seen[0][0]
+
+
+async def test_memory_and_context_stay_the_users(bench: Bench) -> None:
+    from autogen_core.memory import ListMemory, MemoryContent, MemoryMimeType
+    from autogen_core.model_context import BufferedChatCompletionContext
+
+    memory = ListMemory()
+    await memory.add(MemoryContent(content="Mind the units.", mime_type=MemoryMimeType.TEXT))
+    context = BufferedChatCompletionContext(buffer_size=4)
+    agent = bench.assistant("solver", memory=[memory], model_context=context)
+    team = bench.wrap(RoundRobinGroupChat([agent], max_turns=1), chain({"solver": MINI}))
+    await team.run(task=bench.task())
+    kept: Sequence[Any] = await agent.model_context.get_messages()
+    assert any("Mind the units." in str(message.content) for message in kept)
+    assert isinstance(kept[0].content, str)

@@ -1,0 +1,183 @@
+"""Bad input gets a clear error before any call is made."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from autogen_agentchat.teams import RoundRobinGroupChat
+from chats import MINI, WIDE, Bench, FixedPlanner, chain
+
+from agentbalance_plugin import (
+    Agent,
+    Backbone,
+    Budget,
+    Catalog,
+    CatalogError,
+    Plan,
+    PlanError,
+    PolicyError,
+    Team,
+    wrap_groupchat,
+)
+from agentbalance_plugin.core.checkpoint import SETTINGS, TENSORS
+
+pytestmark = pytest.mark.virtual_time
+SHIPPED = Path(wrap_groupchat.__globals__["__file__"]).parents[2] / "data" / "policy"
+
+
+@pytest.fixture
+def policy_folder(tmp_path: Path) -> Path:
+    for name in (SETTINGS, TENSORS):
+        (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
+    return tmp_path
+
+
+async def refused(bench: Bench, match: str, **arguments: Any) -> None:
+    chat = arguments.pop("chat", None) or bench.chat()
+    arguments.setdefault("budget", WIDE)
+    arguments.setdefault("backbones", bench.catalog())
+    with pytest.raises(ValueError, match=match):
+        wrap_groupchat(chat, **arguments)
+    assert bench.simulator.books.entries == []
+
+
+async def test_what_is_no_group_chat(bench: Bench) -> None:
+    await refused(bench, "chat must be an AutoGen group chat .*, got AssistantAgent",
+                  chat=bench.assistant("solver"))  # fmt: skip
+    await refused(bench, "got str", chat="a chat")
+    await refused(bench, "is wrapped already", chat=bench.wrap(bench.chat()))
+
+
+async def test_what_is_no_budget(bench: Bench) -> None:
+    await refused(bench, r"budget must be a Budget, got 0\.004", budget=0.004)
+    for wrong in (
+        {"cost_usd": 0},
+        {"cost_usd": -1},
+        {"latency_s": float("nan")},
+        {"tokens": 0},
+        {},
+    ):
+        with pytest.raises(ValueError, match="Budget"):
+            Budget(**wrong)
+
+
+async def test_a_budget_that_affords_no_call(bench: Bench) -> None:
+    await refused(
+        bench, "Budget.cost_usd is 1e-09, but one call of the cheapest backbone",
+        budget=Budget(cost_usd=1e-9),
+    )  # fmt: skip
+    await refused(bench, "Budget.tokens is 20", budget=Budget(tokens=20))
+
+
+@pytest.mark.parametrize("on_exceeded", ["finish", "raise"])
+async def test_a_budget_that_affords_no_call_on_this_very_task(
+    bench: Bench, on_exceeded: Any
+) -> None:
+    team = bench.wrap(bench.chat(), budget=Budget(cost_usd=0.00005, on_exceeded=on_exceeded))
+    with pytest.raises(ValueError, match="raise cost_usd, shorten the task or add a cheaper"):
+        await team.run(task="x" * 5_000_000)
+    assert bench.simulator.books.entries == []
+    assert (await team.run(task=bench.task())).messages
+
+
+async def test_backbones_that_cannot_be_used(bench: Bench, tmp_path: Path) -> None:
+    await refused(bench, "the catalog is empty", backbones=Catalog([]))
+    await refused(bench, "backbones must be a catalog file", backbones=[1, 2])
+    recorded = bench.replay.traces.catalog.subset([MINI])
+    await refused(bench, f"'{MINI}' can't be called", backbones=recorded)
+    missing = tmp_path / "none.yaml"
+    with pytest.raises(CatalogError, match=r"none\.yaml"):
+        wrap_groupchat(bench.chat(), budget=WIDE, backbones=missing)
+    unpriced = tmp_path / "unpriced.yaml"
+    unpriced.write_text("backbones:\n  - {backbone: mini, model: m}\n")
+    with pytest.raises(CatalogError, match=r"unpriced\.yaml.*price"):
+        wrap_groupchat(bench.chat(), budget=WIDE, backbones=unpriced)
+
+
+async def test_a_key_that_is_not_set(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    from dataclasses import replace
+
+    backbone = bench.catalog(MINI)[MINI]
+    assert backbone.endpoint is not None
+    keyed = replace(backbone, endpoint=replace(backbone.endpoint, api_key_env="SOME_KEY"))
+    await refused(bench, "needs the environment variable SOME_KEY", backbones=Catalog([keyed]))
+    monkeypatch.setenv("SOME_KEY", "secret-key")
+    team = bench.wrap(bench.chat(), backbones=Catalog([keyed]))
+    await team.run(task=bench.task())
+    report = json.dumps(team.report.to_dict()) + team.report.to_text()
+    assert "secret-key" not in report
+    assert "secret-key" not in json.dumps(dict(await team.save_state()))
+
+
+async def test_a_policy_that_cannot_be_used(bench: Bench, policy_folder: Path) -> None:
+    def policy_error(match: str) -> None:
+        with pytest.raises(PolicyError, match=match):
+            wrap_groupchat(
+                bench.chat(), budget=WIDE, backbones=bench.catalog(), policy=policy_folder
+            )
+
+    settings = json.loads((policy_folder / SETTINGS).read_text())
+    tensors = (policy_folder / TENSORS).read_bytes()
+    (policy_folder / TENSORS).write_bytes(tensors[: len(tensors) // 2])
+    policy_error("truncated")
+    (policy_folder / TENSORS).write_bytes(pickle.dumps({"weights": 1}))
+    policy_error("pickle")
+    (policy_folder / TENSORS).write_bytes(tensors)
+    (policy_folder / SETTINGS).write_text(json.dumps({**settings, "schema": 99}))
+    policy_error("schema 99")
+    (policy_folder / SETTINGS).write_text(json.dumps(settings)[:100])
+    policy_error("truncated or not JSON")
+    with pytest.raises(PolicyError, match="no such policy folder"):
+        wrap_groupchat(bench.chat(), budget=WIDE, backbones=bench.catalog(), policy="nowhere")
+    await refused(bench, "policy must be", policy=object())
+
+
+async def test_names_that_are_not_in_the_chat(bench: Bench) -> None:
+    await refused(bench, "'nobody' is none of the agents", decider="nobody")
+    await refused(bench, "pinned: 'nobody' is no agent of the chat", pinned=["nobody"])
+    await refused(bench, "pinned: 'critic' is given 'gpt-9'", pinned={"critic": "gpt-9"})
+    await refused(bench, "pinned must be a list of names", pinned="critic")
+    await refused(bench, "mode must be", mode="half")
+
+
+async def test_two_agents_of_one_name(bench: Bench) -> None:
+    twins = [bench.assistant("solver"), bench.assistant("solver")]
+    await refused(bench, "two agents are named 'solver'", participants=twins)
+    with pytest.raises(ValueError, match="solver"):
+        Team((Agent("solver"), Agent("solver")), decider="solver")
+
+
+async def test_a_planner_whose_plan_breaks_the_rules(bench: Bench) -> None:
+    wrong: list[Plan] = [
+        chain({"stranger": MINI}),
+        chain({"decider": "gpt-9"}),
+        Plan(assignment={"planner": MINI, "decider": MINI}, decider="decider"),
+        Plan(
+            assignment={"planner": MINI, "decider": MINI},
+            edges=(("planner", "decider"), ("decider", "planner")),
+            decider="decider",
+        ),
+    ]
+    for plan in wrong:
+        team = bench.wrap(bench.chat(), policy=FixedPlanner(plan))
+        with pytest.raises(PlanError):
+            await team.run(task=bench.task())
+    assert bench.simulator.books.entries == []
+
+
+async def test_there_is_no_report_before_a_run(bench: Bench) -> None:
+    team = bench.wrap(RoundRobinGroupChat([bench.assistant("solver")], max_turns=1))
+    with pytest.raises(RuntimeError, match="no run has ended yet"):
+        _ = team.report
+
+
+def test_backbones_without_a_price_do_not_exist() -> None:
+    from decimal import Decimal
+
+    with pytest.raises(ValueError, match="unpriced"):
+        Backbone("free", Decimal(0), Decimal(0))

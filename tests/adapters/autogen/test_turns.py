@@ -1,0 +1,202 @@
+"""The chat's own termination condition, its turn limit, and the order of a pipeline."""
+
+from __future__ import annotations
+
+import pytest
+from autogen_agentchat.conditions import (
+    ExternalTermination,
+    FunctionalTermination,
+    MaxMessageTermination,
+    SourceMatchTermination,
+    TextMentionTermination,
+    TimeoutTermination,
+)
+from autogen_agentchat.teams import RoundRobinGroupChat
+from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
+
+from agentbalance_plugin import Budget
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Counter(Echo):
+    """Says DONE the given time it speaks."""
+
+    def __init__(self, name: str, times: int) -> None:
+        super().__init__(name)
+        self.times = times
+
+    async def on_messages(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+        response = await super().on_messages(messages, cancellation_token)
+        if len(self.heard) >= self.times:
+            response.chat_message.content += " DONE"  # type: ignore[attr-defined]
+        return response
+
+
+async def test_passes_repeat_until_the_condition_holds(bench: Bench) -> None:
+    counter = Counter("counter", times=3)
+    chat = RoundRobinGroupChat(
+        [bench.assistant("solver"), counter],
+        termination_condition=TextMentionTermination("DONE", sources=["counter"]),
+    )
+    team = bench.wrap(chat, chain({"solver": MINI, "counter": None}))
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == ["user"] + ["solver", "counter"] * 3
+    assert "DONE" in (result.stop_reason or "")
+    assert counter.heard == [["user", "solver"], ["solver"], ["solver"]]
+    assert team.report.spend.nanodollars == bench.billed()
+
+
+async def test_the_turn_limit_bounds_the_passes(bench: Bench) -> None:
+    counter = Counter("counter", times=99)
+    chat = RoundRobinGroupChat(
+        [bench.assistant("solver"), counter],
+        termination_condition=TextMentionTermination("DONE"),
+        max_turns=4,
+    )
+    team = bench.wrap(chat, chain({"solver": MINI, "counter": None}))
+    result = await team.run(task=bench.task())
+    assert len(counter.heard) == 2
+    assert result.stop_reason == "Maximum number of turns reached after 2 passes."
+
+
+async def test_agents_beyond_the_turn_limit_never_speak_as_in_the_chat_itself(
+    bench: Bench,
+) -> None:
+    chat = bench.chat(max_turns=2)
+    stock = await chat.run(task=bench.task())
+    assert [source for source, _ in texts(stock.messages)] == ["user", "planner", "solver"]
+    await chat.reset()
+    team = bench.wrap(chat)
+    result = await team.run(task=bench.task())
+    assert {agent.name for agent in team.report.agents} == {"planner", "solver"}
+    assert result.messages[-1].source in ("planner", "solver")
+
+
+async def test_a_budget_stops_passes_that_would_go_on_for_ever(bench: Bench) -> None:
+    counter = Counter("counter", times=10**9)
+    chat = RoundRobinGroupChat(
+        [bench.assistant("solver"), counter],
+        termination_condition=TextMentionTermination("DONE"),
+    )
+    budget = Budget(cost_usd=0.004)
+    team = bench.wrap(chat, chain({"solver": MINI, "counter": None}), budget=budget)
+    result = await team.run(task=bench.task())
+    assert len(counter.heard) > 2
+    assert (result.stop_reason or "").startswith("Budget exhausted")
+    assert bench.billed() <= 4_000_000
+    assert team.report.within_budget
+    assert result.messages[-1].source in ("solver", "counter")
+
+
+async def test_with_bounds_alone_one_pass_does_the_job(bench: Bench) -> None:
+    chat = RoundRobinGroupChat(
+        [bench.assistant("solver"), bench.assistant("decider")],
+        termination_condition=MaxMessageTermination(50) | TimeoutTermination(10_000),
+    )
+    team = bench.wrap(chat, chain({"solver": MINI, "decider": MINI}))
+    result = await team.run(task=bench.task())
+    assert len(result.messages) == 3
+    assert result.stop_reason == "Plan complete"
+
+
+async def test_a_condition_is_fresh_in_every_run_and_the_users_own_stays_unused(
+    bench: Bench,
+) -> None:
+    own = MaxMessageTermination(4)
+    chat = RoundRobinGroupChat([bench.assistant("solver")], termination_condition=own)
+    team = bench.wrap(chat, chain({"solver": MINI}))
+    for number in range(3):
+        result = await team.run(task=bench.task(number))
+        assert len(result.messages) == 2
+    assert not own.terminated
+    assert own._message_count == 0
+
+
+async def test_a_condition_that_the_task_itself_meets_stops_the_run(bench: Bench) -> None:
+    condition = TextMentionTermination("enough")
+    chat = RoundRobinGroupChat([bench.assistant("solver")], termination_condition=condition)
+    team = bench.wrap(chat, chain({"solver": MINI}))
+    result = await team.run(task="enough")
+    assert [source for source, _ in texts(result.messages)] == ["user"]
+    assert bench.billed() == 0
+    assert "enough" in (result.stop_reason or "")
+
+
+async def test_an_external_condition_is_the_users_own_object(bench: Bench) -> None:
+    stop = ExternalTermination()
+    counter = Counter("counter", times=10**9)
+    chat = RoundRobinGroupChat(
+        [counter], termination_condition=TextMentionTermination("DONE") | stop
+    )
+    team = bench.wrap(chat, chain({"counter": None}))
+    spoken = 0
+    async for item in team.run_stream(task="go"):
+        spoken += getattr(item, "source", "") == "counter"
+        if spoken == 3:
+            stop.set()
+    assert "External" in (team.report.stop_reason or "")
+    assert len(counter.heard) <= 5
+
+
+async def test_conditions_with_functions_in_them_work(bench: Bench) -> None:
+    counter = Counter("counter", times=10**9)
+    condition = FunctionalTermination(lambda messages: len(counter.heard) >= 2)
+    chat = RoundRobinGroupChat([counter], termination_condition=condition)
+    team = bench.wrap(chat, chain({"counter": None}))
+    await team.run(task="go")
+    assert len(counter.heard) == 2
+
+
+async def test_conditions_joined_with_and_need_both(bench: Bench) -> None:
+    counter = Counter("counter", times=2)
+    both = TextMentionTermination("DONE") & SourceMatchTermination(["counter"])
+    chat = RoundRobinGroupChat([counter], termination_condition=both, max_turns=5)
+    team = bench.wrap(chat, chain({"counter": None}))
+    await team.run(task="go")
+    assert len(counter.heard) == 2
+
+
+async def test_the_mode_backbones_keeps_every_agent_and_the_order(bench: Bench) -> None:
+    team = bench.wrap(bench.chat(), mode="backbones")
+    result = await team.run(task=bench.task())
+    sources = [source for source, _ in texts(result.messages)]
+    assert sources == ["user", "planner", "solver", "critic", "decider"]
+    entries = bench.simulator.books.entries
+    alone = [bench.replay.reply(e.query, e.backbone, agent=e.agent).prompt_tokens for e in entries]
+    heard = [entry.prompt_tokens - own for entry, own in zip(entries, alone, strict=True)]
+    written = [entry.completion_tokens - _hidden(bench, entry.backbone) for entry in entries]
+    assert heard == [sum(written[:position]) for position in range(4)]
+
+
+def _hidden(bench: Bench, backbone: str) -> int:
+    return bench.replay.catalog[backbone].hidden_tokens.get("gsm8k", 0)
+
+
+async def test_pinned_agents_are_kept_and_their_backbones_fixed(bench: Bench) -> None:
+    for number in range(4):
+        bench.simulator.books.clear()
+        team = bench.wrap(
+            bench.chat(),
+            pinned={"critic": LLAMA, "solver": None},
+            budget=Budget(cost_usd=0.05, latency_s=1000),
+        )
+        await team.run(task=bench.task(number, "crux"))
+        plan = team.report.plan
+        assert plan is not None
+        assert plan.assignment["critic"] == LLAMA
+        assert plan.assignment["solver"] is not None
+        called = {entry.agent: entry.backbone for entry in bench.simulator.books.entries}
+        assert called["critic"] == LLAMA
+        assert "solver" in called
+    team = bench.wrap(bench.chat(), pinned=["critic"])
+    await team.run(task=bench.task())
+    assert team.report.plan is not None
+    assert "critic" in team.report.plan.assignment
+
+
+async def test_the_decider_can_be_chosen(bench: Bench) -> None:
+    team = bench.wrap(bench.chat(), decider="critic", backbones=bench.catalog(LARGE))
+    await team.run(task=bench.task())
+    assert team.report.plan is not None
+    assert team.report.plan.decider == "critic"
