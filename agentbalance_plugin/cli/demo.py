@@ -1,0 +1,284 @@
+"""A stock AutoGen chat against the same chat wrapped, on recorded answers.
+
+Both go through AutoGen and real OpenAI clients over HTTP to the simulator. The event loop's time is
+the simulated one, so latencies are those of the recorded backbones and nothing waits for real.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from agentbalance_plugin.backbone import Catalog, Endpoint
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.policy import Policy
+from agentbalance_plugin.core.reference import reference_budgets
+from agentbalance_plugin.core.replay import Replay
+from agentbalance_plugin.core.traces import Query, TraceSet
+from agentbalance_plugin.extras import require
+from agentbalance_plugin.runtime.report import RunReport
+from agentbalance_plugin.simulator.server import Simulator
+from agentbalance_plugin.simulator.speaker import task_text
+from agentbalance_plugin.simulator.virtual_time import run_virtual
+
+if TYPE_CHECKING:
+    from autogen_agentchat.base import Team
+    from autogen_agentchat.teams import RoundRobinGroupChat
+
+ROLES = {
+    "planner": "You break the task down and solve it.",
+    "solver": "You solve the task step by step.",
+    "critic": "You solve the task again and look for mistakes.",
+    "decider": "You weigh what was said and give the final answer.",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over the queries of one chat.
+
+    Args:
+        accuracy: share of right answers, in percent.
+        cost_usd: by the server's own books.
+        latency_s: simulated seconds a query.
+        wall_s: real seconds a query.
+        violations: runs that passed their hard cap by the server's books.
+    """
+
+    accuracy: float
+    cost_usd: float
+    latency_s: float
+    wall_s: float
+    violations: int
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Both chats on the same queries.
+
+    Args:
+        backbone: of the stock chat.
+        budget: of the wrapped one.
+        plan: one of its plans as a text tree, and the query it is for.
+    """
+
+    suite: str
+    backbone: str
+    queries: int
+    budget: Budget
+    stock: Row
+    wrapped: Row
+    plan: tuple[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only."""
+        keys = ("accuracy", "cost_usd", "latency_s")
+        wrapped = asdict(self.wrapped)
+        return {
+            "framework": "autogen",
+            "queries": self.queries,
+            "stock": {key: asdict(self.stock)[key] for key in keys},
+            "wrapped": {key: wrapped[key] for key in (*keys, "violations")},
+            "replayed": True,
+        }
+
+
+def run_demo(
+    *, queries: int | None, suite: str, traces: Path | None, seed: int, console: Console
+) -> DemoResult:
+    """Run both chats on evenly picked test queries (None: all of them).
+
+    Raises:
+        TraceError: no such suite or traces.
+        ValueError: more queries than the test split has, or a suite without a reference backbone.
+    """
+    loaded = TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
+    return run_virtual(_Demo(loaded, suite, queries, seed, console).run())
+
+
+class _Demo:
+    def __init__(
+        self, traces: TraceSet, suite: str, queries: int | None, seed: int, console: Console
+    ) -> None:
+        test = traces.positions("test")
+        queries = len(test) if queries is None else queries
+        if queries > len(test):
+            raise ValueError(f"queries: {queries}, but suite {suite!r} has {len(test)} to test on")
+        if traces.reference is None:
+            raise ValueError(f"suite {suite!r} names no reference backbone for the stock chat")
+        picked = test[np.linspace(0, len(test) - 1, queries).round().astype(int)]
+        # Benchmarks one after the other would be three streams; tasks of all kinds come mixed.
+        picked = np.random.default_rng(seed).permutation(picked)
+        positions: list[int] = picked.tolist()
+        self._queries = [traces.queries[position] for position in positions]
+        self._traces = traces
+        self._reference = traces.reference
+        self._suite = suite
+        self._replay = Replay(traces, seed=seed)
+        self._console = console
+        t1, _, t3 = reference_budgets(traces).cost_usd
+        self._budget = Budget.average(cost_usd=t1, max_cost_usd=t3)
+
+    async def run(self) -> DemoResult:
+        async with Simulator(self._replay) as simulator:
+            with Progress(
+                TextColumn("{task.description:8}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            ) as progress:
+                stock_chat = self._chat(simulator.base_url)
+                stock, _ = await self._phase("stock", stock_chat, simulator, progress)
+                wrapped_chat = self._wrapped(simulator.base_url)
+                wrapped, reports = await self._phase("wrapped", wrapped_chat, simulator, progress)
+        return DemoResult(
+            suite=self._suite,
+            backbone=self._reference,
+            queries=len(self._queries),
+            budget=self._budget,
+            stock=stock,
+            wrapped=wrapped,
+            plan=self._typical_plan(reports),
+        )
+
+    def _chat(self, base_url: str) -> RoundRobinGroupChat:
+        """What a user has: four agents on the reference backbone, one turn each."""
+        agents = require("autogen_agentchat.agents", extra="autogen")
+        teams = require("autogen_agentchat.teams", extra="autogen")
+        models = require("autogen_ext.models.openai", extra="autogen")
+        client = models.OpenAIChatCompletionClient(
+            model=self._reference,
+            base_url=base_url,
+            api_key="local",
+            model_info={
+                "vision": False,
+                "function_calling": False,
+                "json_output": False,
+                "structured_output": False,
+                "family": "unknown",
+            },
+        )
+        return teams.RoundRobinGroupChat(
+            [
+                agents.AssistantAgent(name, client, system_message=f"[[agent:{name}]] {role}")
+                for name, role in ROLES.items()
+            ],
+            max_turns=len(ROLES),
+        )
+
+    def _wrapped(self, base_url: str) -> Team:
+        """The same chat under the budget."""
+        from agentbalance_plugin.adapters.autogen import wrap_groupchat
+
+        profiled = self._traces.catalog.subset(self._traces.candidates).with_profiles(
+            self._traces.profiles("train")
+        )
+        catalog = Catalog(
+            replace(backbone, endpoint=Endpoint(model=name, base_url=base_url))
+            for name, backbone in profiled.items()
+        )
+        # A figures-only trace has no texts: the policy takes a query's recorded features by its id.
+        policy = Policy.load("default", RecordedEncoder(self._traces))
+        chat = self._chat(base_url)
+        return wrap_groupchat(chat, budget=self._budget, backbones=catalog, policy=policy)
+
+    async def _phase(
+        self, title: str, chat: Team, simulator: Simulator, progress: Progress
+    ) -> tuple[Row, list[tuple[Query, RunReport]]]:
+        """Every query once, each from an empty history."""
+        from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
+
+        simulator.books.clear()
+        now: Callable[[], float] = _loop_time()
+        bar = progress.add_task(title, total=len(self._queries))
+        right: list[bool] = []
+        seconds: list[float] = []
+        reports: list[tuple[Query, RunReport]] = []
+        violations = 0
+        wall = time.perf_counter()
+        for query in self._queries:
+            began = now()
+            result = await chat.run(task=task_text(query, self._replay))
+            seconds.append(now() - began)
+            right.append(simulator.correct(result.messages[-1].to_text()))
+            if isinstance(chat, WrappedTeam):
+                report = chat.report_of(result)
+                reports.append((query, report))
+                cap = report.budget.nanodollars
+                billed = simulator.books.spend(query.key).nanodollars
+                violations += cap is not None and billed > cap
+            await chat.reset()
+            progress.advance(bar)
+        return (
+            Row(
+                accuracy=100.0 * float(np.mean(right)),
+                cost_usd=simulator.books.spend().cost_usd / len(self._queries),
+                latency_s=float(np.mean(seconds)),
+                wall_s=(time.perf_counter() - wall) / len(self._queries),
+                violations=violations,
+            ),
+            reports,
+        )
+
+    def _typical_plan(self, reports: list[tuple[Query, RunReport]]) -> tuple[str, str]:
+        """Of the first plan with the most frequent number of agents above one."""
+        plans = [(query.key, report.plan) for query, report in reports if report.plan is not None]
+        several = [(key, plan) for key, plan in plans if len(plan.assignment) > 1] or plans
+        sizes = [len(plan.assignment) for _, plan in several]
+        size = max(set(sizes), key=sizes.count)
+        key, plan = next(item for item in several if len(item[1].assignment) == size)
+        return key, plan.to_tree()
+
+
+def _loop_time() -> Callable[[], float]:
+    import asyncio
+
+    return asyncio.get_running_loop().time
+
+
+def print_table(result: DemoResult, console: Console) -> None:
+    """The table, one plan, and what the figures are."""
+    budget = result.budget
+    title = f"{result.queries} recorded test queries of suite '{result.suite}', means"
+    table = Table(title=title, title_justify="left")
+    table.add_column("chat")
+    for column in ("right", "USD", "simulated s", "wall s", "violations"):
+        table.add_column(column, justify="right")
+    rows = (
+        ("stock", result.stock, "-"),
+        ("wrapped", result.wrapped, str(result.wrapped.violations)),
+    )
+    for name, row, violations in rows:
+        table.add_row(
+            name,
+            f"{row.accuracy:.1f} %",
+            f"{row.cost_usd:.6f}",
+            f"{row.latency_s:.2f}",
+            f"{row.wall_s:.3f}",
+            violations,
+        )
+    console.print(table)
+    console.print(
+        f"stock: RoundRobinGroupChat of 4 agents on {result.backbone}; wrapped: the same chat.\n"
+        f"Budget: {budget.mean_cost_usd:.6f} USD a query on average, "
+        f"never more than {budget.cost_usd:.6f}.",
+        highlight=False,
+    )
+    console.print(f"\nA plan (for {result.plan[0]}):", highlight=False)
+    console.print(result.plan[1], highlight=False, markup=False)
+    console.print(
+        "\nAnswers are replayed from recorded ones, not live; seconds are those of the recorded "
+        "backbones' nominal speeds.",
+        highlight=False,
+    )

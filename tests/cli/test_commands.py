@@ -1,0 +1,101 @@
+"""The commands, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentbalance_plugin import Policy
+from agentbalance_plugin.core.reference import reference_budgets
+from agentbalance_plugin.core.traces import TraceSet
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("agentbalance")), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COLUMNS": "120", "PATH": "/usr/bin:/bin", "NO_COLOR": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def demo() -> dict[str, Any]:
+    done = run("demo", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_demo_prints_one_json_object(demo: dict[str, Any]) -> None:
+    figures = {"accuracy", "cost_usd", "latency_s"}
+    assert set(demo) == {"framework", "queries", "stock", "wrapped", "replayed"}
+    assert set(demo["stock"]) == figures
+    assert set(demo["wrapped"]) == figures | {"violations"}
+    assert demo["framework"] == "autogen"
+    assert demo["replayed"] is True
+    assert demo["queries"] >= 60
+
+
+def test_the_demo_meets_its_budget_and_is_as_right_as_the_stock_chat(demo: dict[str, Any]) -> None:
+    target, _, _ = reference_budgets(TraceSet.shipped("reasoning")).cost_usd
+    assert demo["wrapped"]["violations"] == 0
+    assert demo["wrapped"]["cost_usd"] <= 1.02 * target
+    assert demo["wrapped"]["accuracy"] >= demo["stock"]["accuracy"] - 2.0
+    assert demo["wrapped"]["cost_usd"] < demo["stock"]["cost_usd"] / 5
+
+
+def test_two_demos_are_equal_and_the_table_says_that_answers_are_replayed() -> None:
+    first, second = (run("demo", "--queries", "20", "--seed", "3", "--json") for _ in range(2))
+    assert first.stdout == second.stdout
+    shown = run("demo", "--queries", "20")
+    assert shown.returncode == 0
+    assert "Answers are replayed from recorded ones, not live" in shown.stdout
+    for word in ("stock", "wrapped", "right", "USD", "simulated s", "wall s", "violations"):
+        assert word in shown.stdout
+    assert "vote" in shown.stdout or "answer of" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("demo", "--suite", "nothing"), "nothing"),
+        (("demo", "--queries", "100000"), "queries: 100000"),
+        (("demo", "--traces", "/nowhere"), "/nowhere"),
+        (("serve-backbones", "--suite", "nothing"), "nothing"),
+        (("train", "--out", "/dev/null/policy", "--traces", "/nowhere"), "/nowhere"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_one_line(arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_policy_can_be_trained_and_used(tmp_path: Path) -> None:
+    done = run("train", "--suite", "reasoning", "--out", str(tmp_path / "policy"))
+    assert done.returncode == 0, done.stderr
+    assert "policy written to" in done.stderr.replace("\n", " ")
+    assert Policy.load(tmp_path / "policy")
+
+
+def test_the_deadline_is_measured() -> None:
+    done = run("bench", "deadline", "--runs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["chat"] for row in rows] == ["RoundRobinGroupChat", "GraphFlow"]
+    assert all(set(row) == {"chat", "runs", "mean_ms", "max_ms", "bound_ms"} for row in rows)
+    assert done.stderr.strip() == ""
+
+
+def test_help_lists_every_command() -> None:
+    shown = run("--help").stdout
+    for command in ("demo", "serve-backbones", "train", "bench"):
+        assert command in shown

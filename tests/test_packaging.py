@@ -1,0 +1,120 @@
+"""What a user gets from installing and importing the package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {
+    "torch",
+    "networkx",
+    "pydantic",
+    "sklearn",
+    "autogen_core",
+    "autogen_agentchat",
+    "langgraph",
+    "openai",
+    "pyarrow",
+    "starlette",
+    "matplotlib",
+    "typer",
+    "yaml",
+}
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules loaded in a fresh interpreter that ran `code`."""
+    script = f"{code}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/"
+    )
+    return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    loaded = modules_after("import agentbalance_plugin")
+    assert not loaded & (HEAVY | {"numpy"})
+
+
+def test_the_leaves_load_nothing_heavy() -> None:
+    loaded = modules_after(
+        "from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Meter, Plan, RunReport,"
+        " Team"
+    )
+    assert not loaded & (HEAVY | {"numpy"})
+
+
+def test_public_names_are_there_and_others_are_not() -> None:
+    import agentbalance_plugin
+
+    for name in agentbalance_plugin.__all__:
+        assert getattr(agentbalance_plugin, name).__name__ == name
+    assert set(agentbalance_plugin.__all__) <= set(dir(agentbalance_plugin))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = agentbalance_plugin.nothing
+
+
+@pytest.mark.parametrize(
+    ("absent", "use", "extra"),
+    [
+        ("autogen_agentchat", "from agentbalance_plugin import wrap_groupchat", "autogen"),
+        (
+            "pyarrow",
+            "from agentbalance_plugin.core.traces import TraceSet; TraceSet.shipped()",
+            "train",
+        ),
+        (
+            "starlette",
+            "from agentbalance_plugin.simulator.server import Simulator;"
+            "from agentbalance_plugin.simulator.server import create_app; create_app(None)",
+            "simulator",
+        ),
+    ],
+)
+def test_an_absent_extra_is_named(absent: str, use: str, extra: str) -> None:
+    script = f"import sys; sys.modules[{absent!r}] = None\n{use}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd="/")
+    assert done.returncode != 0
+    assert f"pip install 'agentbalance-plugin[{extra}]'" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    out = tmp_path_factory.mktemp("dist")
+    # hatchling's hook directly: building through pip would ask the registry for it.
+    script = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(out)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return zipfile.ZipFile(out / done.stdout.splitlines()[-1])
+
+
+def test_the_wheel_carries_types_licence_data_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    assert "agentbalance_plugin/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.startswith("agentbalance_plugin/data/policy/") for name in names)
+    assert {name.partition("/")[0] for name in names} == {
+        "agentbalance_plugin",
+        next(name for name in names if ".dist-info" in name).partition("/")[0],
+    }
+
+
+def test_the_shipped_data_is_small(wheel: zipfile.ZipFile) -> None:
+    data = [i for i in wheel.infolist() if i.filename.startswith("agentbalance_plugin/data/")]
+    assert sum(item.file_size for item in data) < 16 * 2**20
+
+
+def test_nothing_shipped_is_a_pickle(wheel: zipfile.ZipFile) -> None:
+    for name in wheel.namelist():
+        assert Path(name).suffix not in {".pkl", ".pickle", ".pt", ".pth", ".joblib"}
