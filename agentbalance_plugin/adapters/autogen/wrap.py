@@ -43,7 +43,7 @@ def wrap_groupchat(
     chat: BaseGroupChat,
     *,
     budget: Budget,
-    backbones: Backbones,
+    backbones: Backbones = "backbones.yaml",
     policy: str | Path | Planner = "default",
     mode: Mode = "full",
     decider: str | None = None,
@@ -59,7 +59,8 @@ def wrap_groupchat(
         chat: RoundRobinGroupChat and SelectorGroupChat are planned in full; Swarm,
             MagenticOneGroupChat, GraphFlow and other chats keep their own routing.
         budget: of each run, or an average over runs.
-        backbones: a catalog file, a Catalog, or pairs of a Backbone and the client that calls it.
+        backbones: a catalog file (by default `backbones.yaml` in the working directory), a Catalog,
+            or pairs of a Backbone and the client that calls it.
         policy: "default", a checkpoint folder, or any object with `plan(query, team, budget,
             catalog)`.
         mode: "full", or "backbones" to keep every agent and the chat's order.

@@ -13,7 +13,7 @@ from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.teams import RoundRobinGroupChat
 from chats import MINI, WIDE, Bench
 
-from agentbalance_plugin import Budget, Catalog, wrap_groupchat
+from agentbalance_plugin import Budget, Catalog, CatalogError, wrap_groupchat
 from agentbalance_plugin.adapters.autogen import clients_for
 
 pytestmark = pytest.mark.virtual_time
@@ -52,6 +52,19 @@ async def test_a_catalog_file_is_all_that_a_wrapped_chat_needs(
     # A closed team can be used again.
     await team.run(task=bench.task())
     await team.close()
+
+
+async def test_a_catalog_in_the_working_directory_is_found(
+    bench: Bench, backbones: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(backbones.parent)
+    team = wrap_groupchat(bench.chat(), budget=Budget(cost_usd=0.004, latency_s=12))
+    await team.run(task=bench.task())
+    assert team.report.spend.nanodollars == bench.billed() > 0
+    await team.close()
+    monkeypatch.chdir("/")
+    with pytest.raises(CatalogError, match=r"backbones\.yaml"):
+        wrap_groupchat(bench.chat(), budget=Budget(cost_usd=0.004))
 
 
 async def test_the_example_runs(
