@@ -59,6 +59,9 @@ class Plan:
             an answer that can be compared (None: the last that spoke).
         late_gates: agent -> its late gate. A late-gated decider that did not run leaves the
             decision to the vote.
+        stop_at: a vote of agents that all start at once ends as soon as the confidence in the
+            leading answer reaches this, in (0, 1]; those still at work count as voters whose
+            answers all differ. They are not waited for; what they bill is paid. None waits for all.
         weights: agent -> log-odds that its answer is right, for votes and late gates; absent
             means 1.0.
         output_caps: agent -> most output tokens of each of its calls; absent means the backbone's
@@ -76,6 +79,7 @@ class Plan:
     decision: Decision = "agent"
     decider: str | None = None
     late_gates: Mapping[str, LateGate] = field(default_factory=dict[str, LateGate])
+    stop_at: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
     output_caps: Mapping[str, int] = field(default_factory=dict[str, int])
     hop_limit: int = 8
@@ -156,6 +160,7 @@ class Plan:
                 name: {"watches": list(gate.watches), "threshold": gate.threshold}
                 for name, gate in self.late_gates.items()
             },
+            "stop_at": self.stop_at,
             "weights": dict(self.weights),
             "output_caps": dict(self.output_caps),
             "hop_limit": self.hop_limit,

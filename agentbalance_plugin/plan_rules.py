@@ -13,6 +13,8 @@ def check_plan(plan: Plan, team: Team, catalog: Catalog) -> None:
     """Raise PlanError for the first rule that `plan` breaks."""
     _check_agents(plan, team, catalog)
     _check_references(plan)
+    if plan.stop_at is not None:
+        _check_stop(plan, plan.stop_at)
     if plan.hop_limit < 1:
         raise PlanError(f"hop_limit must be at least 1, got {plan.hop_limit}")
     if plan.depth > plan.hop_limit:
@@ -20,6 +22,13 @@ def check_plan(plan: Plan, team: Team, catalog: Catalog) -> None:
     _check_fixed(plan, team)
     if plan.decision == "agent" and not (plan.decider is None and team.decider is None):
         _check_decider(plan)
+
+
+def _check_stop(plan: Plan, stop_at: float) -> None:
+    if not 0.0 < stop_at <= 1.0:
+        raise PlanError(f"stop_at must be in (0, 1], got {stop_at}")
+    if plan.decision != "vote" or plan.edges or plan.late_gates:
+        raise PlanError("stop_at needs a vote of agents that all start at once")
 
 
 def _check_agents(plan: Plan, team: Team, catalog: Catalog) -> None:

@@ -62,6 +62,8 @@ def test_valid_plans_pass() -> None:
         ({"late_gates": {"c": LateGate(("b",), 0.5)}}, "not kept"),
         ({"weights": {"a": math.inf}}, "weight of 'a'"),
         ({"output_caps": {"a": 0}}, "output cap of 'a'"),
+        ({"stop_at": 0.5}, "stop_at needs a vote of agents that all start at once"),
+        ({"stop_at": 1.5, "decision": "vote"}, r"stop_at must be in \(0, 1\], got 1.5"),
     ],
 )
 def test_each_broken_rule_is_named(change: dict[str, object], message: str) -> None:

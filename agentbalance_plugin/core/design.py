@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,15 @@ def cascade_plan(
         gates[run[2]] = LateGate((run[0], run[1]), _pair_threshold(value[0], value[1]))
     if choice.family == "pair_then_two":
         gates[run[3]] = LateGate((run[0], run[1], run[2]), _three_threshold(value[:3]))
+    stop_at = None
+    if choice.family in ("race_three", "race_four"):
+        stop_at = _race_threshold(value)
     return Plan(
         assignment={name: names[by_agent[name]] for name in order},
         decision="agent" if size == 1 else "vote",
         decider=run[-1],
         late_gates=gates,
+        stop_at=stop_at,
         weights={name: float(weights[by_agent[name]]) for name in order} if size > 1 else {},
         output_caps={name: int(output_caps[by_agent[name]]) for name in order},
         hop_limit={"pair_then_one": 2, "pair_then_two": 3}.get(choice.family, 1),
@@ -109,6 +114,15 @@ def _three_threshold(values: list[float]) -> float:
     agree = min(_confidence([a + c, b]), _confidence([b + c, a]), _confidence([a + b]))
     differ = _confidence(sorted(values, reverse=True))
     return (agree + differ) / 2
+
+
+def _race_threshold(values: list[float]) -> float:
+    """Between the least confidence when two agree and all others differ, and when all differ."""
+    agree = min(
+        _confidence([a + b, *(v for k, v in enumerate(values) if k not in (i, j))])
+        for (i, a), (j, b) in combinations(enumerate(values), 2)
+    )
+    return (agree + _confidence(sorted(values, reverse=True))) / 2
 
 
 def _confidence(totals: list[float]) -> float:

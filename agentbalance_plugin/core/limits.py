@@ -7,14 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.teamwork import Members
+from agentbalance_plugin.core.teamwork import Family, Members
 
 FloatArray = NDArray[np.float64]
 
 USEFUL_TOKENS = 16
 """An answer takes at least so many output tokens."""
 
-FIRST_HOP = {"single": 1, "pair": 2, "triple": 3, "pair_then_one": 2, "pair_then_two": 2}
+FIRST_HOP: dict[Family, int] = {
+    "single": 1,
+    "pair": 2,
+    "triple": 3,
+    "pair_then_one": 2,
+    "pair_then_two": 2,
+    "race_three": 3,
+    "race_four": 4,
+}
 """Agents of each family that run at once, at first; those after them run one by one."""
 
 # How far a call's time spreads around its mean, as the deviation of its logarithm.

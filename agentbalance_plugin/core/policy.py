@@ -30,6 +30,7 @@ from agentbalance_plugin.core.search import (
     best_choice,
     candidates,
     longer_cascades,
+    races,
     worth,
 )
 from agentbalance_plugin.core.teamwork import Members
@@ -60,11 +61,13 @@ class Knobs:
     Args:
         price_usd: success that a US dollar must buy (the multiplier of cost); None: what meets the
             budget's mean, or nothing for a budget of hard caps alone.
+        second_price: success that a second must buy (the multiplier of latency).
         delta: offset towards stronger (+) or weaker (-) pools, in success per pool.
         lambda_len: success that each further hop must buy.
     """
 
     price_usd: float | None = None
+    second_price: float = 0.0
     delta: float = 0.0
     lambda_len: float = 0.0
 
@@ -239,12 +242,14 @@ class Policy:
             plan = pipeline_plan(team, roster, outlook, limits, price, notes)
             return plan, roster, outlook, None
         strength = knobs.delta * roster.pool.astype(np.float64)
+        # Races only pay where time does.
+        hasty = knobs.second_price > 0 or budget.latency_s is not None
         choice = best_choice(
             outlook.predicted,
-            known.candidates,
+            [*known.candidates, *known.races] if hasty else known.candidates,
             known.seats,
             limits,
-            Objective(price, knobs.lambda_len, strength),
+            Objective(price, knobs.second_price, knobs.lambda_len, strength),
             roster.columns.tolist(),
         )
         if choice is None:
@@ -275,8 +280,11 @@ class Policy:
         # The decider takes part in every plan, pinned or not.
         least = len(must_run(team).agents) if team.decider is not None else 1
         found = candidates(roster.columns.tolist(), seats, least, len(team.agents))
-        free = Objective(0.0, 0.0, np.zeros(len(catalog)))
-        return _Known(team, roster, seats, found, free, {})
+        speed = np.exp(roster.table.log_tokens).mean(axis=0) / roster.table.tokens_per_s
+        fastest = sorted(roster.columns.tolist(), key=(speed + roster.table.ttft_s).__getitem__)
+        hasty = races(fastest, seats, least, len(team.agents))
+        free = Objective(0.0, 0.0, 0.0, np.zeros(len(catalog)))
+        return _Known(team, roster, seats, found, hasty, free, {})
 
 
 @dataclass(frozen=True)
@@ -286,6 +294,7 @@ class _Known:
     Args:
         seats: per slot, [B] whether its agent may use a backbone.
         candidates: without the cascades of four.
+        races: candidates for budgets with a deadline.
         free: the objective without prices.
         prices: of the mean budgets asked for so far.
     """
@@ -294,6 +303,7 @@ class _Known:
     roster: Roster
     seats: list[NDArray[np.bool_]]
     candidates: list[Members]
+    races: list[Members]
     free: Objective
     prices: dict[Budget, float]
 

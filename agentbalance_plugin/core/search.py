@@ -10,14 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.limits import Limits
-from agentbalance_plugin.core.teamwork import Members, Predicted, Value, value
+from agentbalance_plugin.core.teamwork import Family, Members, Predicted, Value, value
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-FAMILY_HOPS = {"single": 1, "pair": 1, "triple": 1, "pair_then_one": 2, "pair_then_two": 3}
+FAMILY_HOPS: dict[Family, int] = {
+    "single": 1,
+    "pair": 1,
+    "triple": 1,
+    "pair_then_one": 2,
+    "pair_then_two": 3,
+    "race_three": 1,
+    "race_four": 1,
+}
 """Agents on the longest path: agents that run at once are one hop."""
+
+RACES: dict[int, Family] = {3: "race_three", 4: "race_four"}
 
 # Cascades of four are tried over the best cascades of three alone: there are too many otherwise.
 _EXTENDED = 40
@@ -29,11 +39,13 @@ class Objective:
 
     Args:
         price_usd: success that a US dollar must buy.
+        second_price: success that a second must buy.
         hop_price: success that each further hop must buy.
         strength: [B] bonus of each backbone, from the offset towards stronger pools.
     """
 
     price_usd: float
+    second_price: float
     hop_price: float
     strength: FloatArray
 
@@ -106,6 +118,30 @@ def candidates(
             once = array[(array[:, 1] < array[:, 2])] if uniform else array
             if len(once):
                 found.append(Members("triple", once))
+    return found
+
+
+def races(
+    fastest: Sequence[int], allowed: Sequence[BoolArray], least: int, most: int
+) -> list[Members]:
+    """Votes that are over as soon as two agree: worth their money where time is short.
+
+    Args:
+        fastest: columns to choose from, from fast to slow.
+        allowed, least, most: as in `candidates`.
+    """
+    found: list[Members] = []
+    for size, family in RACES.items():
+        if not least <= size <= most:
+            continue
+        slots = slots_for(size, len(allowed))
+        rows = [
+            row
+            for row in combinations(fastest, size)
+            if all(allowed[slot][b] for slot, b in zip(slots, row, strict=True))
+        ]
+        if rows:
+            found.append(Members(family, np.array(rows, dtype=np.int64)))
     return found
 
 
@@ -208,6 +244,7 @@ def worth(
     total = (
         found.success[0] * limits.in_time(found.latency_s[0])
         - objective.price_usd * found.cost_usd[0]
+        - objective.second_price * found.latency_s[0]
         - objective.hop_price * FAMILY_HOPS[members.family]
         + objective.strength[members.columns].mean(axis=1)
     )

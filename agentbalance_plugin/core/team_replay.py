@@ -38,6 +38,7 @@ class Designs:
         cap: [P, A] most output tokens.
         sample: [P, A] which sample of its backbone it gives; -1: by the number of its peers.
         threshold: [P, A] of the late gate; infinite without one.
+        stop_at: [P] confidence that ends a vote; infinite where all are waited for.
         watched: [P, A, A] the slots that each late gate compares, in its order; -1 after the last.
         edge: [P, A, A] whether the first hears the second.
         waits: [P, A, A] whether the first starts after the second.
@@ -52,6 +53,7 @@ class Designs:
     cap: IntArray
     sample: IntArray
     threshold: FloatArray
+    stop_at: FloatArray
     watched: IntArray
     edge: BoolArray
     waits: BoolArray
@@ -100,6 +102,7 @@ class Designs:
             cap=np.array([[p.output_caps.get(a, _NO_CAP) for a in p.assignment] for p in plans]),
             sample=np.array([[samples.get(a, -1) for a in p.assignment] for p in plans]),
             threshold=threshold,
+            stop_at=np.array([np.inf if p.stop_at is None else p.stop_at for p in plans]),
             watched=watched,
             edge=edge,
             waits=waits | edge,
@@ -208,6 +211,7 @@ def run_designs(
         results.prompt_tokens[rows] += spoken.prompt_tokens
         results.completion_tokens[rows] += spoken.completion_tokens
         results.calls[rows] += 1
+    heard, ends = _waited_for(designs.stop_at[plans], answers, weights, heard, ends)
     ends.max(axis=1, out=results.latency_s)
     depths.max(axis=1, out=results.hops)
     chosen = _chosen(designs, plans, answers, weights, heard)
@@ -215,6 +219,32 @@ def run_designs(
     results.answer[spoke] = answers[spoke, chosen[spoke]]
     results.correct[spoke] = correct[spoke, chosen[spoke]]
     return results, provenance
+
+
+def _waited_for(
+    stop_at: FloatArray,
+    answers: IntArray,
+    weights: FloatArray,
+    heard: BoolArray,
+    ends: FloatArray,
+) -> tuple[BoolArray, FloatArray]:
+    """Who spoke, and when, once decided votes do not wait for the others."""
+    rows = np.flatnonzero(np.isfinite(stop_at))
+    if not len(rows):
+        return heard, ends
+    heard, ends = heard.copy(), ends.copy()
+    at = ends[rows]
+    order = np.argsort(at, axis=1, kind="stable")
+    open_rows = np.ones(len(rows), dtype=np.bool_)
+    for last in range(at.shape[1] - 1):
+        when = np.take_along_axis(at, order[:, [last]], axis=1)
+        here = at <= when
+        _, confidence = leading_answers(np.where(here, answers[rows], -1), weights[rows])
+        over = open_rows & (confidence >= stop_at[rows])
+        open_rows &= ~over
+        heard[rows[over]] &= here[over]
+        ends[rows[over]] = np.where(here[over], at[over], 0.0)
+    return heard, ends
 
 
 def _run(

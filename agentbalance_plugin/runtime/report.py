@@ -11,8 +11,8 @@ from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.meter import CallRecord, Meter
 
 Status = Literal["done", "skipped", "closed", "failed", "dropped"]
-"""done: spoke. skipped: no budget or time. closed: its late gate stayed closed. failed: raised an
-error. dropped: not in the plan."""
+"""done: spoke. skipped: no budget or time. closed: its late gate stayed closed, or the vote was
+decided without it. failed: raised an error. dropped: not in the plan."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -23,7 +23,7 @@ class Pass(Generic[Message]):
         answers: agent -> the answer in its message, None where there is none.
         skipped: agent -> why the budget or the clock left it out.
         failed: agent -> the error it raised.
-        closed: agents whose late gate stayed closed.
+        closed: agents whose late gate stayed closed, or whom a decided vote did not wait for.
         chosen: the agent whose message is the answer; None if nobody spoke.
         confidence: of the vote, when a vote decided.
         complete: every planned agent had its chance and the decision was made as planned.
@@ -90,20 +90,44 @@ async def run_pass(
     for agent in plan.order:
         tasks[agent] = asyncio.create_task(run_agent(agent), name=f"agentbalance:{agent}")
     try:
-        # wait() returns at the deadline whether or not the agents heed a cancellation.
-        left = meter.seconds_left()
-        timeout = None if left is None else max(0.0, left) * meter.clock.scale
-        done, _ = await asyncio.wait(tasks.values(), timeout=timeout)
+        decided = await _wait(plan, tasks, result, meter)
         for agent in plan.order:
-            if tasks[agent] not in done:
+            if not tasks[agent].done() and decided:
+                result.closed.append(agent)
+            elif not tasks[agent].done():
                 result.skipped.setdefault(agent, "cancelled at the deadline")
-        for task in done:
-            task.result()
     finally:
         for task in tasks.values():
             task.cancel()
     # Stragglers may still write to `result` while they unwind; callers get a settled copy.
     return _decide(plan, _copy(result))
+
+
+async def _wait(
+    plan: Plan, tasks: Mapping[str, asyncio.Task[None]], result: Pass[Message], meter: Meter
+) -> bool:
+    """Until every agent is done, the deadline has come, or the vote is decided (True)."""
+    waiting = set(tasks.values())
+    when = asyncio.ALL_COMPLETED if plan.stop_at is None else asyncio.FIRST_COMPLETED
+    while waiting:
+        # wait() returns at the deadline whether or not the agents heed a cancellation.
+        left = meter.seconds_left()
+        timeout = None if left is None else max(0.0, left) * meter.clock.scale
+        done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=when)
+        for task in done:
+            task.result()
+        if not done:
+            return False
+        if waiting and plan.stop_at is not None and _confidence(plan, result) >= plan.stop_at:
+            return True
+    return False
+
+
+def _confidence(plan: Plan, result: Pass[Message]) -> float:
+    """In the leading answer of a vote, as if those still at work all differed."""
+    voters = [n for n in plan.assignment if n not in result.skipped and n not in result.failed]
+    answers = [result.answers.get(name) for name in voters]
+    return leading_answer(answers, [plan.weight(name) for name in voters])[1]
 
 
 def _stays_closed(plan: Plan, agent: str, answers: dict[str, str | None]) -> bool:

@@ -68,6 +68,14 @@ def execute(plan: Plan, call: Call) -> Outcome:
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
         outcome.calls += 1
+    if plan.stop_at is not None:
+        for when in sorted(ends.values()):
+            voices = [answer(name) if ends[name] <= when else None for name in plan.assignment]
+            weights = [plan.weight(name) for name in plan.assignment]
+            if leading_answer(voices, weights)[1] >= plan.stop_at:
+                replies = {name: reply for name, reply in replies.items() if ends[name] <= when}
+                ends = {name: end for name, end in ends.items() if end <= when}
+                break
     outcome.latency_s = max(ends.values())
     outcome.hops = max(depth.values())
     speakers = [name for name in plan.assignment if name in replies]

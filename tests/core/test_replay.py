@@ -41,6 +41,14 @@ def random_plan(rng: random.Random, backbones: tuple[str, ...]) -> Plan:
                 threshold = leading_answer([1] * len(watches), voices)[1]
             gates[name] = LateGate(watches, threshold)
     votes = rng.random() < 0.4
+    if rng.random() < 0.25:
+        return Plan(
+            assignment=assignment,
+            decision="vote",
+            decider=rng.choice([None, *names]),
+            stop_at=rng.uniform(0.2, 0.95),
+            weights=weights,
+        )
     return Plan(
         assignment=assignment,
         edges=tuple(pair for pair in pairs if rng.random() < 0.5),

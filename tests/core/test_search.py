@@ -29,7 +29,7 @@ Masks = list[np.ndarray]
 
 
 def objective(count: int, price_usd: float = 0.0, hop_price: float = 0.0) -> Objective:
-    return Objective(price_usd, hop_price, np.zeros(count))
+    return Objective(price_usd, 0.0, hop_price, np.zeros(count))
 
 
 def random_figures(seed: int, count: int) -> Predicted:
@@ -202,7 +202,7 @@ def choices(
 ) -> list[Choice]:
     roster, outlooks = anchor_outlooks()
     count = len(roster.table.names)
-    aim = Objective(price, hops, delta * roster.pool.astype(np.float64))
+    aim = Objective(price, 0.0, hops, delta * roster.pool.astype(np.float64))
     allowed = [np.ones(count, dtype=np.bool_)] * size
     found: list[Choice] = []
     for outlook in outlooks:

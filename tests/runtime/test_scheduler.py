@@ -193,3 +193,47 @@ async def test_cancelling_the_run_cancels_the_agents() -> None:
         await run
     await asyncio.sleep(0)
     assert cancelled == ["a"]
+
+
+def race(stop_at: float, *names: str) -> Plan:
+    weights = dict.fromkeys(names, 1.2)
+    return Plan(kept(*names), decision="vote", decider=names[-1], stop_at=stop_at, weights=weights)
+
+
+# Between the confidence in two of three that agree and that in one of three that differ.
+AGREED = 0.5
+
+
+async def test_a_decided_vote_does_not_wait_for_the_others() -> None:
+    stage = Stage(a=(2, "=1"), b=(1, "=1"), c=(9, "=2"))
+    result, elapsed = await play(race(AGREED, "a", "b", "c"), stage)
+    assert elapsed == pytest.approx(2)
+    assert result.messages.keys() == {"a", "b"}
+    assert result.closed == ["c"]
+    assert result.chosen in ("a", "b")
+    assert result.complete
+    assert result.stop_reason == "Plan complete"
+
+
+async def test_a_vote_that_is_not_decided_waits_for_all() -> None:
+    stage = Stage(a=(2, "=1"), b=(1, "=2"), c=(9, "=2"))
+    result, elapsed = await play(race(AGREED, "a", "b", "c"), stage)
+    assert elapsed == pytest.approx(9)
+    assert result.chosen in ("b", "c")
+    assert result.closed == []
+
+
+async def test_agents_that_fail_do_not_count_against_a_decision() -> None:
+    stage = Stage(a=(1, RuntimeError("broken")), b=(2, "=1"), c=(3, "=1"), d=(9, "=2"))
+    result, elapsed = await play(race(AGREED, "a", "b", "c", "d"), stage)
+    assert elapsed == pytest.approx(3)
+    assert result.closed == ["d"]
+    assert result.failed.keys() == {"a"}
+
+
+async def test_the_deadline_ends_a_vote_that_is_not_decided() -> None:
+    stage = Stage(a=(1, "=1"), b=(50, "=1"), c=(60, "=2"))
+    result, elapsed = await play(race(AGREED, "a", "b", "c"), stage, latency_s=10)
+    assert elapsed == pytest.approx(10)
+    assert result.chosen == "a"
+    assert result.skipped.keys() == {"b", "c"}

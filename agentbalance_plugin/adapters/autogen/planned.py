@@ -366,7 +366,8 @@ def _status(name: str, plan: Plan | None, result: Pass[Any]) -> tuple[Status, st
     if name in result.skipped:
         return "skipped", result.skipped[name]
     if name in result.closed:
-        return "closed", "those it watches agreed"
+        gated = name in plan.late_gates
+        return "closed", "those it watches agreed" if gated else "the vote was decided without it"
     if name in result.failed:
         return "failed", str(result.failed[name])
     if name in result.messages:

@@ -96,6 +96,32 @@ async def test_a_late_gate_stays_closed_when_those_it_watches_agree(bench: Bench
     assert seen == {"closed", "done"}
 
 
+async def test_a_race_is_over_when_two_agree_and_the_rest_is_paid_for(bench: Bench) -> None:
+    slow = "o1-mini-2024-09-12"
+    plan = Plan(
+        assignment={"planner": MINI, "solver": LLAMA, "decider": slow},
+        decision="vote",
+        decider="decider",
+        stop_at=0.5,
+        weights={"planner": 1.2, "solver": 1.2, "decider": 1.2},
+    )
+    team = bench.wrap(bench.chat(), plan)
+    began = asyncio.get_running_loop().time()
+    result = await team.run(task=bench.task())
+    took = asyncio.get_running_loop().time() - began
+    seconds = {entry.backbone: entry.latency_s for entry in bench.simulator.books.entries}
+    assert took == pytest.approx(max(seconds[MINI], seconds[LLAMA]), abs=0.01)
+    assert took < seconds[slow] - 1.0
+    statuses = {agent.name: agent.status for agent in team.report.agents}
+    assert statuses["decider"] == "closed"
+    assert team.report.complete
+    assert result.messages[-1].source == team.report.chosen
+    # Nobody knows what the call that was left has billed: its whole reservation is booked.
+    assert team.report.spend.calls == 3
+    assert team.report.spend.nanodollars >= bench.billed()
+    assert (await team.run(task=bench.task(1))).messages
+
+
 async def test_the_winner_of_a_vote_is_repeated_as_the_last_message(bench: Bench) -> None:
     plan = Plan(
         assignment={"planner": LARGE, "solver": MINI},
