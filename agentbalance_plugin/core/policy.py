@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from agentbalance_plugin.core.pacing_price import solve_price
 from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
 from agentbalance_plugin.core.prediction import Outlook, Roster, embed, look_ahead, make_roster
 from agentbalance_plugin.core.search import (
+    Appraised,
     Choice,
     Objective,
-    best_choice,
+    appraise,
+    best_choices,
     candidates,
-    longer_cascades,
     races,
-    worth,
+    with_cascades_of_four,
 )
 from agentbalance_plugin.core.teamwork import Members
 from agentbalance_plugin.plan import Plan
@@ -131,7 +132,13 @@ class Policy:
         Raises:
             ValueError: no backbone can do what an agent needs, or the budget affords no call.
         """
-        return self._decide(query, team, budget, catalog, knobs or Knobs())[0]
+        return self._decide(query, team, budget, catalog, [knobs or Knobs()]).plans[0]
+
+    def sweep(
+        self, query: str, team: Team, budget: Budget, catalog: Catalog, knobs: Sequence[Knobs]
+    ) -> list[Plan]:
+        """`plan` for several settings of the knobs at once, for little more than one costs."""
+        return self._decide(query, team, budget, catalog, knobs).plans
 
     def explain(
         self,
@@ -142,7 +149,9 @@ class Policy:
         knobs: Knobs | None = None,
     ) -> dict[str, Any]:
         """What every stage found on the way to `plan`; JSON values only."""
-        plan, roster, outlook, choice = self._decide(query, team, budget, catalog, knobs or Knobs())
+        decision = self._decide(query, team, budget, catalog, [knobs or Knobs()])
+        plan, choice = decision.plans[0], decision.choices[0]
+        roster, outlook = decision.roster, decision.outlook
         names = list(catalog)
         success = 1.0 / (1.0 + np.exp(-outlook.predicted.log_odds[0]))
         categories = self._checkpoint.priors.categories
@@ -188,6 +197,7 @@ class Policy:
         success: list[FloatArray] = []
         cost: list[FloatArray] = []
         views: list[tuple[Outlook, Limits]] = []
+        appraised: list[list[Appraised]] = []
         for vector, prompt in zip(checkpoint.anchors[likely], prompts.tolist(), strict=True):
             outlook = look_ahead(checkpoint, roster.table, vector[None], np.array([prompt]))
             limits = _limits(roster, outlook, budget, prompt + _FRAMING_BYTES)
@@ -198,12 +208,10 @@ class Policy:
                 success.append(np.where(fits, found.success, -np.inf))
                 cost.append(found.cost_usd)
             else:
-                groups = [
-                    worth(outlook.predicted, members, limits, known.free)
-                    for members in known.candidates
-                ]
-                success.append(np.concatenate([_NOTHING, *(each for _, each in groups)]))
-                cost.append(np.concatenate([_NOTHING, *(each.cost_usd[0] for each, _ in groups)]))
+                groups = [appraise(outlook.predicted, m, limits) for m in known.candidates]
+                appraised.append(groups)
+                success.append(np.concatenate([_NOTHING, *(g.success for g in groups)]))
+                cost.append(np.concatenate([_NOTHING, *(g.value.cost_usd[0] for g in groups)]))
         if not any(np.isfinite(each).any() for each in success):
             return 0.0
         price = solve_price(success, cost, target)
@@ -212,52 +220,59 @@ class Policy:
         # Cascades of four begin like the cascades of three that are best at about this price.
         objective = replace(known.free, price_usd=price)
         for row, (outlook, limits) in enumerate(views):
-            longer = longer_cascades(outlook.predicted, known.candidates, known.seats, limits,
-                                     objective, roster.columns.tolist())  # fmt: skip
-            if longer is not None:
-                value, gain = worth(outlook.predicted, longer, limits, known.free)
-                success[row] = np.concatenate([success[row], gain])
-                cost[row] = np.concatenate([cost[row], value.cost_usd[0]])
+            longer = with_cascades_of_four(
+                outlook.predicted,
+                appraised[row],
+                known.seats,
+                limits,
+                [objective],
+                roster.columns.tolist(),
+            )[-1]
+            success[row] = np.concatenate([success[row], longer.success])
+            cost[row] = np.concatenate([cost[row], longer.value.cost_usd[0]])
         return solve_price(success, cost, target)
 
     def _decide(
-        self, query: str, team: Team, budget: Budget, catalog: Catalog, knobs: Knobs
-    ) -> tuple[Plan, Roster, Outlook, Choice | None]:
+        self, query: str, team: Team, budget: Budget, catalog: Catalog, knobs: Sequence[Knobs]
+    ) -> _Decision:
         known = self._known(team, catalog)
         roster = known.roster
         text_bytes = float(len(query.encode("utf-8", errors="surrogatepass")))
         vector = embed(self._checkpoint.weights, self._encoder.encode(query))
         outlook = look_ahead(self._checkpoint, roster.table, vector, np.array([text_bytes]))
-        price = knobs.price_usd
-        if price is None:
-            price = self.price_for(team, budget, catalog)
+        given = self.price_for(team, budget, catalog)
+        prices = [given if each.price_usd is None else each.price_usd for each in knobs]
         bound = text_bytes + _FRAMING_BYTES + max(len(agent.role.encode()) for agent in team.agents)
-        notes = {
-            "difficulty": round(float(outlook.difficulty[0]), 4),
-            "price_usd": price,
-            "category": self._checkpoint.priors.categories[int(outlook.category[0].argmax())],
-        }
         limits = _limits(roster, outlook, budget, bound)
-        if is_pipeline(team):
-            plan = pipeline_plan(team, roster, outlook, limits, price, notes)
-            return plan, roster, outlook, None
-        strength = knobs.delta * roster.pool.astype(np.float64)
-        # Races only pay where time does.
-        hasty = knobs.second_price > 0 or budget.latency_s is not None
-        choice = best_choice(
-            outlook.predicted,
-            [*known.candidates, *known.races] if hasty else known.candidates,
-            known.seats,
-            limits,
-            Objective(price, knobs.second_price, knobs.lambda_len, strength),
-            roster.columns.tolist(),
-        )
-        if choice is None:
-            plan = pipeline_plan(must_run(team), roster, outlook, limits, price, notes)
-            return plan, roster, outlook, None
+        notes: list[dict[str, Any]] = [
+            {
+                "difficulty": round(float(outlook.difficulty[0]), 4),
+                "price_usd": price,
+                "category": self._checkpoint.priors.categories[int(outlook.category[0].argmax())],
+            }
+            for price in prices
+        ]
+        choices: list[Choice | None] = [None] * len(knobs)
+        if not is_pipeline(team):
+            # Races only pay where time does.
+            hasty = budget.latency_s is not None or any(each.second_price > 0 for each in knobs)
+            choices = best_choices(
+                outlook.predicted,
+                [*known.candidates, *known.races] if hasty else known.candidates,
+                known.seats,
+                limits,
+                [_objective(each, p, roster) for each, p in zip(knobs, prices, strict=True)],
+                roster.columns.tolist(),
+            )
+        fixed = team if is_pipeline(team) else must_run(team)
         log_odds = outlook.predicted.log_odds[0]
-        plan = cascade_plan(team, choice, roster.table.names, log_odds, limits.caps, notes)
-        return plan, roster, outlook, choice
+        plans = [
+            cascade_plan(team, choice, roster.table.names, log_odds, limits.caps, note)
+            if choice is not None
+            else pipeline_plan(fixed, roster, outlook, limits, price, note)
+            for choice, price, note in zip(choices, prices, notes, strict=True)
+        ]
+        return _Decision(plans, choices, roster, outlook)
 
     def _known(self, team: Team, catalog: Catalog) -> _Known:
         """Kept for the last few teams and catalogs; catalogs are compared by identity."""
@@ -306,6 +321,21 @@ class _Known:
     races: list[Members]
     free: Objective
     prices: dict[Budget, float]
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """Plans for each of several knobs, and what they were made from."""
+
+    plans: list[Plan]
+    choices: list[Choice | None]
+    roster: Roster
+    outlook: Outlook
+
+
+def _objective(knobs: Knobs, price_usd: float, roster: Roster) -> Objective:
+    strength = knobs.delta * roster.pool.astype(np.float64)
+    return Objective(price_usd, knobs.second_price, knobs.lambda_len, strength)
 
 
 def _fits(agent: Agent, name: str, backbone: Backbone) -> bool:

@@ -162,90 +162,114 @@ def slots_for(size: int, agents: int) -> tuple[int, ...]:
     return (*range(size - 1), agents - 1)
 
 
-def longer_cascades(
+@dataclass(frozen=True)
+class Appraised:
+    """n candidates of one family on one query.
+
+    Args:
+        success: [n] predicted, in time; minus infinity where a hard cap leaves an agent no room.
+    """
+
+    members: Members
+    value: Value
+    success: FloatArray
+
+    def worth(self, objective: Objective) -> FloatArray:
+        """[n] success less what cost, time and hops are priced at."""
+        return (
+            self.success
+            - objective.price_usd * self.value.cost_usd[0]
+            - objective.second_price * self.value.latency_s[0]
+            - objective.hop_price * FAMILY_HOPS[self.members.family]
+            + objective.strength[self.members.columns].mean(axis=1)
+        )
+
+
+def appraise(predicted: Predicted, members: Members, limits: Limits) -> Appraised:
+    """What candidates are good for, whatever things are priced at."""
+    uncut = limits.uncut(members)
+    found = value(predicted, members, uncut)
+    success = found.success[0] * limits.in_time(found.latency_s[0])
+    return Appraised(members, found, np.where((uncut > 0.0).all(axis=1), success, -np.inf))
+
+
+def with_cascades_of_four(
     predicted: Predicted,
-    groups: Sequence[Members],
+    appraised: Sequence[Appraised],
     seats: Sequence[BoolArray],
     limits: Limits,
-    objective: Objective,
+    objectives: Sequence[Objective],
     roster: Sequence[int],
-) -> Members | None:
-    """Cascades of four that begin like the best cascades of three; None where there are none."""
-    for members in groups:
-        if members.family == "pair_then_one" and len(seats) >= 4:
-            _, shorter = worth(predicted, members, limits, objective)
-            top = np.argsort(-shorter, kind="stable")[:_EXTENDED]
-            return extended(members.columns[top], roster, seats)
-    return None
+) -> list[Appraised]:
+    """Also cascades of four that begin like the best cascades of three, for any objective."""
+    for each in appraised:
+        if each.members.family == "pair_then_one" and len(seats) >= 4:
+            best = [
+                np.argsort(-each.worth(objective), kind="stable")[:_EXTENDED]
+                for objective in objectives
+            ]
+            base = each.members.columns[np.unique(np.concatenate(best))]
+            longer = extended(base, roster, seats)
+            if longer is not None:
+                return [*appraised, appraise(predicted, longer, limits)]
+    return list(appraised)
 
 
-def best_choice(
+def best_choices(
     predicted: Predicted,
     shortlist: Sequence[Members],
     seats: Sequence[BoolArray],
     limits: Limits,
-    objective: Objective,
+    objectives: Sequence[Objective],
     roster: Sequence[int],
-) -> Choice | None:
-    """The affordable candidate of most worth for one query; None if none is affordable.
+) -> list[Choice | None]:
+    """The affordable candidate of most worth for one query, for each objective.
 
-    Worth is the predicted success, times the chance to be in time, less what cost and hops are
-    priced at. Ties go to the cheaper candidate, then to the one listed first.
+    Worth is the predicted success, times the chance to be in time, less what cost, time and hops
+    are priced at. Ties go to the cheaper candidate, then to the one listed first.
 
     Args:
         predicted: of one query.
-        shortlist: from `candidates`, which cascades of four are added to.
+        shortlist: from `candidates` and `races`; cascades of four are added.
         seats: per slot, [B] whether its agent may use a backbone.
+        objectives: what things are priced at.
         roster: columns to choose from.
+
+    Returns:
+        one for each objective; None where no candidate is affordable.
     """
-    longer = longer_cascades(predicted, shortlist, seats, limits, objective, roster)
-    every = [*shortlist, longer] if longer is not None else shortlist
-    groups = [(members, *worth(predicted, members, limits, objective)) for members in every]
-    if not groups:
+    appraised = [appraise(predicted, members, limits) for members in shortlist]
+    appraised = with_cascades_of_four(predicted, appraised, seats, limits, objectives, roster)
+    return [_best(appraised, objective) for objective in objectives]
+
+
+def _best(groups: Sequence[Appraised], objective: Objective) -> Choice | None:
+    if not any(np.isfinite(group.success).any() for group in groups):
         return None
-    total = np.concatenate([group[2] for group in groups])
-    cost = np.concatenate([group[1].cost_usd[0] for group in groups])
-    if not np.isfinite(total).any():
-        return None
+    total = np.concatenate([group.worth(objective) for group in groups])
+    cost = np.concatenate([group.value.cost_usd[0] for group in groups])
     # The same agents in another order are right equally often, up to the last bits.
-    order = np.lexsort((np.round(cost, 12), -np.round(total, 9)))
-    ends = np.cumsum([len(group[2]) for group in groups])
+    order = np.lexsort((np.round(cost, 12), -np.round(total, 9)))[:4].tolist()
+    ends = np.cumsum([len(group.success) for group in groups])
 
-    def locate(flat: int) -> tuple[Members, Value, int]:
+    def locate(flat: int) -> tuple[Appraised, int]:
         group = int(np.searchsorted(ends, flat, side="right"))
-        begin = int(ends[group - 1]) if group else 0
-        return groups[group][0], groups[group][1], flat - begin
+        return groups[group], flat - (int(ends[group - 1]) if group else 0)
 
-    members, found, row = locate(int(order[0]))
+    group, row = locate(order[0])
     runners_up: list[tuple[str, tuple[int, ...], float]] = []
-    for flat in order[1:4].tolist():
-        other, _, other_row = locate(flat)
+    for flat in order[1:]:
+        other, other_row = locate(flat)
         if np.isfinite(total[flat]):
-            columns = tuple(other.columns[other_row].tolist())
-            runners_up.append((other.family, columns, float(total[flat])))
+            columns = tuple(other.members.columns[other_row].tolist())
+            runners_up.append((other.members.family, columns, float(total[flat])))
     return Choice(
-        family=members.family,
-        columns=tuple(members.columns[row].tolist()),
-        success=float(found.success[0, row]),
-        cost_usd=float(found.cost_usd[0, row]),
-        latency_s=float(found.latency_s[0, row]),
+        family=group.members.family,
+        columns=tuple(group.members.columns[row].tolist()),
+        success=float(group.value.success[0, row]),
+        cost_usd=float(group.value.cost_usd[0, row]),
+        latency_s=float(group.value.latency_s[0, row]),
         worth=float(total[order[0]]),
         considered=int(np.isfinite(total).sum()),
         runners_up=tuple(runners_up),
     )
-
-
-def worth(
-    predicted: Predicted, members: Members, limits: Limits, objective: Objective
-) -> tuple[Value, FloatArray]:
-    """([1, n] values, [n] worth; minus infinity where a hard cap leaves an agent no room)."""
-    uncut = limits.uncut(members)
-    found = value(predicted, members, uncut)
-    total = (
-        found.success[0] * limits.in_time(found.latency_s[0])
-        - objective.price_usd * found.cost_usd[0]
-        - objective.second_price * found.latency_s[0]
-        - objective.hop_price * FAMILY_HOPS[members.family]
-        + objective.strength[members.columns].mean(axis=1)
-    )
-    return found, np.where((uncut > 0.0).all(axis=1), total, -np.inf)

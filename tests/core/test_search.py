@@ -17,11 +17,11 @@ from agentbalance_plugin.core.search import (
     FAMILY_HOPS,
     Choice,
     Objective,
-    best_choice,
+    appraise,
+    best_choices,
     candidates,
     extended,
     slots_for,
-    worth,
 )
 from agentbalance_plugin.core.teamwork import Members, Predicted, value
 
@@ -48,7 +48,7 @@ def chosen(
     aim: Objective,
 ) -> Choice | None:
     shortlist = candidates(roster, seats, least, most)
-    return best_choice(figures, shortlist, seats, caps, aim, roster)
+    return best_choices(figures, shortlist, seats, caps, [aim], roster)[0]
 
 
 def masks_of(bits: list[int], count: int) -> Masks:
@@ -137,9 +137,9 @@ def test_the_choice_is_the_best_by_brute_force(
     if choice is not None:
         assert choice.worth == pytest.approx(best, abs=1e-9)
         assert all(choice.worth >= other - 1e-9 for _, _, other in choice.runners_up)
-        again = worth(figures, Members(choice.family, np.array([choice.columns])), caps, aim)
-        assert again[1][0] == pytest.approx(choice.worth)
-        assert again[0].cost_usd[0, 0] == pytest.approx(choice.cost_usd)
+        again = appraise(figures, Members(choice.family, np.array([choice.columns])), caps)
+        assert again.worth(aim)[0] == pytest.approx(choice.worth)
+        assert again.value.cost_usd[0, 0] == pytest.approx(choice.cost_usd)
 
 
 def test_of_equally_good_candidates_the_cheaper_is_chosen() -> None:
@@ -183,7 +183,7 @@ def test_a_smaller_hard_cap_discounts_and_then_excludes(
     assert any(0.0 < chance < chances[0] for chance in chances)
     tight = replace(four, **{field: 50 * unit})
     figures = predicted([1.0] * 4)
-    assert worth(figures, one, tight, objective(4))[1].tolist() == [-np.inf]
+    assert appraise(figures, one, tight).success.tolist() == [-np.inf]
     assert chosen(figures, range(4), masks_of([15] * 4, 4), 1, 4, tight, objective(4)) is None
 
 
