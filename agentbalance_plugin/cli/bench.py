@@ -19,10 +19,10 @@ from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.replay import Replay
+from agentbalance_plugin.core.task_text import task_text
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.extras import require
 from agentbalance_plugin.simulator.server import Simulator
-from agentbalance_plugin.simulator.speaker import task_text
 
 if TYPE_CHECKING:
     from autogen_agentchat.teams import BaseGroupChat

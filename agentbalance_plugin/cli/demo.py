@@ -23,11 +23,11 @@ from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.reference import reference_budgets
 from agentbalance_plugin.core.replay import Replay
+from agentbalance_plugin.core.task_text import task_text
 from agentbalance_plugin.core.traces import Query, TraceSet
 from agentbalance_plugin.extras import require
 from agentbalance_plugin.runtime.report import RunReport
 from agentbalance_plugin.simulator.server import Simulator
-from agentbalance_plugin.simulator.speaker import task_text
 from agentbalance_plugin.simulator.virtual_time import run_virtual
 
 if TYPE_CHECKING:

@@ -12,13 +12,12 @@ from typing import Any, cast
 
 from agentbalance_plugin.core.encoder import QUERY_MARKER
 from agentbalance_plugin.core.replay import PeerReply, Replay, Reply
-from agentbalance_plugin.core.traces import Query
+from agentbalance_plugin.core.task_text import filler
 from agentbalance_plugin.simulator.item_response import ItemResponse
 
 _AGENT_MARKER = re.compile(r"\[\[agent:([^\[\]]+)\]\]")
 _REPLY_MARKER = re.compile(r"\[\[reply:([0-9a-f]{16})\]\]")
 _TOOL_MARKER = re.compile(r"\[\[tool:(\w+)\s*(\{.*?\})?\]\]")
-_FILLER = "so it is. "
 # Replies are remembered so that later requests can quote them; a server may run for weeks.
 _REMEMBERED = 200_000
 
@@ -188,18 +187,6 @@ class Speaker:
         )
 
 
-def task_text(query: Query, replay: Replay) -> str:
-    """A recorded query as a task: its text where the traces have it, else its marker and filler.
-
-    The filler makes the text at least as many bytes as any backbone's recorded prompt has tokens,
-    so that bounds on the prompt hold for what is billed.
-    """
-    marker = f"[[query:{query.key}]] "
-    tokens = int(replay.traces.prompt_tokens[replay.traces.index(query.key)].max())
-    text = marker + (query.question or "")
-    return text + _filler(tokens - len(text.encode()))
-
-
 def read_request(body: dict[str, Any]) -> ChatRequest:
     """A request body, checked (RequestError if an endpoint would refuse it)."""
     messages = body.get("messages")
@@ -285,11 +272,7 @@ def _text(reply: Reply, reply_id: str) -> str:
     tail = f"[[reply:{reply_id}]]"
     if reply.answer >= 0:
         tail += f"\nAnswer: {reply.answer}"
-    return _filler(reply.visible_tokens - len(tail) - 1) + "\n" + tail
-
-
-def _filler(size: int) -> str:
-    return (_FILLER * (max(0, size) // len(_FILLER) + 1))[: max(0, size)]
+    return filler(reply.visible_tokens - len(tail) - 1) + "\n" + tail
 
 
 def _digest(*parts: object) -> str:

@@ -10,7 +10,7 @@ import pytest
 from endpoint import QUERY, SMALL, THINKER, WORDY, Answered, Endpoint, marked, messages
 
 from agentbalance_plugin.core.replay import PeerReply, Replay
-from agentbalance_plugin.simulator.speaker import task_text
+from agentbalance_plugin.core.task_text import task_text
 
 pytestmark = pytest.mark.virtual_time
 

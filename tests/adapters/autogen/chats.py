@@ -19,8 +19,8 @@ from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.replay import Replay
+from agentbalance_plugin.core.task_text import task_text
 from agentbalance_plugin.simulator.server import Simulator
-from agentbalance_plugin.simulator.speaker import task_text
 
 MINI = "gpt-4o-mini-2024-07-18"
 LLAMA = "Meta-Llama-3.1-70B-Instruct"
