@@ -49,6 +49,34 @@ def demo(
         print_table(result, Console())
 
 
+@app.command("evaluate")
+def evaluate_command(
+    suite: Annotated[str, typer.Option(help="Suite of the traces.")] = "reasoning",
+    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
+    policy: Annotated[str, typer.Option(help="default, or a policy folder.")] = "default",
+    traces: Traces = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Score a policy against simple baselines on recorded answers: P@T, P@L, AUC."""
+    from rich.console import Console
+
+    from agentbalance_plugin.cli.evaluate import print_scores, run_evaluation
+
+    scores = run_evaluation(
+        traces=traces,
+        suite=suite,
+        policy=policy,
+        split=split,
+        seed=seed,
+        console=Console(stderr=True),
+    )
+    if as_json:
+        typer.echo(json.dumps([score.to_dict() for score in scores]))
+    else:
+        print_scores(scores, suite, split, Console())
+
+
 bench = typer.Typer(help="Measurements of this package itself.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 

@@ -200,7 +200,7 @@ class Policy:
         appraised: list[list[Appraised]] = []
         for vector, prompt in zip(checkpoint.anchors[likely], prompts.tolist(), strict=True):
             outlook = look_ahead(checkpoint, roster.table, vector[None], np.array([prompt]))
-            limits = _limits(roster, outlook, budget, prompt + _FRAMING_BYTES)
+            limits = _limits(roster, outlook, budget, prompt + _FRAMING_BYTES, len(team.agents))
             views.append((outlook, limits))
             if is_pipeline(team):
                 found = pipeline_values(team, roster, outlook, limits)
@@ -243,7 +243,7 @@ class Policy:
         given = self.price_for(team, budget, catalog)
         prices = [given if each.price_usd is None else each.price_usd for each in knobs]
         bound = text_bytes + _FRAMING_BYTES + max(len(agent.role.encode()) for agent in team.agents)
-        limits = _limits(roster, outlook, budget, bound)
+        limits = _limits(roster, outlook, budget, bound, len(team.agents))
         notes: list[dict[str, Any]] = [
             {
                 "difficulty": round(float(outlook.difficulty[0]), 4),
@@ -343,11 +343,17 @@ def _fits(agent: Agent, name: str, backbone: Backbone) -> bool:
     return agent.calls_backbone and able and agent.backbone in (None, name)
 
 
-def _limits(roster: Roster, outlook: Outlook, budget: Budget, bound: float) -> Limits:
+def _limits(roster: Roster, outlook: Outlook, budget: Budget, bound: float, agents: int) -> Limits:
     table = roster.table
     sigma, hidden, log_tokens = outlook.sigma[0], outlook.hidden_tokens[0], outlook.log_tokens[0]
     visible = np.exp(log_tokens + _CAP_DEVIATIONS * sigma) + USEFUL_TOKENS
     caps = np.minimum(np.ceil(visible + _HIDDEN_MARGIN * hidden), table.max_output)
+    # A budget with room for the longest replies there are need not cut any.
+    full = bound * table.price_in + table.max_output * table.price_out
+    roomy = agents * full <= (np.inf if budget.cost_usd is None else budget.cost_usd)
+    if budget.tokens is not None:
+        roomy &= agents * (bound + table.max_output) <= budget.tokens
+    caps = np.where(roomy, table.max_output, caps)
     mean_tokens = outlook.prompt_tokens[0] + hidden + np.exp(log_tokens + sigma**2 / 2)
     return Limits(
         cost_usd=budget.cost_usd if budget.cost_usd is not None else np.inf,

@@ -95,7 +95,19 @@ def test_the_deadline_is_measured() -> None:
     assert done.stderr.strip() == ""
 
 
+def test_a_policy_is_scored() -> None:
+    done = run("evaluate", "--split", "val", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(row["axis"], row["method"]) for row in rows] == [
+        (axis, method)
+        for axis in ("cost", "latency")
+        for method in ("single backbones", "category -> single backbone", "agentbalance")
+    ]
+    assert all(50 < row["auc"] < 100 for row in rows)
+
+
 def test_help_lists_every_command() -> None:
     shown = run("--help").stdout
-    for command in ("demo", "serve-backbones", "train", "bench"):
+    for command in ("demo", "serve-backbones", "train", "evaluate", "bench"):
         assert command in shown

@@ -1,0 +1,1 @@
+"""Measures of methods on recorded traces."""

@@ -1,0 +1,129 @@
+"""Performance against budget: P@B, the area under that curve, and how sure differences are.
+
+A method has operating points: for each setting of its knob, whether it was right on each query and
+what that took. Which points count is chosen on validation queries; between two of them, and the
+cheapest single backbone, a method may mix, as a pacer does live. The weight of a mix is solved so
+that the mean spend on the test queries is the budget; labels are not used for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_GRID = 200
+
+
+@dataclass(frozen=True)
+class Points:
+    """P operating points on N queries.
+
+    Args:
+        right: [P, N] 1.0 where the answer was right, 0.0 elsewhere.
+        spend: [P, N] what it took: US dollars or seconds.
+    """
+
+    right: FloatArray
+    spend: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.right.shape != self.spend.shape or self.right.ndim != 2:
+            raise ValueError(
+                f"right and spend must be [P, N] alike, got {self.right.shape} and "
+                f"{self.spend.shape}"
+            )
+
+    def take(self, rows: IntArray) -> Points:
+        """The same points on some of the queries (with repeats, for a bootstrap)."""
+        return Points(self.right[:, rows], self.spend[:, rows])
+
+    def also(self, other: Points) -> Points:
+        """These points and others on the same queries."""
+        return Points(
+            np.concatenate([self.right, other.right]), np.concatenate([self.spend, other.spend])
+        )
+
+
+def upper_hull(spend: FloatArray, right: FloatArray) -> IntArray:
+    """Points on the upper concave hull that rises, by spend.
+
+    Args:
+        spend, right: [P] means.
+
+    Returns:
+        positions, ascending in spend: from the cheapest point to the best one.
+    """
+    order = np.lexsort((-right, spend))
+    hull: list[int] = []
+    for point in order.tolist():
+        if hull and right[point] <= right[hull[-1]]:
+            continue
+        while len(hull) >= 2:
+            a, b = hull[-2], hull[-1]
+            rise = (right[b] - right[a]) * (spend[point] - spend[a])
+            if rise > (right[point] - right[a]) * (spend[b] - spend[a]):
+                break
+            hull.pop()
+        hull.append(point)
+    return np.array(hull, dtype=np.int64)
+
+
+def performance(hull: IntArray, test: Points, budgets: FloatArray) -> FloatArray:
+    """[len(budgets)] share of right test answers at these mean spends; NaN where none fits.
+
+    Args:
+        hull: positions of the points that may be mixed, from `upper_hull` of validation means.
+        test: the points on the test queries.
+    """
+    spend = test.spend[hull].mean(axis=1)
+    right = test.right[hull].mean(axis=1)
+    # On other queries the order of two close points may turn: the dearer must not come first.
+    keep = np.concatenate([[True], spend[1:] > np.maximum.accumulate(spend)[:-1]])
+    found = np.asarray(np.interp(budgets, spend[keep], right[keep]), dtype=np.float64)
+    found[budgets < spend[0] * (1.0 - 1e-9)] = np.nan
+    return found
+
+
+def auc(val: Points, test: Points, low: float, high: float) -> float:
+    """Mean performance over the logarithm of the budget from `low` to `high`, in [0, 1].
+
+    Args:
+        val, test: the same points on both, the cheapest single backbone among them.
+        low: the cheapest single backbone's mean spend on the test queries.
+    """
+    hull = upper_hull(val.spend.mean(axis=1), val.right.mean(axis=1))
+    budgets = np.geomspace(low, high, _GRID)
+    found = performance(hull, test, budgets)
+    # The cheapest point on the hull may spend a trifle more on the test queries than `low`.
+    found[np.isnan(found)] = test.right[hull[0]].mean()
+    # The trapezoid rule on a grid of equal steps.
+    return float(found.mean() + (found.mean() - (found[0] + found[-1]) / 2) / (_GRID - 1))
+
+
+def bootstrap_difference(
+    methods: tuple[tuple[Points, Points], tuple[Points, Points]],
+    low: float,
+    high: float,
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of the first method's AUC less the second's, paired over test queries.
+
+    Args:
+        methods: (val, test) of each, on the same queries.
+    """
+    rng = np.random.default_rng(seed)
+    count = methods[0][1].right.shape[1]
+    differences: list[float] = []
+    for _ in range(samples):
+        rows = np.asarray(rng.integers(0, count, size=count), dtype=np.int64)
+        first, second = (auc(val, test.take(rows), low, high) for val, test in methods)
+        differences.append(first - second)
+    lower, upper = np.quantile(differences, [0.025, 0.975])
+    return float(lower), float(upper)
