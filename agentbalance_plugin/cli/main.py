@@ -128,11 +128,14 @@ def train(
     ] = None,
     traces: Traces = None,
     seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed training stopped.")
+    ] = False,
 ) -> None:
-    """Train a policy on recorded traces."""
+    """Train a policy on recorded traces; the state is kept after each epoch."""
     from agentbalance_plugin.cli.train import run_training
 
-    run_training(traces, suite or SUITES, out, seed)
+    run_training(traces, suite or SUITES, out, seed, resume)
 
 
 def main() -> None:

@@ -13,7 +13,9 @@ from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.core.trainer import Progress, TrainerConfig, train
 
 
-def run_training(traces: Path | None, suites: Sequence[str], out: Path, seed: int) -> None:
+def run_training(
+    traces: Path | None, suites: Sequence[str], out: Path, seed: int, resume: bool
+) -> None:
     """Train a policy on the suites' train splits and write it into `out`."""
     console = Console(stderr=True)
     loaded = [
@@ -38,5 +40,5 @@ def run_training(traces: Path | None, suites: Sequence[str], out: Path, seed: in
             task = tasks[progress.stage]
             bar.update(task, completed=progress.epoch, loss=f"{progress.val_loss:.4f}")
 
-        train(loaded, out, config, show)
+        train(loaded, out, config, show, resume=resume)
     console.print(f"policy written to {out}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.checkpoint import Checkpoint, save_checkpoint
-from agentbalance_plugin.core.dependence import fit_shared
 from agentbalance_plugin.core.encoder import Features, HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
 from agentbalance_plugin.core.prediction import embed
-from agentbalance_plugin.core.profiles import FEATURES, Priors
+from agentbalance_plugin.core.profiles import FEATURES
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.core.training_data import Part, prepare, without_own
+from agentbalance_plugin.core.training_fit import with_dependence
+from agentbalance_plugin.core.training_state import (
+    TrainingState,
+    digest,
+    drop_state,
+    load_state,
+    save_state,
+)
 from agentbalance_plugin.extras import require
 
 IntArray = NDArray[np.int64]
@@ -89,6 +96,8 @@ def train(
     config: TrainerConfig | None = None,
     progress: Callable[[Progress], None] | None = None,
     encoder: QueryEncoder | None = None,
+    *,
+    resume: bool = False,
 ) -> Checkpoint:
     """Train on the `train` splits, stop by the `val` splits, and write a policy.
 
@@ -98,18 +107,22 @@ def train(
         config: what can be tuned.
         progress: called after each epoch.
         encoder: of queries; hashed n-grams by default. Others need traces with question texts.
+        resume: go on where a training into this folder was killed, to the same result as without
+            the kill; from the beginning if there is none. The state is written after each epoch.
 
     Raises:
         TraceError: a split is absent.
-        ValueError: a query has no text to encode.
+        ValueError: a query has no text to encode, or `resume` finds a training with other settings
+            or traces.
         ImportError: torch is not installed (extra `train`).
     """
     encoder = encoder or HashedEncoder()
-    training = _Training(traces, config or TrainerConfig(), progress, encoder)
+    training = _Training(traces, Path(out), config or TrainerConfig(), progress, encoder, resume)
     training.fit_categories()
     training.fit_heads()
     checkpoint = training.finish()
     save_checkpoint(checkpoint, out)
+    drop_state(Path(out))
     return checkpoint
 
 
@@ -121,21 +134,27 @@ class _Training:
     def __init__(
         self,
         traces: Sequence[TraceSet],
+        out: Path,
         config: TrainerConfig,
         progress: Callable[[Progress], None] | None,
         encoder: QueryEncoder,
+        resume: bool,
     ) -> None:
         self._torch = require("torch", extra="train")
         self._torch.set_num_threads(config.threads)
         self._config = config
         self._progress = progress
         self._encoder = encoder
+        self._out = out
         self._rng = np.random.default_rng(config.seed)
         self._suites = [suite.subset(suite.candidates) for suite in traces]
         self._priors, self._train, self._val = prepare(self._suites, encoder)
         generator = self._torch.Generator().manual_seed(config.seed)
         categories = len(self._priors.categories)
         self._weights = _initial(self._torch, encoder.size, categories, generator)
+        settings = {**asdict(config), "encoder": encoder.name}
+        self._made_from = digest(settings, [*self._train, *self._val])
+        self._resumed = load_state(out, self._made_from) if resume else None
 
     def fit_categories(self) -> None:
         """Embeddings and the category head."""
@@ -163,7 +182,7 @@ class _Training:
     def finish(self) -> Checkpoint:
         """Fit how backbones fail together and spread; pick queries that stand for a stream."""
         weights = _to_numpy(self._weights)
-        priors = _with_dependence(weights, self._priors, self._val)
+        priors = with_dependence(weights, self._priors, self._val)
         anchors: list[NDArray[np.float32]] = []
         categories: list[int] = []
         for part in self._train:
@@ -188,8 +207,18 @@ class _Training:
 
     def _fit(self, stage: str, epochs: int, optimizer: Any, loss: Loss) -> None:
         """Train until validation gets no better; the best weights stay."""
-        best, best_loss, stale = self._state(), np.inf, 0
-        for epoch in range(1, epochs + 1):
+        best, best_loss, stale, done = self._state(), np.inf, 0, 0
+        resumed = self._resumed
+        if resumed is not None and resumed.stage != stage == "categories":
+            # The heads' state has the embeddings in it.
+            return
+        if resumed is not None and resumed.stage == stage:
+            best = self._restore(resumed, optimizer)
+            best_loss, stale, done = resumed.best_loss, resumed.stale, resumed.epoch
+            self._resumed = None
+        for epoch in range(done + 1, epochs + 1):
+            if stale >= self._config.patience:
+                break
             losses: list[float] = []
             for part, rows in self._batches():
                 optimizer.zero_grad()
@@ -200,17 +229,50 @@ class _Training:
             with self._torch.no_grad():
                 val = [float(loss(part, np.arange(len(part.features)), None)) for part in self._val]
             val_loss = float(np.mean(val))
-            if self._progress is not None:
-                self._progress(Progress(stage, epoch, epochs, float(np.mean(losses)), val_loss))
+            stale += 1
             if val_loss < best_loss - 1e-4:
                 best, best_loss, stale = self._state(), val_loss, 0
-            else:
-                stale += 1
-                if stale >= self._config.patience:
-                    break
+            self._save(stage, epoch, best_loss, stale, best, optimizer)
+            if self._progress is not None:
+                self._progress(Progress(stage, epoch, epochs, float(np.mean(losses)), val_loss))
         with self._torch.no_grad():
             for name, value in best.items():
                 getattr(self._weights, name).copy_(value)
+
+    def _save(
+        self,
+        stage: str,
+        epoch: int,
+        best_loss: float,
+        stale: int,
+        best: dict[str, Any],
+        optimizer: Any,
+    ) -> None:
+        tensors = {f"now.{name}": value for name, value in self._state().items()}
+        tensors |= {f"best.{name}": value for name, value in best.items()}
+        for number, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+        arrays = {name: np.asarray(value, dtype=np.float32) for name, value in tensors.items()}
+        random = dict(self._rng.bit_generator.state)
+        save_state(
+            TrainingState(stage, epoch, best_loss, stale, random, arrays, self._made_from),
+            self._out,
+        )
+
+    def _restore(self, state: TrainingState, optimizer: Any) -> dict[str, Any]:
+        """Weights, moments and random numbers as they were; returns the best weights."""
+        tensors = {name: self._torch.from_numpy(a.copy()) for name, a in state.tensors.items()}
+        moments: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, number, moment = name.split(".")
+                moments.setdefault(int(number), {})[moment] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        with self._torch.no_grad():
+            for field in fields(Weights):
+                getattr(self._weights, field.name).copy_(tensors[f"now.{field.name}"])
+        self._rng.bit_generator.state = state.random
+        return {field.name: tensors[f"best.{field.name}"] for field in fields(Weights)}
 
     def _state(self) -> dict[str, Any]:
         return {f.name: getattr(self._weights, f.name).detach().clone() for f in fields(Weights)}
@@ -316,28 +378,3 @@ def _to_numpy(weights: Weights) -> Weights:
     return Weights(
         **{f.name: getattr(weights, f.name).detach().numpy().copy() for f in fields(Weights)}
     )
-
-
-def _with_dependence(weights: Weights, priors: Priors, val: Sequence[Part]) -> Priors:
-    """The priors with what can only be seen beside a trained network, per benchmark."""
-    shared, spread = priors.shared.copy(), priors.spread.copy()
-    benchmarks = np.array([name.partition("/")[0] for name in priors.categories])
-    for part in val:
-        vectors = np.concatenate([embed(weights, each) for each in part.features])
-        found = predict(
-            weights,
-            vectors.astype(np.float64),
-            part.table.log_odds,
-            part.table.log_tokens,
-            part.table.features,
-            part.table.category_prior,
-        )
-        of_query = benchmarks[part.category]
-        for benchmark in sorted(set(of_query.tolist())):
-            rows, columns = of_query == benchmark, benchmarks == benchmark
-            shared[columns] = fit_shared(
-                found.success[rows], part.correct[rows], part.recorded[rows]
-            )
-            error = (part.log_tokens[rows] - found.log_tokens[rows])[part.recorded[rows] > 0]
-            spread[columns] = error.std()
-    return replace(priors, shared=shared, spread=spread)

@@ -21,6 +21,7 @@ from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.traces import TraceError, TraceSet
 from agentbalance_plugin.core.trainer import Progress, TrainerConfig, train
 from agentbalance_plugin.core.training_data import prepare, query_features, without_own
+from agentbalance_plugin.core.training_state import STATE
 
 WORDS = {
     "animals": ["badger", "heron", "lizard", "otter", "weasel", "falcon", "turtle", "ferret"],
@@ -244,3 +245,46 @@ def test_a_semantic_encoder_can_be_used_instead_and_is_asked_for_again(
         assert plan.assignment == {"a0": name}
     with pytest.raises(PolicyError, match="trained with 'semantic:two-kinds' of size 2"):
         Policy.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kills", [[("categories", 2)], [("heads", 1)], [("categories", 4), ("heads", 3)]]
+)
+def test_a_training_that_was_killed_goes_on_to_the_same_result(
+    words: TraceSet,
+    trained: tuple[Path, Checkpoint, list[Progress]],
+    tmp_path: Path,
+    kills: list[tuple[str, int]],
+) -> None:
+    for kill in kills:
+
+        def stop(progress: Progress, kill: tuple[str, int] = kill) -> None:
+            if (progress.stage, progress.epoch) == kill:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train([words], tmp_path, QUICK, stop, resume=True)
+        assert (tmp_path / STATE).exists()
+    seen: list[Progress] = []
+    train([words], tmp_path, QUICK, seen.append, resume=True)
+    assert bytes_of(tmp_path) == bytes_of(trained[0])
+    stage, epoch = kills[-1]
+    left = [each for each in trained[2] if each.stage == stage and each.epoch > epoch]
+    assert seen[: len(left)] == left
+    # A finished training leaves no state behind, and resuming nothing begins anew.
+    assert not (tmp_path / STATE).exists()
+
+
+def test_a_state_of_another_training_is_refused(words: TraceSet, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train([words], tmp_path, QUICK, stop)
+    with pytest.raises(ValueError, match="other settings or traces"):
+        train([words], tmp_path, replace(QUICK, seed=9), resume=True)
+    (tmp_path / STATE).write_bytes(b"broken")
+    with pytest.raises(ValueError, match="can't be read"):
+        train([words], tmp_path, QUICK, resume=True)
+    # Without resume a state is not looked at.
+    train([words], tmp_path, QUICK)
