@@ -147,14 +147,12 @@ def races(
 
 def extended(base: IntArray, roster: Sequence[int], allowed: Sequence[BoolArray]) -> Members | None:
     """Cascades of four that begin like some cascades of three."""
-    slots = slots_for(4, len(allowed))
-    rows = [
-        (*row, d)
-        for row in base.tolist()
-        for d in roster
-        if d not in row and all(allowed[slot][b] for slot, b in zip(slots, (*row, d), strict=True))
-    ]
-    return Members("pair_then_two", np.array(rows, dtype=np.int64)) if rows else None
+    last = np.tile(np.array(roster, dtype=np.int64), len(base))
+    rows = np.column_stack([np.repeat(base, len(roster), axis=0), last])
+    fits = (rows[:, :3] != rows[:, 3:]).all(axis=1)
+    for place, slot in enumerate(slots_for(4, len(allowed))):
+        fits &= allowed[slot][rows[:, place]]
+    return Members("pair_then_two", rows[fits]) if fits.any() else None
 
 
 def slots_for(size: int, agents: int) -> tuple[int, ...]:

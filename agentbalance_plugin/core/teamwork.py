@@ -26,7 +26,9 @@ pair_then_one: two at once; if they disagree a third, vote. pair_then_two: likew
 no two agree yet. race_three, race_four: so many at once; as soon as two agree the others are not
 waited for. Members of a race are ordered from fast to slow."""
 
-_NODES = 5
+# Five points integrate over the shared difficulty; worked out once, plans are made by the thousand.
+_NODES, _MASSES = np.polynomial.hermite_e.hermegauss(5)
+_NODE_WEIGHTS = _MASSES / _MASSES.sum()
 # How far a call's time spreads around its mean: its deviation over its mean.
 _SPREAD = 0.55
 
@@ -233,7 +235,6 @@ def _given_difficulty(log_odds: FloatArray, shared: FloatArray) -> tuple[FloatAr
     The log-odds are widened so that the mean over nodes stays what was predicted (the usual probit
     approximation of a logistic-normal mean).
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     widened = log_odds * np.sqrt(1.0 + np.pi / 8.0 * shared**2)[:, None]
-    logits = widened[None] + nodes[:, None, None] * shared[None, :, None]
-    return 1.0 / (1.0 + np.exp(-logits)), weights / weights.sum()
+    logits = widened[None] + _NODES[:, None, None] * shared[None, :, None]
+    return 1.0 / (1.0 + np.exp(-logits)), _NODE_WEIGHTS
