@@ -1,10 +1,10 @@
 """What an agent answers after it has read what others said. Modelled, not recorded.
 
 The reader chooses among its own recorded answer, the answers it read, and something new, with
-probability proportional to exp(utility). An answer's utility adds up the log-odds of the sources
-that gave it, its own answer gets a bonus (the reading of debate as voting, arXiv 2508.17536,
-corrected by what real agents did), and something new, which is wrong and agrees with nothing, has
-a utility of its own.
+probability proportional to exp(utility). An answer's utility grows with the number of sources that
+gave it, the reader being one (the reading of debate as voting, arXiv 2508.17536), and right answers
+attract beyond their count, as they did real agents. Something new, which is wrong and agrees with
+nothing, has a utility of its own. `agentbalance_plugin.core.communication_fit` fits the constants.
 """
 
 from __future__ import annotations
@@ -30,17 +30,21 @@ _SOMETHING_NEW = -2
 
 @dataclass(frozen=True)
 class Influence:
-    """Constants of the model, fitted to recorded debates of real agents.
+    """Constants of the model, fitted to recorded debates of real agents (docs/replay.md).
 
     Args:
-        own: bonus of one's own answer.
+        own: bonus of one's own answer, beyond being a source of it.
         source: weight of the log-odds of each source of an answer.
         new: utility of something new.
+        count: utility that each source adds to an answer, however reliable it is.
+        right: bonus of a right answer; of something new where no answer at hand is right.
     """
 
-    own: float = 0.7
-    source: float = 0.53
-    new: float = -2.0
+    own: float = 0.04
+    source: float = 0.0
+    new: float = -0.28
+    count: float = 0.96
+    right: float = 0.34
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,12 @@ def after_reading(
     if not influenced.any():
         return answer, correct, influenced
     readable = own.answer >= 0
+    none_right = ~own.correct
     best = np.where(
         readable | own.correct,
         constants.own
-        + constants.source * own.log_odds
+        + _weight(own, constants)
+        + constants.right * own.correct
         + _support(own.answer, peers, constants)
         + _gumbel(keys, np.where(readable, own.answer, _OWN_UNREADABLE)),
         -np.inf,
@@ -99,14 +105,21 @@ def after_reading(
             offered &= peer.answer != earlier.answer
         utility = np.where(
             offered,
-            _support(peer.answer, peers, constants) + _gumbel(keys, peer.answer),
+            _support(peer.answer, peers, constants)
+            + constants.right * peer.correct
+            + _gumbel(keys, peer.answer),
             -np.inf,
         )
+        none_right &= ~(offered & peer.correct)
         better = influenced & (utility > best)
         best = np.where(better, utility, best)
         answer = np.where(better, peer.answer, answer)
         correct = np.where(better, peer.correct, correct)
-    something_new = constants.new + _gumbel(keys, np.full(len(answer), _SOMETHING_NEW))
+    something_new = (
+        constants.new
+        + constants.right * none_right
+        + _gumbel(keys, np.full(len(answer), _SOMETHING_NEW))
+    )
     fresh = influenced & (something_new > best)
     numbers = (draw_keys(0, keys) >> np.uint64(34)).astype(np.int64) + FIRST_NEW_ANSWER
     return np.where(fresh, numbers, answer), correct & ~fresh, influenced
@@ -117,8 +130,13 @@ def _support(answer: IntArray, peers: Sequence[Voice], constants: Influence) -> 
     total = np.zeros(len(answer))
     for peer in peers:
         agrees = (peer.answer >= 0) & (peer.answer == answer)
-        total += np.where(agrees, constants.source * peer.log_odds, 0.0)
+        total += np.where(agrees, _weight(peer, constants), 0.0)
     return total
+
+
+def _weight(source: Voice, constants: Influence) -> FloatArray:
+    """What each source adds to the utility of its answer."""
+    return constants.count + constants.source * source.log_odds
 
 
 def _gumbel(keys: KeyArray, option: IntArray) -> FloatArray:

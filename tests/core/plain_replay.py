@@ -271,13 +271,14 @@ class PlainBackbones:
         utility: dict[int, float] = {}
         right: dict[int, bool] = {}
         if answer >= 0 or correct:
-            utility[answer] = 0.7 + 0.53 * self.log_odds(category, backbone)
+            utility[answer] = 0.04 + 0.96
             right[answer] = correct
         for peer in said:
-            weight = 0.53 * self.log_odds(category, peer.backbone)
-            utility[peer.answer] = utility.get(peer.answer, 0.0) + weight
+            utility[peer.answer] = utility.get(peer.answer, 0.0) + 0.96
             right.setdefault(peer.answer, peer.correct)
-        utility[-2] = -2.0
+        for option in utility:
+            utility[option] += 0.34 * right[option]
+        utility[-2] = -0.28 + 0.34 * (not any(right.values()))
         best = max(utility, key=lambda option: utility[option] + noise(option))
         if best == -2:
             return (int(draw_keys(0, key)[0]) >> 34) + 2**30, False

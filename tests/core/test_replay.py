@@ -305,7 +305,7 @@ def test_reading_changes_minds_only_where_there_is_disagreement(hand: TraceSet) 
 
 
 def test_influence_draws_with_the_stated_probabilities(traces: TraceSet) -> None:
-    replay = Replay(traces, influence=Influence(own=0.5, source=0.4, new=-1.0))
+    replay = Replay(traces, influence=Influence(0.5, 0.4, -1.0, count=0.0, right=0.0))
     plain = PlainBackbones(traces, 0)
     key = next(
         query.key
@@ -384,7 +384,7 @@ def test_without_the_training_split_sources_count_alike(hand: TraceSet) -> None:
         replay.reply("bench/1", "b", agent="p", turn=turn, peers=peers).answer
         for turn in range(1500)
     ]
-    expected = math.exp(0.7) / (math.exp(0.7) + 1 + math.exp(-2))
+    expected = math.exp(1.0) / (math.exp(1.0) + math.exp(1.3) + math.exp(-0.28))
     assert np.mean([answer == 1 for answer in said]) == pytest.approx(expected, abs=0.04)
 
 
