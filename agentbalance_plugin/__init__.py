@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentbalance_plugin.adapters.autogen import wrap_groupchat as wrap_groupchat
+    from agentbalance_plugin.adapters.langgraph import BudgetMiddleware as BudgetMiddleware
+    from agentbalance_plugin.adapters.langgraph import StandIn as StandIn
+    from agentbalance_plugin.adapters.langgraph import balance as balance
+    from agentbalance_plugin.adapters.langgraph import balanced as balanced
+    from agentbalance_plugin.adapters.langgraph import direct as direct
+    from agentbalance_plugin.adapters.langgraph import install as install
+    from agentbalance_plugin.adapters.langgraph import uninstall as uninstall
     from agentbalance_plugin.backbone import Backbone as Backbone
     from agentbalance_plugin.backbone import Catalog as Catalog
     from agentbalance_plugin.backbone import CatalogError as CatalogError
@@ -32,6 +39,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "wrap_groupchat": "adapters.autogen",
+    "BudgetMiddleware": "adapters.langgraph",
+    "StandIn": "adapters.langgraph",
+    "balance": "adapters.langgraph",
+    "balanced": "adapters.langgraph",
+    "direct": "adapters.langgraph",
+    "install": "adapters.langgraph",
+    "uninstall": "adapters.langgraph",
     "Backbone": "backbone",
     "Catalog": "backbone",
     "CatalogError": "backbone",

@@ -64,6 +64,7 @@ def test_public_names_are_there_and_others_are_not() -> None:
     ("absent", "use", "extra"),
     [
         ("autogen_agentchat", "from agentbalance_plugin import wrap_groupchat", "autogen"),
+        ("langgraph", "from agentbalance_plugin import balance", "langgraph"),
         (
             "pyarrow",
             "from agentbalance_plugin.core.traces import TraceSet; TraceSet.shipped()",

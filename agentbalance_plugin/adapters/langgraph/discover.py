@@ -1,0 +1,231 @@
+"""Which nodes of a graph are agents: those that reach a chat model."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+from langgraph.graph import END, START, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.pregel import Pregel
+
+from agentbalance_plugin.adapters.langgraph.internals import (
+    RunnableCallable,
+    RunnableSeq,
+    get_function_nonlocals,
+)
+from agentbalance_plugin.adapters.langgraph.models import is_direct
+from agentbalance_plugin.team import Agent
+
+_DEEPEST = 16
+# Attributes of ordinary objects are followed only so far, near where users keep their models.
+_DEEPEST_ATTRIBUTES = 3
+
+AgentsArgument = Mapping[str, Agent | str | None] | Iterable[str] | None
+"""What `balance` takes: names of nodes, or a mapping from them to an Agent, a role or None."""
+
+
+@dataclass
+class Reach:
+    """What a node reaches."""
+
+    models: list[Any] = field(default_factory=list[Any])
+    tools: bool = False
+
+
+def reach_of(runnable: Any) -> Reach:
+    """The chat models, and whether there are tools, that a node's runnable reaches: in closures,
+    globals, attributes, sequences, bindings and graphs inside it. Direct models do not count."""
+    found = Reach()
+    seen: set[int] = set()
+
+    def visit(value: Any, depth: int, attributes: int) -> None:
+        if id(value) in seen or depth > _DEEPEST:
+            return
+        seen.add(id(value))
+        if isinstance(value, BaseChatModel):
+            if not is_direct(value):
+                found.models.append(value)
+            return
+        if type(value).__name__ == "_ConfigurableModel":
+            found.models.append(value)
+            return
+        if isinstance(value, ToolNode):
+            found.tools = True
+        if isinstance(value, RunnableBindingBase):
+            binding = cast("RunnableBindingBase[Any, Any]", value)
+            found.tools = found.tools or bool(binding.kwargs.get("tools"))
+        if (inner := _parts(value)) is not None:
+            for part in inner:
+                visit(part, depth + 1, attributes)
+        elif attributes < _DEEPEST_ATTRIBUTES:
+            for part in _attributes(value):
+                visit(part, depth + 1, attributes + 1)
+
+    visit(runnable, 0, 0)
+    return found
+
+
+def agents_of(builder: StateGraph[Any, Any, Any, Any], given: AgentsArgument) -> tuple[Agent, ...]:
+    """The agents of a graph in the order in which its edges reach them.
+
+    Args:
+        given: nodes that the user named; None finds them.
+
+    Raises:
+        ValueError: a name that is no node, or an Agent under another name.
+    """
+    named = _named(given, tuple(builder.nodes))
+    agents: list[Agent] = []
+    for name in in_order(builder):
+        spec = builder.nodes[name]
+        if named is not None and name not in named:
+            continue
+        reach = reach_of(spec.runnable)
+        if named is None and (spec.is_error_handler or not reach.models):
+            continue
+        agent = named[name] if named is not None else None
+        needs = frozenset({"text", "tools"}) if reach.tools else frozenset({"text"})
+        if isinstance(agent, Agent):
+            agents.append(agent)
+        else:
+            agents.append(Agent(name, role=agent or _role_of(spec.runnable), needs=needs))
+    return tuple(agents)
+
+
+def in_order(builder: StateGraph[Any, Any, Any, Any]) -> tuple[str, ...]:
+    """Nodes by their distance from START over static edges, then in the order they were added."""
+    edges = static_edges(builder)
+    distance = {START: 0}
+    for _ in builder.nodes:
+        for start, end in edges:
+            # Longest path, bounded: a cycle must not go on for ever.
+            if start in distance and distance[start] < len(builder.nodes):
+                distance[end] = max(distance.get(end, 0), distance[start] + 1)
+    return tuple(sorted(builder.nodes, key=lambda name: distance.get(name, len(builder.nodes))))
+
+
+def static_edges(builder: StateGraph[Any, Any, Any, Any]) -> set[tuple[str, str]]:
+    """Every unconditional edge, joins taken apart."""
+    joins = {(start, end) for starts, end in builder.waiting_edges for start in starts}
+    return {*builder.edges, *joins}
+
+
+def routed_by_code(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, str]:
+    """Node -> why its routing is decided while the graph runs."""
+    reasons: dict[str, str] = {}
+    for source, branches in builder.branches.items():
+        for branch in branches.values():
+            if source != START:
+                reasons.setdefault(source, "has a conditional edge")
+            # Without a list of ends a condition may lead anywhere.
+            ends = branch.ends.values() if branch.ends else builder.nodes
+            for end in ends:
+                if end in builder.nodes:
+                    reasons.setdefault(end, f"is the end of a conditional edge of {source!r}")
+    for name, spec in builder.nodes.items():
+        if spec.ends:
+            reasons.setdefault(name, "routes by Command")
+            for end in spec.ends:
+                if end in builder.nodes:
+                    reasons.setdefault(end, f"is where {name!r} routes by Command")
+        if spec.error_handler_node is not None:
+            reasons.setdefault(name, "has an error handler")
+    return reasons
+
+
+def deciding_node(builder: StateGraph[Any, Any, Any, Any], names: Iterable[str]) -> str | None:
+    """The one agent after which no other runs, over static edges; None if there are several."""
+    agents = set(names)
+    last = [name for name in agents if not agents & (_after(builder, name) - {name})]
+    return last[0] if len(last) == 1 else None
+
+
+def agent_edges(
+    builder: StateGraph[Any, Any, Any, Any], names: Iterable[str]
+) -> tuple[tuple[str, str], ...]:
+    """(earlier, later) for every two agents that static edges put in an order."""
+    agents = tuple(names)
+    return tuple((a, b) for a in agents for b in agents if a != b and b in _after(builder, a))
+
+
+def _after(builder: StateGraph[Any, Any, Any, Any], name: str) -> set[str]:
+    edges = static_edges(builder)
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        node = waiting.pop()
+        following = {end for start, end in edges if start == node and end != END} - reached
+        reached |= following
+        waiting += following
+    return reached
+
+
+def _named(given: AgentsArgument, nodes: tuple[str, ...]) -> dict[str, Agent | str | None] | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        raise ValueError(f"agents must be a list of node names or a mapping, got {given!r}")
+    named: dict[str, Agent | str | None] = {}
+    if isinstance(given, Mapping):
+        named.update(cast("Mapping[str, Agent | str | None]", given))
+    else:
+        named.update(dict.fromkeys(given))
+    for name, agent in named.items():
+        if name not in nodes:
+            raise ValueError(f"agents: {name!r} is no node of the graph, which has {list(nodes)}")
+        if isinstance(agent, Agent) and agent.name != name:
+            raise ValueError(
+                f"agents: node {name!r} is given an Agent named {agent.name!r}; name it {name!r}"
+            )
+    return named
+
+
+def _parts(value: Any) -> Iterable[Any] | None:
+    """What is inside a runnable, a function or a container; None for other objects."""
+    known: Any = value
+    if isinstance(value, RunnableBindingBase):
+        return (known.bound,)
+    if isinstance(value, (RunnableSequence, RunnableSeq)):
+        return known.steps
+    if isinstance(value, RunnableParallel):
+        return known.steps__.values()
+    if isinstance(value, RunnableWithFallbacks):
+        return known.runnables
+    if isinstance(value, Pregel):
+        return [node.bound for node in known.nodes.values()]
+    if isinstance(value, (RunnableLambda, RunnableCallable)):
+        return (getattr(known, "func", None), getattr(known, "afunc", None))
+    if isinstance(value, types.MethodType):
+        return (value.__self__, value.__func__)
+    if isinstance(value, types.FunctionType):
+        return get_function_nonlocals(value)
+    if isinstance(value, functools.partial):
+        return (known.func, *known.args, *known.keywords.values())
+    if isinstance(value, (list, tuple)):
+        return known
+    return known.values() if isinstance(value, dict) else None
+
+
+def _attributes(value: Any) -> Iterable[Any]:
+    """What an ordinary object holds, and what calling it does."""
+    held: dict[str, Any] | None = getattr(value, "__dict__", None)
+    if held is None or isinstance(value, (type, types.ModuleType)):
+        return ()
+    return (*held.values(), getattr(value.__class__, "__dict__", {}).get("__call__"))
+
+
+def _role_of(runnable: Any) -> str:
+    """The docstring of a node's function."""
+    function = getattr(runnable, "func", None) or getattr(runnable, "afunc", None)
+    if isinstance(function, (types.FunctionType, types.MethodType)):
+        return inspect.getdoc(function) or ""
+    return ""

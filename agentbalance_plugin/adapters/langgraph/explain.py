@@ -1,0 +1,98 @@
+"""`explain`: what a graph looks like to the planner, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from langgraph.graph import StateGraph
+
+from agentbalance_plugin.adapters.langgraph.discover import (
+    AgentsArgument,
+    agents_of,
+    deciding_node,
+    reach_of,
+    routed_by_code,
+)
+from agentbalance_plugin.adapters.langgraph.layout import why_not_full
+
+
+@dataclass(frozen=True, slots=True)
+class NodeExplanation:
+    """One node.
+
+    Args:
+        agent: whether it calls a backbone and gets one from the plan.
+        models: the chat models it was found to reach, by class.
+        pinned: why plans leave its edges as they are; empty where they may change them.
+    """
+
+    name: str
+    agent: bool
+    models: tuple[str, ...]
+    pinned: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What was found in a graph.
+
+    Args:
+        nodes: in the order in which edges reach them.
+        decider: the agent whose message is the answer; None where the graph decides by itself.
+        full: None if the agents are planned in full, else what keeps them from it.
+    """
+
+    nodes: tuple[NodeExplanation, ...]
+    decider: str | None
+    full: str | None
+
+    def to_text(self) -> str:
+        """A table for terminals."""
+        rows = [("node", "agent", "chat models", "edges")]
+        for node in self.nodes:
+            edges = f"kept: {node.pinned}" if node.pinned else "planned" if node.agent else "kept"
+            models = ", ".join(node.models) or "-"
+            rows.append((node.name, "yes" if node.agent else "no", models, edges))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        lines.append(
+            f"planned in full, {self.decider} decides"
+            if self.full is None
+            else f"backbones and budget only: {self.full}"
+        )
+        return "\n".join(lines)
+
+
+def explain(builder: StateGraph[Any, Any, Any, Any], agents: AgentsArgument = None) -> Explanation:
+    """Print and return what `balance` would find in a graph; nothing is called.
+
+    Args:
+        builder: the graph before `compile`.
+        agents: as for `balance`.
+
+    Raises:
+        ValueError: `agents` names something that is no node.
+    """
+    found = agents_of(builder, agents)
+    names = [agent.name for agent in found]
+    full = why_not_full(builder, names)
+    routed = routed_by_code(builder)
+    rest = [name for name in builder.nodes if name not in names]
+
+    def node(name: str) -> NodeExplanation:
+        models = reach_of(builder.nodes[name].runnable).models
+        kinds = tuple(dict.fromkeys(type(model).__name__ for model in models))
+        agent = name in names
+        return NodeExplanation(name, agent, kinds, routed.get(name) or (full or "") * agent)
+
+    explanation = Explanation(
+        tuple(node(name) for name in [*names, *rest]),
+        deciding_node(builder, names) if full is None else None,
+        full,
+    )
+    print(explanation.to_text())
+    return explanation

@@ -1,0 +1,75 @@
+"""What a failed call cost, and whether it is worth another try."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from agentbalance_plugin.runtime.meter import Call, DeadlineReached, Meter
+
+MAX_RETRIES = 2
+"""Tries after the first, each with a reservation of its own."""
+
+_FIRST_DELAY_S = 0.5
+_RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
+_TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What an error says about the call that raised it."""
+
+    billed: bool
+    retry: bool
+    after_s: float | None = None
+
+
+def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int) -> float:
+    """Book a failed call.
+
+    Args:
+        attempt: 0 for the first try; `MAX_RETRIES` for one after which there is none.
+
+    Returns:
+        Clock seconds to wait before the next try.
+
+    Raises:
+        DeadlineReached: the deadline came during the call.
+        Exception: `error` itself, where another try would not help or there is no time for it.
+    """
+    left = meter.seconds_left(call.agent)
+    if isinstance(error, TimeoutError) and left is not None and left <= 1e-6:
+        raise DeadlineReached(f"{call.agent}: the deadline came during the call") from error
+    failure = _classify(error)
+    if failure.billed:
+        call.settle(0, 0)
+    else:
+        call.release()
+    delay = failure.after_s
+    if delay is None:
+        # Jitter keeps parallel agents from coming back in step.
+        delay = _FIRST_DELAY_S * 2**attempt * random.uniform(0.75, 1.25)
+    if not failure.retry or attempt >= MAX_RETRIES or (left is not None and delay >= left):
+        raise error
+    return delay
+
+
+def _classify(error: Exception) -> _Failure:
+    """HTTP SDKs agree on `status_code` and on the names of their connection errors."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        refused = 400 <= status < 500
+        return _Failure(not refused, status in _RETRIED_STATUS, _retry_after(error))
+    cause = type(error.__cause__).__name__
+    if type(error).__name__ == "APIConnectionError" and cause in ("ConnectError", "ConnectTimeout"):
+        return _Failure(billed=False, retry=True)
+    return _Failure(billed=True, retry=type(error).__name__ in _TRANSPORT)
+
+
+def _retry_after(error: Exception) -> float | None:
+    headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        return max(0.0, float(headers.get("retry-after")))
+    except (TypeError, ValueError):
+        return None

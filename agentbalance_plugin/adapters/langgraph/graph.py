@@ -1,0 +1,254 @@
+"""The builder and the compiled graph that `balance` makes."""
+
+from __future__ import annotations
+
+import copy as copying
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables.config import merge_configs
+from langgraph.graph import StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import RunControl
+
+from agentbalance_plugin.adapters.langgraph.dress import dress, entered
+from agentbalance_plugin.adapters.langgraph.interception import intercept
+from agentbalance_plugin.adapters.langgraph.layout import Layout
+from agentbalance_plugin.adapters.langgraph.options import Settings
+from agentbalance_plugin.adapters.langgraph.report import Reports
+from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
+from agentbalance_plugin.adapters.langgraph.session import Session, inherits
+from agentbalance_plugin.runtime.meter import DeadlineReached
+from agentbalance_plugin.runtime.report import RunReport
+
+_AnyGraph = StateGraph[Any, Any, Any, Any]
+_AnyCompiled = CompiledStateGraph[Any, Any, Any, Any]
+
+# The function itself: the compile hook replaces the attribute.
+stock_compile = cast("Any", StateGraph).compile
+
+
+class BalancedStateGraph(_AnyGraph):
+    """A StateGraph whose `compile` makes a graph under a budget; made by `balance`."""
+
+    _settings: Settings
+
+    @classmethod
+    def of(cls, builder: _AnyGraph, settings: Settings) -> BalancedStateGraph:
+        """A copy of a builder; what is added to one of them later stays out of the other."""
+        made = cls.__new__(cls)
+        vars(made).update(_copied(builder))
+        made._settings = settings
+        return made
+
+    def compile(self, *args: Any, **options: Any) -> BalancedGraph:
+        """`StateGraph.compile`, with all its arguments.
+
+        Raises:
+            ValueError: as `StateGraph.compile`; or no agent is found, or one needs what no
+                backbone has.
+        """
+        builder = cast("_AnyGraph", StateGraph.__new__(StateGraph))
+        vars(builder).update(_copied(self))
+        layout = Layout.of(builder, self._settings)
+        # Made here rather than by the first of several runs at once.
+        self._settings.pacer(layout.team)
+        compiled: _AnyCompiled = stock_compile(layout.builder, *args, **options)
+        dress(compiled, layout)
+        intercept()
+        # In place: wrapped in another object it would not be known as a subgraph any more.
+        compiled.__class__ = BalancedGraph
+        made = cast("BalancedGraph", compiled)
+        made.shared = Shared(layout, Reports())
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a compiled graph and its copies share."""
+
+    layout: Layout
+    reports: Reports
+
+
+class BalancedGraph(_AnyCompiled):
+    """A compiled graph each run of which has a budget.
+
+    Inside another balanced graph it is part of that graph's run and has no budget of its own.
+    """
+
+    shared: Shared
+
+    @property
+    def report(self) -> RunReport:
+        """Of the last run that ended (RuntimeError: none has)."""
+        return self.shared.reports.last
+
+    def report_of(self, config: RunnableConfig) -> RunReport:
+        """Of the last run that had this config's run_id, or that was on its thread.
+
+        Raises:
+            KeyError: there is none, or it is too old (the last few hundred are kept).
+        """
+        return self.shared.reports.of(config)
+
+    def copy(self, update: dict[str, Any] | None = None) -> BalancedGraph:
+        made = copying.copy(self)
+        vars(made).update(update or {})
+        return made
+
+    def stream(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        control: RunControl | None = None,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """`CompiledStateGraph.stream` under the budget.
+
+        Raises:
+            ValueError: the budget affords no call at all.
+            BudgetExceeded: with `on_exceeded="raise"`; carries the report.
+        """
+        session = self._session(input, config, context, control)
+        if session is None:
+            yield from super().stream(input, config, context=context, control=control, **options)
+            return
+        saver = session.saver
+        resumed = saver.get_tuple(session.config) if saver and session.resumes else None
+        run = session.open(resumed)
+        items: Any = super().stream(input, config, context=context, control=run.control, **options)
+        try:
+            with closing(items):
+                while True:
+                    with entered(run):
+                        item = next(items, _END)
+                    if item is _END:
+                        run.ended = True
+                        break
+                    yield item
+        except OutOfBudget as stop:
+            run.stopped = stop.denial
+        except Exception as error:
+            _note_failure(run, error)
+            raise
+        finally:
+            run.meter.close()
+            waits: tuple[str, ...] = ()
+            if saver is not None and session.keeps_state:
+                snapshot = self.get_state(session.thread)
+                waits = snapshot.next
+                if (write := session.spend_write(snapshot)) is not None:
+                    saver.put_writes(*write)
+            session.close(waits)
+        session.raise_if_wanted()
+
+    async def astream(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        context: Any = None,
+        control: RunControl | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Any]:
+        """As `stream`; at the deadline what still runs is cancelled."""
+        session = self._session(input, config, context, control)
+        if session is None:
+            inner: Any = super().astream(input, config, context=context, control=control, **options)
+            async with aclosing(inner):
+                async for item in inner:
+                    yield item
+            return
+        saver = session.saver
+        resumed = await saver.aget_tuple(session.config) if saver and session.resumes else None
+        run = session.open(resumed)
+        items: Any = super().astream(input, config, context=context, control=run.control, **options)
+        try:
+            async with aclosing(items):
+                while True:
+                    item = await _next_in_time(items, run)
+                    if item is _END:
+                        run.ended = True
+                        break
+                    yield item
+        except OutOfBudget as stop:
+            run.stopped = stop.denial
+        except Exception as error:
+            _note_failure(run, error)
+            raise
+        finally:
+            run.meter.close()
+            waits: tuple[str, ...] = ()
+            if saver is not None and session.keeps_state:
+                snapshot = await self.aget_state(session.thread)
+                waits = snapshot.next
+                if (write := session.spend_write(snapshot)) is not None:
+                    await saver.aput_writes(*write)
+            session.close(waits)
+        session.raise_if_wanted()
+
+    def _session(
+        self,
+        input: object,
+        config: RunnableConfig | None,
+        context: object,
+        control: RunControl | None,
+    ) -> Session | None:
+        """None inside another balanced graph."""
+        full = merge_configs(ensure_config(), self.config, config)
+        if inherits(full, control):
+            return None
+        shared = self.shared
+        return Session(
+            shared.layout,
+            shared.reports,
+            cast("object", self.checkpointer),
+            input,
+            full,
+            context,
+            control,
+        )
+
+
+_END = object()
+
+
+async def _next_in_time(items: Any, run: Run) -> Any:
+    """The next item; at the deadline none (OutOfBudget)."""
+    timeout = run.meter.clock.timeout(run.meter.seconds_left())
+    try:
+        with entered(run):
+            async with timeout:
+                return await anext(items, _END)
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        raise OutOfBudget(DeadlineReached("cancelled at the deadline")) from None
+
+
+def _note_failure(run: Run, error: Exception) -> None:
+    run.failed = f"{type(error).__name__}: {error}"
+
+
+def _copied(builder: _AnyGraph) -> dict[str, Any]:
+    """A builder's attributes, with containers and specs of its own.
+
+    Compiling writes defaults into the specs, which a second compilation would trip over.
+    """
+    attributes = dict(vars(builder))
+    attributes["nodes"] = {name: replace(spec) for name, spec in builder.nodes.items()}
+    for name in ("edges", "waiting_edges", "channels", "managed", "schemas"):
+        attributes[name] = copying.copy(attributes[name])
+    attributes["branches"] = defaultdict(
+        dict[str, Any], {source: dict(branches) for source, branches in builder.branches.items()}
+    )
+    attributes["compiled"] = False
+    attributes.pop("_settings", None)
+    return attributes

@@ -1,0 +1,79 @@
+"""The private names of LangGraph that this adapter uses, all of them, in one place."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.runtime import RunControl
+
+_NAMES = {
+    "RunnableCallable": "langgraph._internal._runnable",
+    "RunnableSeq": "langgraph._internal._runnable",
+    "CONFIG_KEY_RUNTIME": "langgraph._internal._constants",
+    "CONFIG_KEY_CHECKPOINT_NS": "langgraph._internal._constants",
+    "CONFIG_KEY_CHECKPOINTER": "langgraph._internal._constants",
+    "CONFIG_KEY_RESUMING": "langgraph._internal._constants",
+    "ChannelRead": "langgraph.pregel._read",
+    "ChannelWrite": "langgraph.pregel._write",
+    "ChannelWriteEntry": "langgraph.pregel._write",
+    "get_function_nonlocals": "langgraph.pregel._utils",
+}
+
+
+def _load(name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"langgraph {version('langgraph')} has no {_NAMES[name]}.{name}, which "
+            "agentbalance-plugin needs; install langgraph>=1.2.22,<2 in a version tested with it"
+        ) from error
+
+
+RunnableCallable: Any = _load("RunnableCallable")
+RunnableSeq: Any = _load("RunnableSeq")
+ChannelRead: Any = _load("ChannelRead")
+ChannelWrite: Any = _load("ChannelWrite")
+ChannelWriteEntry: Any = _load("ChannelWriteEntry")
+get_function_nonlocals: Any = _load("get_function_nonlocals")
+_RUNTIME: str = _load("CONFIG_KEY_RUNTIME")
+_NAMESPACE: str = _load("CONFIG_KEY_CHECKPOINT_NS")
+_SAVER: str = _load("CONFIG_KEY_CHECKPOINTER")
+_RESUMING: str = _load("CONFIG_KEY_RESUMING")
+
+
+def control_of(config: RunnableConfig | None) -> RunControl | None:
+    """The control of the run that a config belongs to; None outside runs."""
+    configurable = (config or {}).get("configurable") or {}
+    return getattr(configurable.get(_RUNTIME), "control", None)
+
+
+def namespace_of(config: RunnableConfig | None) -> str:
+    """Where in a run a config belongs: "node:task|node:task", or "" for the root."""
+    configurable = (config or {}).get("configurable") or {}
+    return str(configurable.get(_NAMESPACE) or "")
+
+
+def lent_saver(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
+    """The checkpointer that a parent graph lends; None for a root graph."""
+    saver: Any = (config.get("configurable") or {}).get(_SAVER)
+    known = isinstance(saver, BaseCheckpointSaver)
+    return cast("BaseCheckpointSaver[Any]", saver) if known else None
+
+
+def is_resuming(config: RunnableConfig) -> bool:
+    """Whether a parent graph resumes, so that its subgraphs go on where they were."""
+    return bool((config.get("configurable") or {}).get(_RESUMING))
+
+
+def node_in(namespace: str, within: str) -> str:
+    """The node of the graph at namespace `within` that a namespace is in; "" for none.
+
+    A task that runs several subgraphs numbers them ("node:task|1|inner:task").
+    """
+    inner = namespace.removeprefix(within).split("|")
+    return next((part.split(":")[0] for part in inner if part and not part.isdigit()), "")

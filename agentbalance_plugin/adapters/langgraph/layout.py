@@ -1,0 +1,165 @@
+"""What is done to a graph, decided before it is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from langgraph.channels import BinaryOperatorAggregate
+from langgraph.graph import END, StateGraph
+from langgraph.graph.message import add_messages
+
+from agentbalance_plugin.adapters.langgraph.discover import (
+    agent_edges,
+    agents_of,
+    deciding_node,
+    routed_by_code,
+    static_edges,
+)
+from agentbalance_plugin.adapters.langgraph.options import Settings
+from agentbalance_plugin.adapters.langgraph.planned import lay_edges
+from agentbalance_plugin.backbone import Catalog
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.team import Agent, Team
+
+_AnyGraph = StateGraph[Any, Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is done to a graph.
+
+    Args:
+        builder: a copy of the user's.
+        settings: the arguments of `balance`.
+        team: its agents; fixed where every plan keeps them and their order.
+        routed: node -> why its routing is decided while the graph runs. Such a node is not left
+            out when its calls are denied; the run ends instead.
+        messages: the state's one key, which holds messages, where agents are planned in full; None
+            where they keep the user's edges.
+    """
+
+    builder: _AnyGraph
+    settings: Settings
+    team: Team
+    routed: dict[str, str]
+    messages: str | None
+
+    @classmethod
+    def of(cls, builder: _AnyGraph, settings: Settings) -> Layout:
+        """Read a builder; where its agents are planned in full, its edges are laid anew.
+
+        Raises:
+            ValueError: no agent is found, one needs what no backbone has, or full planning was
+                asked for and can't be done.
+        """
+        agents = agents_of(builder, settings.agents)
+        if not agents:
+            raise ValueError(
+                "agents: no node of the graph was found to reach a chat model; name the nodes that "
+                f"do, for example agents=[{next(iter(builder.nodes), 'node')!r}]"
+            )
+        _check_backbones(agents, settings.models.catalog)
+        names = [agent.name for agent in agents]
+        routed = routed_by_code(builder)
+        if settings.mode != "backbones":
+            obstacle = why_not_full(builder, names)
+            if obstacle is None:
+                team = Team(agents, decider=deciding_node(builder, names))
+                key = messages_key(builder)
+                assert key is not None
+                as_it_was = Plan(dict.fromkeys(names), edges=agent_edges(builder, names))
+                lay_edges(builder, as_it_was, key, settings.extract)
+                return cls(builder, settings, team, routed, key)
+            if settings.mode == "full":
+                raise ValueError(f"mode='full': {obstacle}; use mode='backbones'")
+        decider, edges = None, ()
+        if not routed and not builder.branches and not has_cycle(builder, names):
+            edges = agent_edges(builder, names)
+            decider = deciding_node(builder, names)
+        return cls(
+            builder, settings, Team(agents, decider=decider, fixed_edges=edges), routed, None
+        )
+
+    @property
+    def mode(self) -> str:
+        """ "full" or "backbones"."""
+        return "backbones" if self.messages is None else "full"
+
+    @property
+    def certain(self) -> tuple[str, ...]:
+        """The agents that run whatever happens: all of a graph without routing of its own."""
+        if self.messages is not None:
+            return self.team.names
+        return () if self.routed or self.builder.branches else self.team.names
+
+
+def why_not_full(builder: _AnyGraph, names: Sequence[str]) -> str | None:
+    """What keeps a graph's agents from being planned in full; None if nothing does."""
+    agents = set(names)
+    if routed := routed_by_code(builder):
+        node, reason = next(iter(routed.items()))
+        return f"node {node!r} {reason}"
+    if builder.branches:
+        return "the graph's entry is conditional"
+    if messages_key(builder) is None:
+        return (
+            "agents may depend on each other through the state, which holds more than one list of "
+            "messages"
+        )
+    if len(agents) < 2:
+        return "there is only one agent"
+    if any(builder.nodes[name].defer for name in names):
+        return "an agent is deferred"
+    if has_cycle(builder, names):
+        return "the agents are in a loop"
+    if deciding_node(builder, names) is None:
+        return "several agents are the last, so none has the answer"
+    edges = static_edges(builder)
+    exits = {end for start, end in edges if start in agents and end not in agents}
+    back = agent_edges(builder, [*exits - {END}, *names])
+    if any(start in exits and end in agents for start, end in back):
+        return "nodes that call no backbone stand between the agents"
+    feeders = {start for start, end in edges if end in agents and start not in agents}
+    if len(feeders) != 1:
+        return f"agents are entered from several nodes: {sorted(feeders)}"
+    return None
+
+
+def messages_key(builder: _AnyGraph) -> str | None:
+    """The state's only key, if it is a list of messages."""
+    channels = cast("dict[str, Any]", builder.channels)
+    if len(channels) != 1 or builder.managed:
+        return None
+    ((key, channel),) = channels.items()
+    if key == "__root__" or not isinstance(channel, BinaryOperatorAggregate):
+        return None
+    reducer: Any = cast("Any", channel).operator
+    return key if reducer is add_messages or _is_add_messages(reducer) else None
+
+
+def has_cycle(builder: _AnyGraph, names: Sequence[str]) -> bool:
+    """Whether static edges lead from one of these nodes back to it."""
+    edges = set(agent_edges(builder, names))
+    own = any((name, name) in static_edges(builder) for name in names)
+    return own or any((end, start) in edges for start, end in edges)
+
+
+def _is_add_messages(reducer: Any) -> bool:
+    """`add_messages` also makes reducers with a format of their own."""
+    return getattr(reducer, "func", None) is add_messages
+
+
+def _check_backbones(agents: Sequence[Agent], catalog: Catalog) -> None:
+    for agent in agents:
+        if agent.backbone is not None and agent.backbone not in catalog:
+            raise ValueError(
+                f"agents: {agent.name!r} is given the backbone {agent.backbone!r}, which is not "
+                f"among {list(catalog)}"
+            )
+        if not any(agent.needs <= backbone.capabilities for backbone in catalog.values()):
+            raise ValueError(
+                f"agent {agent.name!r} needs {sorted(agent.needs)}, which no backbone has; add "
+                "them to the capabilities of the backbones that have them"
+            )

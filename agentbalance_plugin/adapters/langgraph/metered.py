@@ -1,0 +1,235 @@
+"""Calls of a backbone under a meter: nothing is sent that the budget could not pay."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    convert_to_messages,
+)
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import RunnableConfig
+
+from agentbalance_plugin.adapters.langgraph.failures import MAX_RETRIES, pause_before_retry
+from agentbalance_plugin.adapters.langgraph.models import OUTPUT_CAPS
+from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
+from agentbalance_plugin.adapters.langgraph.run import Caller
+from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.runtime.meter import Call, CallDenied
+
+Result = TypeVar("Result")
+
+_END = object()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of a caller, on its backbone.
+
+    Args:
+        caller: who calls.
+        backbone: whose prices hold.
+        model: that is called.
+        messages: the prompt.
+        options: keyword arguments of the call, fit for `model`.
+        wanted: most output tokens asked for; None leaves it to the backbone.
+    """
+
+    caller: Caller
+    backbone: Backbone
+    model: BaseChatModel
+    messages: list[BaseMessage]
+    options: Mapping[str, Any]
+    wanted: int | None
+
+    @classmethod
+    def of(
+        cls, caller: Caller, asked: BaseChatModel, prompt: object, options: Mapping[str, Any]
+    ) -> Request:
+        """A call that was meant for the model `asked`, on the caller's backbone.
+
+        Raises:
+            ValueError: the call asks for something that no budget can cover, or that does not
+                cross from one provider's model to another's.
+        """
+        if options.get("n", None) not in (None, 1):
+            raise ValueError(f"n={options['n']!r}: a budgeted call makes one reply; use batch")
+        needs = frozenset({"text", "tools"}) if options.get("tools") else frozenset({"text"})
+        run = caller.run
+        backbone = run.backbone_of(caller.agent, needs)
+        model = run.models(backbone.name)
+        caps = [getattr(asked, "max_tokens", None), run.output_cap(caller.agent)]
+        caps += [options.get(name) for name in OUTPUT_CAPS]
+        wanted = min((int(cap) for cap in caps if cap), default=None)
+        return cls(
+            caller, backbone, model, _as_messages(prompt), _fit(options, asked, model), wanted
+        )
+
+    def invoke(self, config: RunnableConfig | None) -> AIMessage:
+        """The reply (OutOfBudget where the budget has no room)."""
+        for attempt in range(MAX_RETRIES + 1):
+            with self._reserve() as call:
+                options = self._capped(call)
+                try:
+                    message = self._within_time(
+                        lambda options=options: self.model.invoke(self.messages, config, **options)
+                    )
+                    _settle(call, message)
+                    return message
+                except Exception as error:
+                    pause = self._pause(call, error, attempt)
+            time.sleep(pause * self._meter.clock.scale)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def ainvoke(self, config: RunnableConfig | None) -> AIMessage:
+        """As `invoke`."""
+        for attempt in range(MAX_RETRIES + 1):
+            with self._reserve() as call:
+                try:
+                    async with call.timeout():
+                        message = await self.model.ainvoke(
+                            self.messages, config, **self._capped(call)
+                        )
+                    _settle(call, message)
+                    return message
+                except Exception as error:
+                    pause = self._pause(call, error, attempt)
+            await self._meter.clock.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def stream(self, config: RunnableConfig | None) -> Generator[AIMessageChunk]:
+        """The reply in chunks."""
+        for attempt in range(MAX_RETRIES + 1):
+            said: AIMessageChunk | None = None
+            with self._reserve() as call:
+                chunks = self.model.stream(self.messages, config, **self._capped(call))
+                try:
+                    while True:
+                        chunk = self._within_time(lambda chunks=chunks: next(chunks, _END))
+                        if chunk is _END:
+                            _settle(call, said)
+                            return
+                        assert isinstance(chunk, AIMessageChunk)
+                        said = chunk if said is None else said + chunk
+                        yield chunk
+                except Exception as error:
+                    pause = self._pause(call, error, attempt if said is None else MAX_RETRIES)
+                finally:
+                    # One that is still at work in a thread can't be closed; it ends by itself.
+                    with suppress(ValueError):
+                        cast("Generator[AIMessageChunk]", chunks).close()
+            time.sleep(pause * self._meter.clock.scale)
+
+    async def astream(self, config: RunnableConfig | None) -> AsyncGenerator[AIMessageChunk]:
+        """As `stream`."""
+        for attempt in range(MAX_RETRIES + 1):
+            said: AIMessageChunk | None = None
+            with self._reserve() as call:
+                stream = self.model.astream(self.messages, config, **self._capped(call))
+                chunks = cast("AsyncGenerator[AIMessageChunk]", stream)
+                try:
+                    async with aclosing(chunks):
+                        # A timeout around the whole loop would also time what the consumer does.
+                        while True:
+                            left = self._meter.seconds_left(self.caller.agent)
+                            async with self._meter.clock.timeout(left):
+                                chunk = await anext(chunks, None)
+                            if chunk is None:
+                                _settle(call, said)
+                                return
+                            said = chunk if said is None else said + chunk
+                            yield chunk
+                except Exception as error:
+                    pause = self._pause(call, error, attempt if said is None else MAX_RETRIES)
+            await self._meter.clock.sleep(pause)
+
+    @property
+    def _meter(self) -> Any:
+        return self.caller.run.meter
+
+    def _reserve(self) -> Call:
+        bound = prompt_bound(self.messages, self.options)
+        try:
+            return self.caller.run.meter.reserve(
+                self.caller.agent, self.backbone, bound, self.wanted
+            )
+        except CallDenied as denial:
+            self.caller.deny(denial)
+
+    def _capped(self, call: Call) -> dict[str, Any]:
+        models = self.caller.run.models
+        return models.options(self.backbone.name, self.options, call.output_cap)
+
+    def _pause(self, call: Call, error: Exception, attempt: int) -> float:
+        try:
+            return pause_before_retry(self.caller.run.meter, call, error, attempt)
+        except CallDenied as denial:
+            self.caller.deny(denial)
+
+    def _within_time(self, work: Callable[[], Result]) -> Result:
+        """`work()`, given up at the deadline (TimeoutError).
+
+        Python can't interrupt a blocking call, so one with a deadline runs in a thread that is
+        left behind; its connection ends with it.
+        """
+        meter = self.caller.run.meter
+        left = meter.seconds_left(self.caller.agent)
+        if left is None:
+            return work()
+        context = contextvars.copy_context()
+        outcome: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(context.run(work))
+            # Whatever it is belongs to the thread that waits.
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=run, name="agentbalance-call", daemon=True).start()
+        return outcome.result(max(0.0, left) * meter.clock.scale)
+
+
+def _settle(call: Call, message: BaseMessage | None) -> None:
+    usage: Any = getattr(message, "usage_metadata", None) or {}
+    call.settle(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
+
+
+def _as_messages(prompt: object) -> list[BaseMessage]:
+    if isinstance(prompt, PromptValue):
+        return prompt.to_messages()
+    if isinstance(prompt, str):
+        return [HumanMessage(prompt)]
+    return convert_to_messages(cast("list[Any]", prompt))
+
+
+def _fit(
+    options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel
+) -> Mapping[str, Any]:
+    """Keyword arguments made for one model as another takes them."""
+    fit = {name: value for name, value in options.items() if name not in OUTPUT_CAPS}
+    if type(asked) is type(model):
+        return fit
+    if fit.get("response_format"):
+        raise ValueError(
+            f"structured output by response_format is {type(asked).__name__}'s own and "
+            f"{type(model).__name__} does not know it; use with_structured_output(..., "
+            "method='function_calling')"
+        )
+    if fit.get("tools"):
+        chosen = {k: fit.pop(k) for k in ("tool_choice",) if fit.get(k)}
+        bound: Any = model.bind_tools(fit.pop("tools"), **chosen)
+        fit.update(bound.kwargs)
+    return fit

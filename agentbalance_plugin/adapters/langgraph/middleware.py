@@ -1,0 +1,229 @@
+"""A budget for an agent of `create_agent`, in one line and without a graph."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, cast
+
+from langchain.agents.middleware.types import (
+    AgentMiddleware,
+    AgentState,
+    ModelRequest,
+    PrivateStateAttr,
+)
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_config
+from langgraph.runtime import Runtime
+
+from agentbalance_plugin.adapters.langgraph.interception import intercept
+from agentbalance_plugin.adapters.langgraph.models import Backbones
+from agentbalance_plugin.adapters.langgraph.options import Settings
+from agentbalance_plugin.adapters.langgraph.planning import QueryReader, make_plan
+from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
+from agentbalance_plugin.adapters.langgraph.run import (
+    Caller,
+    OutOfBudget,
+    Planner,
+    Run,
+    caller_of,
+    calling,
+)
+from agentbalance_plugin.adapters.langgraph.stored import (
+    furthest,
+    spend_value,
+    task_from,
+    task_value,
+)
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
+from agentbalance_plugin.team import Agent, Team
+
+_RUNS_KEPT = 256
+_AGENT = "agent"
+
+
+class BudgetState(AgentState[Any]):
+    """What the middleware keeps in the agent's checkpoints; JSON values only."""
+
+    agentbalance_task: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]]
+    agentbalance_spend: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, furthest]]
+
+
+class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
+    """`create_agent(model, tools, middleware=[BudgetMiddleware(budget=...)])`.
+
+    Each run of the agent has a budget and a backbone chosen for its task; models called inside
+    tools are in the budget too. When it runs out the agent stops with a message that says so.
+    Inside a balanced graph the agent is part of that graph's run.
+
+    Args:
+        budget: hard caps of each run.
+        backbones, policy, query, clock: as for `balance`.
+        needs: capabilities that the agent's backbone must have; tools by default.
+
+    Raises:
+        ValueError: an argument that can't work, named with its value and the fix.
+    """
+
+    state_schema = BudgetState
+
+    def __init__(
+        self,
+        *,
+        budget: Budget,
+        backbones: Backbones = "backbones.yaml",
+        policy: str | Path | Planner = "default",
+        query: QueryReader | None = None,
+        clock: Clock | None = None,
+        needs: frozenset[str] = frozenset({"text", "tools"}),
+    ) -> None:
+        super().__init__()
+        self._settings = Settings.of(
+            budget=budget,
+            backbones=backbones,
+            policy=policy,
+            mode="backbones",
+            agents=None,
+            query=query,
+            answer=None,
+            clock=clock,
+        )
+        if budget.mean_cost_usd is not None:
+            raise ValueError(
+                "budget: BudgetMiddleware takes hard caps; for an average over runs balance a graph"
+            )
+        catalog = self._settings.models.catalog
+        if not any(needs <= backbone.capabilities for backbone in catalog.values()):
+            raise ValueError(
+                f"needs: no backbone has {sorted(needs)}; add them to the capabilities of the "
+                "backbones that have them"
+            )
+        self._team = Team((Agent(_AGENT, needs=needs),), fixed_edges=())
+        self._reports = Reports()
+        self._lock = threading.Lock()
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        intercept()
+
+    @property
+    def report(self) -> RunReport:
+        """Of the last run that ended (RuntimeError: none has)."""
+        return self._reports.last
+
+    def report_of(self, config: RunnableConfig) -> RunReport:
+        """Of the last run with this config's run_id, or on its thread (KeyError: none is kept)."""
+        return self._reports.of(config)
+
+    def before_agent(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Plan the task, before any call."""
+        if caller_of(None) is not None:
+            return None
+        run = self._keep(self._new_run())
+        make_plan(run, state, self._settings.query)
+        return {
+            "agentbalance_task": task_value(run, "agent"),
+            "agentbalance_spend": spend_value(run),
+        }
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
+    ) -> Any:
+        """The agent's call, on its backbone and under its budget."""
+        run = self._run_of(request.state)
+        if run is None:
+            return handler(request)
+        try:
+            with calling(Caller(run, _AGENT)):
+                return handler(request)
+        except OutOfBudget as stop:
+            return self._stopped(run, stop)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
+    ) -> Any:
+        """As `wrap_model_call`."""
+        run = self._run_of(request.state)
+        if run is None:
+            return await handler(request)
+        try:
+            with calling(Caller(run, _AGENT)):
+                return await handler(request)
+        except OutOfBudget as stop:
+            return self._stopped(run, stop)
+
+    def wrap_tool_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
+        """A tool; models it calls are on the cheapest able backbone, under the agent's budget."""
+        run = self._run_of(request.state)
+        if run is None:
+            return handler(request)
+        with calling(Caller(run, request.tool_call["name"])):
+            return handler(request)
+
+    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        """As `wrap_tool_call`."""
+        run = self._run_of(request.state)
+        if run is None:
+            return await handler(request)
+        with calling(Caller(run, request.tool_call["name"])):
+            return await handler(request)
+
+    def after_model(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Put the spend so far into the checkpoint."""
+        run = self._run_of(state)
+        return None if run is None else {"agentbalance_spend": spend_value(run)}
+
+    def after_agent(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Make the report."""
+        run = self._run_of(state)
+        if run is None:
+            return None
+        run.ended = True
+        run.meter.close()
+        self._reports.add(make_report(run), get_config())
+        with self._lock:
+            self._runs.pop(run.number, None)
+        return {"agentbalance_spend": spend_value(run)}
+
+    def _new_run(self, **resumed: Any) -> Run:
+        settings = self._settings
+        return Run(
+            models=settings.models,
+            team=self._team,
+            budget=resumed.pop("budget", settings.budget),
+            planner=settings.planner,
+            clock=settings.clock,
+            **resumed,
+        )
+
+    def _keep(self, run: Run) -> Run:
+        with self._lock:
+            self._runs[run.number] = run
+            while len(self._runs) > _RUNS_KEPT:
+                self._runs.popitem(last=False)
+        return run
+
+    def _run_of(self, state: Any) -> Run | None:
+        """The run of an agent's state, from its checkpoint if another process began it."""
+        task = cast("dict[str, Any]", state).get("agentbalance_task")
+        if not task or caller_of(None) is not None:
+            return None
+        with self._lock:
+            run = self._runs.get(task["run"])
+        if run is not None:
+            return run
+        stored = task_from(task, [state.get("agentbalance_spend")])
+        return self._keep(
+            self._new_run(
+                budget=stored.budget, number=stored.number, plan=stored.plan, before=stored.books
+            )
+        )
+
+    def _stopped(self, run: Run, stop: OutOfBudget) -> AIMessage:
+        run.stopped = stop.denial
+        if run.budget.on_exceeded == "raise":
+            raise BudgetExceeded(make_report(run)) from stop
+        return AIMessage(f"Stopped: {stop.denial.reason}.")

@@ -1,0 +1,210 @@
+"""From catalog entries to chat models that can be called."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import urlparse
+from weakref import WeakKeyDictionary
+
+from langchain_core.language_models import BaseChatModel
+
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.extras import require
+
+Backbones = str | Path | Catalog | Sequence[tuple[Backbone, BaseChatModel]]
+"""What `balance` takes: a catalog file, a Catalog, or pairs of a Backbone and the chat model that
+calls it."""
+
+ChatModel = TypeVar("ChatModel", bound=BaseChatModel)
+
+_LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+_MARK = "_agentbalance_direct"
+
+
+class Models:
+    """The chat model of each backbone, made when it is first needed and then kept.
+
+    Args:
+        catalog: entries with an endpoint, or with a chat model in `ready`.
+        ready: chat models that the user made, by backbone.
+
+    Raises:
+        ValueError: the catalog is empty, a backbone has neither endpoint nor chat model, or its
+            key's environment variable is not set.
+    """
+
+    def __init__(self, catalog: Catalog, ready: Mapping[str, BaseChatModel] | None = None) -> None:
+        if not catalog:
+            raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
+        self.catalog = catalog
+        self._made: dict[str, BaseChatModel] = {}
+        self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BaseChatModel]]
+        self._of_loop = WeakKeyDictionary()
+        for name, backbone in catalog.items():
+            if ready is not None and name in ready:
+                self._made[name] = direct(_without_retries(name, ready[name]))
+            else:
+                _check_endpoint(backbone)
+
+    def __call__(self, name: str) -> BaseChatModel:
+        """The chat model of a backbone (KeyError for an unknown one); its calls are direct."""
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = direct(_make_model(self.catalog[name]))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return made
+        own = self._of_loop.setdefault(loop, {})
+        if name not in own:
+            own[name] = _with_own_connections(made)
+        return own[name]
+
+    def options(self, name: str, options: Mapping[str, Any], cap: int) -> dict[str, Any]:
+        """A call's keyword arguments with the cap on output tokens in them."""
+        capped = {k: v for k, v in options.items() if k not in OUTPUT_CAPS}
+        endpoint = self.catalog[name].endpoint
+        if endpoint is not None and endpoint.component is None and _is_openai(self(name)):
+            # ChatOpenAI renames max_tokens to the newer field, which older servers ignore.
+            body = cast("dict[str, Any]", capped.get("extra_body") or {})
+            return {**capped, "extra_body": {**body, endpoint.output_cap: cap}}
+        return {**capped, "max_tokens": cap}
+
+
+OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Names under which callers ask for a cap."""
+
+
+def models_for(backbones: Backbones) -> Models:
+    """The chat models of a catalog file, a Catalog, or pairs of Backbone and chat model.
+
+    Raises:
+        CatalogError: the file can't be used.
+        ValueError: no backbones, or one that can't be called.
+    """
+    if isinstance(backbones, (str, Path)):
+        return Models(Catalog.load(backbones))
+    if isinstance(backbones, Catalog):
+        return Models(backbones)
+    if not isinstance(backbones, Sequence) or not all(
+        isinstance(pair, tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], Backbone)
+        and isinstance(pair[1], BaseChatModel)
+        for pair in backbones
+    ):
+        raise ValueError(
+            "backbones must be a catalog file, a Catalog, or a list of (Backbone, chat model) "
+            f"pairs, got {type(backbones).__name__}"
+        )
+    catalog = Catalog(backbone for backbone, _ in backbones)
+    return Models(catalog, {backbone.name: model for backbone, model in backbones})
+
+
+def direct(model: ChatModel) -> ChatModel:
+    """A copy of a chat model whose calls no budget sees and nothing substitutes.
+
+    For a model inside a tool that is paid for elsewhere. What is bound to the copy (tools, a
+    schema) keeps its calls direct.
+    """
+    copy = model.model_copy()
+    # Not a field: it must neither be traced nor change how the model is written to a config.
+    vars(copy)[_MARK] = True
+    return copy
+
+
+def is_direct(model: BaseChatModel) -> bool:
+    return _MARK in vars(model)
+
+
+def _check_endpoint(backbone: Backbone) -> None:
+    """Fail before the first run, not in the middle of the hundredth."""
+    endpoint = backbone.endpoint
+    if endpoint is None:
+        raise ValueError(
+            f"backbones: {backbone.name!r} can't be called; give it a model and base_url, or pass "
+            "a pair of the Backbone and its chat model"
+        )
+    if endpoint.component is not None:
+        raise ValueError(
+            f"backbones: {backbone.name!r} names an AutoGen component, which LangGraph can't call; "
+            "pass a pair of the Backbone and its chat model"
+        )
+    _api_key(backbone)
+
+
+def _make_model(backbone: Backbone) -> BaseChatModel:
+    endpoint = backbone.endpoint
+    assert endpoint is not None
+    settings: dict[str, Any] = {
+        "model": endpoint.model,
+        "api_key": _api_key(backbone),
+        # A retry inside the SDK is a call that nothing was reserved for.
+        "max_retries": 0,
+        # Without it a stream from another base_url reports no usage.
+        "stream_usage": True,
+    }
+    if endpoint.base_url is not None:
+        settings["base_url"] = endpoint.base_url
+    openai = require("langchain_openai", extra="langgraph")
+    return cast("BaseChatModel", openai.ChatOpenAI(**settings))
+
+
+def _without_retries(name: str, model: BaseChatModel) -> BaseChatModel:
+    """The user's chat model with its SDK's own retries off, sharing its connections."""
+    if not _is_openai(model):
+        if getattr(model, "max_retries", 0):
+            raise ValueError(
+                f"backbones: the {type(model).__name__} of {name!r} retries by itself, which no "
+                "budget covers; make it with max_retries=0 (failed calls are retried under the "
+                "budget)"
+            )
+        return model
+    changed: dict[str, Any] = {"max_retries": 0, "stream_usage": True}
+    for root, client in (("root_client", "client"), ("root_async_client", "async_client")):
+        sdk: Any = getattr(model, root, None)
+        if sdk is not None:
+            changed[root] = sdk.with_options(max_retries=0)
+            changed[client] = changed[root].chat.completions
+    return model.model_copy(update=changed)
+
+
+def _with_own_connections(model: BaseChatModel) -> BaseChatModel:
+    """The chat model with asynchronous connections that no other event loop has opened.
+
+    langchain-openai shares them between event loops, where those that an earlier loop left behind
+    fail; the SDK's own retries, which are off, would hide that. A client of the user's own stays.
+    """
+    sdk: Any = getattr(model, "root_async_client", None)
+    if not _is_openai(model) or sdk is None or getattr(model, "http_async_client", None):
+        return model
+    openai = require("openai", extra="langgraph")
+    fresh: Any = sdk.with_options(http_client=openai.DefaultAsyncHttpxClient())
+    changed = {"root_async_client": fresh, "async_client": fresh.chat.completions}
+    return model.model_copy(update=changed)
+
+
+def _is_openai(model: BaseChatModel) -> bool:
+    return any(cls.__name__ == "BaseChatOpenAI" for cls in type(model).__mro__)
+
+
+def _api_key(backbone: Backbone) -> str:
+    endpoint = backbone.endpoint
+    assert endpoint is not None
+    variable = endpoint.api_key_env
+    if variable is None:
+        if endpoint.base_url is not None and urlparse(endpoint.base_url).hostname in _LOCAL_HOSTS:
+            # Local servers take any key, the client insists on one.
+            return "local"
+        variable = "OPENAI_API_KEY"
+    value = os.environ.get(variable)
+    if not value:
+        raise ValueError(
+            f"backbone {backbone.name!r} needs the environment variable {variable}, which is not "
+            "set"
+        )
+    return value

@@ -1,0 +1,148 @@
+"""What `balance` was asked for, checked before any run, and what a call overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from langchain_core.runnables import RunnableConfig
+
+from agentbalance_plugin.adapters.langgraph.discover import AgentsArgument
+from agentbalance_plugin.adapters.langgraph.models import Backbones, Models, models_for
+from agentbalance_plugin.adapters.langgraph.planning import QueryReader
+from agentbalance_plugin.adapters.langgraph.prompt_bound import text_bound
+from agentbalance_plugin.adapters.langgraph.run import Planner, check_affordable
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.policy import Policy
+from agentbalance_plugin.runtime.answers import extract_answer
+from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.pacing import Pacer
+from agentbalance_plugin.team import Team
+
+Mode = Literal["auto", "full", "backbones"]
+AnswerExtractor = Callable[[str], str | None]
+
+OVERRIDES = "agentbalance"
+"""The key of a call's overrides in `config["configurable"]` and in a context."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked arguments of `balance`.
+
+    Args:
+        pacers: one for each team and mean budget, shared by all graphs of these settings.
+    """
+
+    budget: Budget
+    models: Models
+    planner: Planner
+    mode: Mode
+    agents: AgentsArgument
+    query: QueryReader | None
+    extract: AnswerExtractor
+    clock: Clock
+    pacers: dict[tuple[Team, Budget], Pacer] = field(default_factory=dict[Any, Pacer])
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        budget: Budget,
+        backbones: Backbones,
+        policy: str | Path | Planner,
+        mode: Mode,
+        agents: AgentsArgument,
+        query: QueryReader | None,
+        answer: AnswerExtractor | None,
+        clock: Clock | None,
+    ) -> Settings:
+        """The arguments of `balance`, checked (ValueError naming the one that can't work)."""
+        if not isinstance(budget, Budget):
+            raise ValueError(f"budget must be a Budget, got {budget!r}")
+        if mode not in ("auto", "full", "backbones"):
+            raise ValueError(f"mode must be 'auto', 'full' or 'backbones', got {mode!r}")
+        models = models_for(backbones)
+        check_affordable(budget, models.catalog, text_bound(""))
+        return cls(
+            budget,
+            models,
+            planner_of(policy),
+            mode,
+            agents,
+            query,
+            answer or extract_answer,
+            clock or Clock(),
+        )
+
+    def pacer(self, team: Team) -> Pacer | None:
+        """What steers the mean; None for a budget of hard caps alone."""
+        if self.budget.mean_cost_usd is None:
+            return None
+        key = (team, self.budget)
+        if key not in self.pacers:
+            price = 0.0
+            if isinstance(self.planner, Policy):
+                price = self.planner.price_for(team, self.budget, self.models.catalog)
+            self.pacers[key] = Pacer(self.budget, price_usd=price)
+        return self.pacers[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What one call has instead of the graph's own."""
+
+    budget: Budget | None = None
+    planner: Planner | None = None
+
+
+def overrides_of(config: RunnableConfig, context: object) -> Overrides:
+    """The overrides of a call: `config["configurable"]["agentbalance"]`, else the same key or
+    attribute of the context. A mapping of `budget` (a Budget, or its fields as JSON values) and
+    `policy`.
+
+    Raises:
+        ValueError: an unknown key, or a value that can't work.
+    """
+    given: Any = (config.get("configurable") or {}).get(OVERRIDES)
+    if given is None:
+        given = (
+            cast("Mapping[str, Any]", context).get(OVERRIDES)
+            if isinstance(context, Mapping)
+            else getattr(context, OVERRIDES, None)
+        )
+    if given is None:
+        return Overrides()
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{OVERRIDES} must map 'budget' or 'policy' to a value, got {given!r}")
+    known = cast("Mapping[str, Any]", given)
+    unknown = sorted(set(known) - {"budget", "policy"})
+    if unknown:
+        raise ValueError(f"{OVERRIDES}: unknown {unknown}; known are 'budget' and 'policy'")
+    policy = known.get("policy")
+    return Overrides(_budget(known.get("budget")), None if policy is None else planner_of(policy))
+
+
+def planner_of(policy: str | Path | Planner) -> Planner:
+    """A policy by name, from a checkpoint folder, or the user's own."""
+    if isinstance(policy, (str, Path)):
+        return Policy.load(policy)
+    if not callable(getattr(policy, "plan", None)):
+        raise ValueError(
+            "policy must be 'default', a checkpoint folder or an object with plan(query, team, "
+            f"budget, catalog), got {policy!r}"
+        )
+    return policy
+
+
+def _budget(given: object) -> Budget | None:
+    if given is None or isinstance(given, Budget):
+        return given
+    if isinstance(given, Mapping):
+        try:
+            return Budget(**cast("Mapping[str, Any]", given))
+        except TypeError as error:
+            raise ValueError(f"{OVERRIDES}.budget: {error}") from None
+    raise ValueError(f"{OVERRIDES}.budget must be a Budget or its fields, got {given!r}")

@@ -1,0 +1,151 @@
+"""The plan of a task, made once, before any call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from langchain_core.messages import BaseMessage, HumanMessage
+
+from agentbalance_plugin.adapters.langgraph.prompt_bound import IMAGE_TOKENS, text_bound
+from agentbalance_plugin.adapters.langgraph.run import Run, check_affordable, seeing
+from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.plan import Plan
+
+QueryReader = Callable[[Any], str]
+"""From a graph's state at its start (channel -> value) to the task as text."""
+
+# At most this much is set aside for the decider, so that those it listens to can be paid at all.
+_LARGEST_SHARE = 0.5
+_BYTES_PER_TOKEN = 6
+_TYPICAL_OUTPUT_TOKENS = 400
+
+
+def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
+    """Plan the run's task and set its agents' shares aside.
+
+    Args:
+        values: the state at the start: channel -> value, or the value itself.
+        read_query: the user's way to find the task in it; None takes the last user message, or
+            all text there is.
+
+    Raises:
+        ValueError: the budget affords no call at all, or no backbone can do what an agent needs.
+        PlanError: the planner's plan can't be run.
+    """
+    asked = _last_user_message(values)
+    if read_query is not None:
+        query = read_query(values)
+    else:
+        query = asked.text if asked is not None else "\n".join(_texts(values))
+    images = _images(asked) if asked is not None else 0
+    team = seeing(run.team) if images else run.team
+    catalog = run.models.catalog
+    bound = text_bound(query)
+    check_affordable(run.budget, catalog, bound + IMAGE_TOKENS * images)
+    if isinstance(run.planner, Policy):
+        knobs = Knobs(price_usd=run.price_usd)
+        plan = run.planner.plan(query, team, run.budget, catalog, knobs)
+    else:
+        plan = run.planner.plan(query, team, run.budget, catalog)
+    plan.validate(team, catalog)
+    run.plan = plan
+    return plan
+
+
+def allot(run: Run, certain: Iterable[str], decider: str | None, prompt: int) -> None:
+    """Set aside a share of money and tokens for every agent that is certain to run.
+
+    Without it the first of several parallel agents may hold all there is. What an agent leaves
+    goes to the others as soon as it is done.
+
+    Args:
+        certain: agents that are going to run.
+        decider: the agent whose message is the answer; it gets up to half.
+        prompt: a bound of the task's prompt tokens.
+    """
+    plan, budget = run.plan, run.budget
+    if plan is None:
+        return
+    names = [name for name in certain if plan.assignment.get(name) is not None]
+    bounds = {name: prompt + _heard_bound(plan, name) for name in names}
+    backbones = {name: run.models.catalog[cast("str", plan.assignment[name])] for name in names}
+    caps = {name: plan.output_caps.get(name, backbones[name].max_output_tokens) for name in names}
+    money = {name: backbones[name].cost(bounds[name], caps[name]) for name in names}
+    tokens = {name: bounds[name] + caps[name] for name in names}
+    money = _shares(money, budget.nanodollars, decider)
+    tokens = _shares(tokens, budget.tokens, decider)
+    for name in names:
+        seconds = 0.0
+        if name == decider and budget.latency_s is not None and len(names) > 1:
+            seconds = min(_expected_seconds(backbones[name]), _LARGEST_SHARE * budget.latency_s)
+        run.meter.protect(name, nanodollars=money[name], tokens=tokens[name], seconds=seconds)
+
+
+def _heard_bound(plan: Plan, name: str) -> int:
+    """Tokens that an agent's parents typically add to its prompt, as bounds count them."""
+    caps = [plan.output_caps.get(parent, _TYPICAL_OUTPUT_TOKENS) for parent in plan.parents(name)]
+    return sum(min(cap, 1024) * _BYTES_PER_TOKEN for cap in caps)
+
+
+def _shares(worst: Mapping[str, int], cap: int | None, decider: str | None) -> dict[str, int]:
+    """The worst cases where the cap has room for all; else the decider's, up to half the cap, and
+    an even part of the rest for each other, what small ones leave going to the larger."""
+    if cap is None:
+        return dict.fromkeys(worst, 0)
+    shares = {n: min(worst[n], int(cap * _LARGEST_SHARE)) for n in worst if n == decider}
+    free = cap - sum(shares.values())
+    others = sorted((name for name in worst if name != decider), key=worst.__getitem__)
+    for number, name in enumerate(others):
+        shares[name] = min(worst[name], free // (len(others) - number))
+        free -= shares[name]
+    if decider in shares:
+        shares[decider] = min(worst[decider], shares[decider] + free)
+    return shares
+
+
+def prompt_of(values: object) -> int:
+    """A bound of the prompt tokens of the text in a state."""
+    return sum(text_bound(text) for text in _texts(values))
+
+
+def _expected_seconds(backbone: Backbone) -> float:
+    """A call's typical length; an unknown speed counts as a slow one."""
+    return (backbone.ttft_s or 1.0) + _TYPICAL_OUTPUT_TOKENS / (backbone.tokens_per_s or 30.0)
+
+
+def _last_user_message(values: object) -> HumanMessage | None:
+    found = [message for message in _messages(values) if isinstance(message, HumanMessage)]
+    return found[-1] if found else None
+
+
+def _messages(values: object) -> list[BaseMessage]:
+    if isinstance(values, BaseMessage):
+        return [values]
+    if isinstance(values, Mapping):
+        values = list(cast("Mapping[str, Any]", values).values())
+    if isinstance(values, (list, tuple)):
+        items = cast("list[Any]", values)
+        return [message for item in items for message in _messages(item)]
+    return []
+
+
+def _texts(values: object) -> list[str]:
+    if isinstance(values, str):
+        return [values]
+    if isinstance(values, BaseMessage):
+        return [values.text]
+    if isinstance(values, Mapping):
+        values = list(cast("Mapping[str, Any]", values).values())
+    if isinstance(values, (list, tuple)):
+        return [text for item in cast("list[Any]", values) for text in _texts(item)]
+    return []
+
+
+def _images(message: HumanMessage) -> int:
+    if isinstance(message.content, str):
+        return 0
+    return sum(
+        isinstance(part, dict) and "image" in str(part.get("type")) for part in message.content
+    )

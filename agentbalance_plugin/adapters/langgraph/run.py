@@ -1,0 +1,295 @@
+"""One run of a balanced graph: its plan, its meter, and how calls find them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import RunControl
+
+from agentbalance_plugin.adapters.langgraph.internals import control_of, namespace_of, node_in
+from agentbalance_plugin.adapters.langgraph.models import ChatModel, Models
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallDenied, Meter
+from agentbalance_plugin.team import Agent, Team
+
+
+class Planner(Protocol):
+    """Anything that makes a plan for a task; `agentbalance_plugin.Policy` is the learned one."""
+
+    def plan(self, query: str, team: Team, budget: Budget, catalog: Catalog) -> Plan: ...
+
+
+class OutOfBudget(GraphBubbleUp):
+    """A call was denied. LangGraph's retries and tool error handlers let it pass."""
+
+    def __init__(self, denial: CallDenied) -> None:
+        super().__init__(denial.reason)
+        self.denial = denial
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a run has spent so far, as checkpoints keep it.
+
+    Args:
+        total: of the whole run; latency: clock seconds of its parts.
+        agents: settled spend by agent.
+    """
+
+    total: Spend
+    agents: Mapping[str, Spend]
+
+
+class Run:
+    """One run while it lasts. Safe to use from several threads and tasks.
+
+    Args:
+        models: the backbones.
+        team: the agents.
+        budget: of this very run.
+        planner: makes the plan, unless there is one.
+        clock: what the deadline is measured on.
+        namespace: checkpoint namespace of the balanced graph.
+        price_usd: success that a US dollar must buy; None leaves it to the planner.
+        number: identifies the run in its checkpoints.
+        plan: of the earlier part of a resumed run.
+        before: what that part spent.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        team: Team,
+        budget: Budget,
+        planner: Planner,
+        clock: Clock,
+        namespace: str = "",
+        price_usd: float | None = None,
+        number: str | None = None,
+        plan: Plan | None = None,
+        before: Books | None = None,
+    ) -> None:
+        self.models = models
+        self.team = team
+        self.budget = budget
+        self.planner = planner
+        self.namespace = namespace
+        self.price_usd = price_usd
+        self.number = number or uuid.uuid4().hex
+        self.plan = plan
+        self.before = before or Books(Spend(), {})
+        self.meter = Meter(budget, clock=clock, already=self.before.total)
+        self.planning = threading.Lock()
+        self.control = BudgetControl(self)
+        self.stopped: CallDenied | None = None
+        self.failed: str | None = None
+        self.chosen: str | None = None
+        self.confidence: float | None = None
+        self.ended = False
+        self._done: set[str] = set()
+        self._skipped: dict[str, str] = {}
+        self._closed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def backbone_of(self, agent: str, needs: frozenset[str]) -> Backbone:
+        """The planned backbone, or for a caller that was not planned the cheapest able one.
+
+        Raises:
+            ValueError: no backbone is able.
+        """
+        catalog = self.models.catalog
+        name = self.plan.assignment.get(agent) if self.plan is not None else None
+        if name is not None:
+            return catalog[name]
+        able = [backbone for backbone in catalog.values() if needs <= backbone.capabilities]
+        if not able:
+            raise ValueError(
+                f"node {agent!r} calls a backbone with {sorted(needs)}, which no backbone has; add "
+                "them to the capabilities of the backbones that have them"
+            )
+        return min(able, key=lambda backbone: backbone.cost(1000, 500))
+
+    def output_cap(self, agent: str) -> int | None:
+        return self.plan.output_caps.get(agent) if self.plan is not None else None
+
+    def spoke(self, agent: str) -> None:
+        """The agent's node has ended."""
+        with self._lock:
+            self._done.add(agent)
+            self._skipped.pop(agent, None)
+        self.meter.unprotect(agent)
+
+    def skip(self, agent: str, reason: str) -> None:
+        """The agent's node was left out for want of budget or time."""
+        with self._lock:
+            self._skipped[agent] = reason
+        self.meter.unprotect(agent)
+
+    def close_gate(self, agent: str) -> None:
+        """The agent's late gate stayed closed."""
+        with self._lock:
+            self._closed.add(agent)
+        self.meter.unprotect(agent)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        with self._lock:
+            return dict(self._skipped)
+
+    @property
+    def done(self) -> set[str]:
+        with self._lock:
+            return set(self._done)
+
+    @property
+    def closed(self) -> set[str]:
+        with self._lock:
+            return set(self._closed)
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the budget left something undone."""
+        return self.stopped is not None or bool(self.skipped)
+
+    def callers(self) -> tuple[str, ...]:
+        """The agents, and after them whoever else called."""
+        names = dict.fromkeys(self.team.names)
+        names.update(dict.fromkeys(self.before.agents))
+        names.update(dict.fromkeys(call.agent for call in self.meter.calls))
+        return tuple(names)
+
+    def spend(self, agent: str) -> Spend:
+        """Settled spend of one agent, over all parts of the run."""
+        return self.before.agents.get(agent, Spend()) + self.meter.spend(agent)
+
+    def books(self) -> Books:
+        """Total and by agent, over all parts of the run."""
+        return Books(self.meter.spend(), {name: self.spend(name) for name in self.callers()})
+
+
+class BudgetControl(RunControl):
+    """Carries a run to every node, subgraph and tool of it; LangGraph hands it on.
+
+    Args:
+        run: whose.
+        outer: the control of a stock graph that the run is part of.
+    """
+
+    __slots__ = ("outer", "run")
+
+    def __init__(self, run: Run, outer: RunControl | None = None) -> None:
+        super().__init__()
+        self.run = run
+        self.outer = outer
+
+    @property
+    def drain_requested(self) -> bool:
+        return self.drain_reason is not None
+
+    @property
+    def drain_reason(self) -> str | None:
+        own = self._drain_reason
+        return own if own is not None or self.outer is None else self.outer.drain_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls a backbone: an agent of a run."""
+
+    run: Run
+    agent: str
+
+    def deny(self, denial: CallDenied) -> NoReturn:
+        raise OutOfBudget(denial) from denial
+
+
+_calling: ContextVar[Caller | None] = ContextVar("agentbalance_calling", default=None)
+_CALLER = "_agentbalance_caller"
+
+
+@contextmanager
+def calling(caller: Caller) -> Generator[None]:
+    """Every chat model call in the block is the caller's."""
+    token = _calling.set(caller)
+    try:
+        yield
+    finally:
+        _calling.reset(token)
+
+
+def bound_to(model: ChatModel, caller: Caller) -> ChatModel:
+    """The same model, whose every call is the caller's; for copies that one run owns."""
+    vars(model)[_CALLER] = caller
+    return model
+
+
+def caller_of(config: RunnableConfig | None, model: BaseChatModel | None = None) -> Caller | None:
+    """Who makes a call of this model, with this config, or in this context; None outside balanced
+    graphs."""
+    owner = vars(model).get(_CALLER) if model is not None else None
+    if owner is not None:
+        return owner
+    for candidate in (config, ensure_config()):
+        control = control_of(candidate)
+        if isinstance(control, BudgetControl):
+            run = control.run
+            return Caller(run, node_in(namespace_of(candidate), run.namespace) or "graph")
+    return _calling.get()
+
+
+def own_run(config: RunnableConfig, node: str) -> Run | None:
+    """The run, if `node` is of the graph that has the run's budget and not of one inside it."""
+    control = control_of(config)
+    if not isinstance(control, BudgetControl):
+        return None
+    namespace = namespace_of(config)
+    run = control.run
+    deeper = namespace.removeprefix(run.namespace).strip("|")
+    return run if node_in(namespace, run.namespace) == node and deeper.count(":") == 1 else None
+
+
+def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> None:
+    """Refuse a budget that does not afford one call of the cheapest backbone.
+
+    Raises:
+        ValueError: naming the limit, its value and what it would have to be.
+    """
+
+    def least(backbone: Backbone) -> int:
+        return backbone.cost(prompt_bound, min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens))
+
+    cheapest = min(catalog.values(), key=least)
+    cap = budget.nanodollars
+    if cap is not None and cap < least(cheapest):
+        raise ValueError(
+            f"Budget.cost_usd is {budget.cost_usd:g}, but one call of the cheapest backbone "
+            f"({cheapest.name}) may cost {least(cheapest) / NANODOLLARS_PER_USD:g}; raise "
+            "cost_usd, shorten the task or add a cheaper backbone"
+        )
+    if budget.tokens is not None and budget.tokens < prompt_bound + USEFUL_OUTPUT_TOKENS:
+        raise ValueError(
+            f"Budget.tokens is {budget.tokens}, but one call on this task may take "
+            f"{prompt_bound + USEFUL_OUTPUT_TOKENS}; raise tokens or shorten the task"
+        )
+
+
+def seeing(team: Team) -> Team:
+    """The team for a task with images: every agent that calls a backbone needs one that sees."""
+
+    def see(agent: Agent) -> Agent:
+        return replace(agent, needs=agent.needs | {"vision"}) if agent.calls_backbone else agent
+
+    return replace(team, agents=tuple(see(agent) for agent in team.agents))

@@ -1,0 +1,185 @@
+"""From the call of a balanced graph to its report: opening and closing a run."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.runtime import RunControl
+from langgraph.types import Command, StateSnapshot
+
+from agentbalance_plugin.adapters.langgraph.internals import (
+    control_of,
+    is_resuming,
+    lent_saver,
+    namespace_of,
+)
+from agentbalance_plugin.adapters.langgraph.layout import Layout
+from agentbalance_plugin.adapters.langgraph.options import overrides_of
+from agentbalance_plugin.adapters.langgraph.planning import allot
+from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
+from agentbalance_plugin.adapters.langgraph.run import BudgetControl, Run
+from agentbalance_plugin.adapters.langgraph.stored import (
+    SPEND,
+    StoredTask,
+    spend_value,
+    stored_task,
+)
+from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
+from agentbalance_plugin.runtime.pacing import Ticket
+from agentbalance_plugin.runtime.report import BudgetExceeded
+
+
+class Session:
+    """One call of a balanced graph.
+
+    Args:
+        layout: of the graph.
+        reports: where its report goes.
+        saver: the graph's own checkpointer, if any.
+        input: of the call; None and Commands resume.
+        config: of the call, merged with the graph's and the context's.
+        context: of the call.
+        control: of the call.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        reports: Reports,
+        saver: object,
+        input: object,
+        config: RunnableConfig,
+        context: object,
+        control: RunControl | None,
+    ) -> None:
+        self._layout = layout
+        self._reports = reports
+        self._config = config
+        self._overrides = overrides_of(config, context)
+        self._outer = control if control is not None else control_of(config)
+        lent = lent_saver(config)
+        self._is_root = lent is None
+        self.saver: BaseCheckpointSaver[Any] | None = lent or (
+            saver if isinstance(saver, BaseCheckpointSaver) else None
+        )
+        thread = (config.get("configurable") or {}).get("thread_id")
+        if thread is None:
+            # LangGraph itself says what is missing.
+            self.saver = None
+        self.resumes = input is None or isinstance(input, Command) or is_resuming(config)
+        self._run: Run | None = None
+        self._ticket: Ticket | None = None
+
+    @property
+    def run(self) -> Run:
+        assert self._run is not None
+        return self._run
+
+    @property
+    def config(self) -> RunnableConfig:
+        """As it was called: which checkpoint, on which thread."""
+        return self._config
+
+    @property
+    def thread(self) -> RunnableConfig:
+        """The thread, at whatever checkpoint it has reached."""
+        configurable = self._config.get("configurable") or {}
+        names = ("thread_id", "checkpoint_ns")
+        return {"configurable": {name: configurable.get(name, "") for name in names}}
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether there is a state to look at when the run has ended."""
+        return self.saver is not None and self._is_root
+
+    def open(self, saved: CheckpointTuple | None) -> Run:
+        """Start the run, where a resumed task left off.
+
+        Args:
+            saved: the checkpoint that is resumed.
+
+        Raises:
+            ValueError: it was written by a graph of other agents or another layout, in which
+                nodes that wait to run would silently be lost.
+        """
+        layout = self._layout
+        settings, team = layout.settings, layout.team
+        task = stored_task(saved) if self.resumes else None
+        if task is not None:
+            _check_same_graph(task, layout)
+        before = task.books.total if task is not None else Spend()
+        budget, price = self._overrides.budget, None
+        if budget is None and (pacer := settings.pacer(team)) is not None:
+            self._ticket = ticket = pacer.start()
+            price = ticket.price_usd
+            budget = _with_more(ticket.budget, before)
+        if budget is None:
+            budget = task.budget if task is not None else settings.budget
+        run = self._run = Run(
+            models=settings.models,
+            team=team,
+            budget=budget,
+            planner=self._overrides.planner or settings.planner,
+            clock=settings.clock,
+            namespace=namespace_of(self._config),
+            price_usd=price,
+            number=task.number if task is not None else None,
+            plan=task.plan if task is not None else None,
+            before=task.books if task is not None else None,
+        )
+        run.control.outer = self._outer
+        if task is not None:
+            left = [name for name in layout.certain if name not in run.before.agents]
+            allot(run, left, task.plan.decider, 0)
+        return run
+
+    def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:
+        """What keeps the spend of nodes that did not finish: arguments of `put_writes`."""
+        if not (snapshot.config.get("configurable") or {}).get("checkpoint_id"):
+            return None
+        task_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"agentbalance:{uuid.uuid4()}"))
+        return snapshot.config, [(SPEND, spend_value(self.run))], task_id
+
+    def close(self, waits_at: tuple[str, ...] = ()) -> None:
+        """Make the report, whether the run finished, failed or was left."""
+        run = self.run
+        report = self.report = make_report(run, waits_at)
+        self._reports.add(report, self._config)
+        pacer = self._layout.settings.pacer(self._layout.team)
+        if self._ticket is not None and pacer is not None:
+            spent = report.spend.nanodollars - run.before.total.nanodollars
+            pacer.settle(self._ticket, spent)
+
+    def raise_if_wanted(self) -> None:
+        """BudgetExceeded, if the budget left something undone and the user asked for it."""
+        if self.run.exceeded and self.run.budget.on_exceeded == "raise":
+            raise BudgetExceeded(self.report)
+
+
+def inherits(config: RunnableConfig, control: RunControl | None) -> bool:
+    """Whether a graph runs inside another balanced graph."""
+    outer = control if control is not None else control_of(config)
+    return isinstance(outer, BudgetControl)
+
+
+def _check_same_graph(task: StoredTask, layout: Layout) -> None:
+    if task.mode != layout.mode:
+        raise ValueError(
+            f"mode: this thread was begun by a graph planned with mode={task.mode!r}, this one has "
+            f"{layout.mode!r}; compile it with mode={task.mode!r} to resume"
+        )
+    if unknown := [name for name in task.plan.assignment if name not in layout.team.names]:
+        raise ValueError(
+            f"agents: this thread's plan has {unknown}, which are no agents of this graph; resume "
+            "it with the graph that began it"
+        )
+
+
+def _with_more(budget: Budget, before: Spend) -> Budget:
+    """The caps of a resumed task: what it has spent and what this part may spend."""
+    spent = before.nanodollars / NANODOLLARS_PER_USD
+    return replace(budget, cost_usd=cast("float", budget.cost_usd) + spent)

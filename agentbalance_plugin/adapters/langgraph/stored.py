@@ -1,0 +1,128 @@
+"""What a balanced graph keeps in its checkpoints: the plan, the budget and the spend of a task.
+
+Channels that no user code sees, with JSON values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
+
+from langgraph.checkpoint.base import CheckpointTuple
+
+from agentbalance_plugin.adapters.langgraph.run import Books, Run
+from agentbalance_plugin.budget import Budget, Spend
+from agentbalance_plugin.plan import Expected, LateGate, Plan
+
+TASK = "agentbalance_task"
+SPEND = "agentbalance_spend"
+AUTHORS = "agentbalance_authors"
+
+
+def furthest(old: Any, new: Any) -> Any:
+    """The reducer of the spend channel.
+
+    Books only grow within a run, so of two parallel writes the one with more calls is later.
+    """
+    if not old or old["run"] != new["run"]:
+        return new
+    return max(old, new, key=_progress)
+
+
+def signed(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    """The reducer of the authors channel (message id -> agent); nothing starts a new task."""
+    return {**old, **new} if new else {}
+
+
+def _progress(books: Mapping[str, Any]) -> tuple[int, int, float]:
+    total = books["total"]
+    return total["calls"], total["nanodollars"], total["latency_s"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """A task of an earlier run that is to be resumed.
+
+    Args:
+        number: of its run.
+        mode: how its graph was laid out.
+    """
+
+    number: str
+    mode: str
+    plan: Plan
+    budget: Budget
+    books: Books
+
+
+def task_value(run: Run, mode: str) -> dict[str, Any]:
+    """What goes into the task channel."""
+    assert run.plan is not None
+    budget = {name: value for name, value in asdict(run.budget).items() if value is not None}
+    plan = run.plan.to_dict()
+    return {"version": 1, "run": run.number, "mode": mode, "plan": plan, "budget": budget}
+
+
+def spend_value(run: Run) -> dict[str, Any]:
+    """What goes into the spend channel."""
+    books = run.books()
+    return {
+        "run": run.number,
+        "total": asdict(books.total),
+        "agents": {name: asdict(spend) for name, spend in books.agents.items() if spend.calls},
+    }
+
+
+def stored_task(saved: CheckpointTuple | None) -> StoredTask | None:
+    """The task that a checkpoint is in the middle of; None if it holds none.
+
+    Spend may also be among the writes of tasks that did not finish.
+
+    Raises:
+        ValueError: the checkpoint was written by a version with another format.
+    """
+    if saved is None:
+        return None
+    values = saved.checkpoint["channel_values"]
+    task: Any = values.get(TASK)
+    if not task:
+        return None
+    written: Iterable[Any] = (
+        value for _, name, value in saved.pending_writes or () if name == SPEND
+    )
+    return task_from(task, [values.get(SPEND), *written])
+
+
+def task_from(task: Mapping[str, Any], spends: Iterable[Any]) -> StoredTask:
+    """The task that `task_value` wrote, with the furthest of its `spend_value`s (ValueError: it
+    was written by a version with another format)."""
+    if task.get("version") != 1:
+        raise ValueError(
+            f"the checkpoint holds a plan of format {task.get('version')!r}, this version reads 1"
+        )
+    own = [each for each in spends if each and each["run"] == task["run"]]
+    books = max(own, key=_progress, default=None)
+    plan, budget = plan_from_dict(task["plan"]), Budget(**task["budget"])
+    return StoredTask(task["run"], task["mode"], plan, budget, _books(books))
+
+
+def plan_from_dict(stored: Mapping[str, Any]) -> Plan:
+    """The plan that `Plan.to_dict` wrote."""
+    known = {field.name for field in fields(Plan)}
+    values = {name: value for name, value in stored.items() if name in known}
+    values["edges"] = tuple((speaker, listener) for speaker, listener in stored["edges"])
+    values["late_gates"] = {
+        name: LateGate(tuple(gate["watches"]), gate["threshold"])
+        for name, gate in stored["late_gates"].items()
+    }
+    if stored["expected"] is not None:
+        values["expected"] = Expected(**stored["expected"])
+    return Plan(**values)
+
+
+def _books(stored: Mapping[str, Any] | None) -> Books:
+    if stored is None:
+        return Books(Spend(), {})
+    agents = cast("Mapping[str, Any]", stored["agents"])
+    return Books(Spend(**stored["total"]), {name: Spend(**spend) for name, spend in agents.items()})

@@ -1,0 +1,143 @@
+"""A balanced graph runs like the user's, on planned backbones and under its budget."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from graphs import LARGE, LLAMA, MINI, Assign, Bench, speakers
+
+from agentbalance_plugin import Budget, BudgetExceeded
+
+
+@pytest.mark.virtual_time
+async def test_every_agent_runs_on_its_planned_backbone(bench: Bench) -> None:
+    planner = Assign({"planner": MINI, "solver": LARGE, "critic": LLAMA})
+    app = bench.balance(bench.chain(), policy=planner).compile()
+    result = await app.ainvoke(bench.ask())
+    assert speakers(result) == ["human", "planner", "solver", "critic", "writer"]
+    assert bench.called() == [
+        ("planner", MINI),
+        ("solver", LARGE),
+        ("critic", LLAMA),
+        ("writer", MINI),
+    ]
+    assert planner.asked[0][0] == bench.task()
+
+
+@pytest.mark.virtual_time
+async def test_the_report_says_what_the_server_billed(bench: Bench) -> None:
+    app = bench.balance(bench.chain()).compile()
+    await app.ainvoke(bench.ask())
+    report = app.report
+    assert report.spend.nanodollars == bench.billed()
+    assert report.complete
+    assert report.chosen == "writer"
+    assert [agent.status for agent in report.agents] == ["done"] * 4
+    assert all(call.metered and not call.overrun for call in report.calls)
+
+
+@pytest.mark.virtual_time
+async def test_the_users_own_graph_is_left_as_it_is(bench: Bench) -> None:
+    builder = bench.chain()
+    stock = builder.compile()
+    bench.balance(builder).compile()
+    await stock.ainvoke(bench.ask())
+    await builder.compile().ainvoke(bench.ask())
+    assert {backbone for _, backbone in bench.called()} == {LARGE}
+
+
+@pytest.mark.virtual_time
+async def test_an_agent_without_budget_is_left_out_and_the_last_still_answers(
+    bench: Bench,
+) -> None:
+    app = bench.balance(bench.chain(), budget=Budget(cost_usd=0.0002)).compile()
+    result = await app.ainvoke(bench.ask())
+    assert app.report.within_budget
+    assert bench.billed() <= app.report.budget.nanodollars
+    assert app.report.stop_reason.startswith("Budget exhausted")
+    assert speakers(result)[-1] == "writer"
+
+
+@pytest.mark.virtual_time
+async def test_raise_carries_the_report(bench: Bench) -> None:
+    budget = Budget(cost_usd=0.0002, on_exceeded="raise")
+    app = bench.balance(bench.chain(), budget=budget).compile()
+    with pytest.raises(BudgetExceeded) as caught:
+        await app.ainvoke(bench.ask())
+    assert caught.value.report.spend.nanodollars == bench.billed() > 0
+
+
+@pytest.mark.virtual_time
+async def test_the_deadline_ends_the_run_with_what_there_is(bench: Bench) -> None:
+    app = bench.balance(bench.chain(), budget=Budget(latency_s=9)).compile()
+    result = await app.ainvoke(bench.ask())
+    assert asyncio.get_running_loop().time() <= 9.1
+    assert app.report.within_budget
+    assert not app.report.complete
+    assert "planner" in speakers(result)
+
+
+async def test_synchronous_graphs_run_the_same_way(instant: Bench) -> None:
+    app = instant.balance(instant.chain(blocking=True), policy=Assign({"solver": LARGE})).compile()
+    result = await asyncio.to_thread(app.invoke, instant.ask())
+    assert speakers(result)[-1] == "writer"
+    assert instant.called()[1] == ("solver", LARGE)
+    assert app.report.spend.nanodollars == instant.billed()
+
+
+async def test_a_synchronous_call_that_never_ends_is_left_at_the_deadline(instant: Bench) -> None:
+    app = instant.balance(instant.chain(blocking=True), budget=Budget(latency_s=0.3)).compile()
+    task = {"messages": [("user", f"{instant.task()} [[fault:timeout]]")]}
+    result: Any = await asyncio.to_thread(app.invoke, task)
+    assert speakers(result) == ["human"]
+    assert not app.report.complete
+    assert app.report.spend.nanodollars > 0
+
+
+@pytest.mark.virtual_time
+async def test_concurrent_runs_have_a_budget_each(bench: Bench) -> None:
+    app = bench.balance(bench.chain()).compile()
+    configs = [{"configurable": {"thread_id": str(number)}} for number in range(3)]
+    await asyncio.gather(
+        *(app.ainvoke(bench.ask(number), config) for number, config in enumerate(configs))
+    )
+    spent = [app.report_of(config).spend.nanodollars for config in configs]
+    billed = [bench.simulator.books.spend(bench.key(n)).nanodollars for n in range(3)]
+    assert spent == billed
+
+
+@pytest.mark.virtual_time
+async def test_a_budget_that_affords_no_call_is_refused_before_any(bench: Bench) -> None:
+    app = bench.balance(bench.chain(), budget=Budget(cost_usd=0.000002)).compile()
+    with pytest.raises(ValueError, match="one call of the cheapest backbone"):
+        await app.ainvoke(bench.ask())
+    assert bench.called() == []
+
+
+@pytest.mark.virtual_time
+async def test_a_call_overrides_the_budget_and_the_policy(bench: Bench) -> None:
+    app = bench.balance(bench.chain()).compile()
+    changed = {"budget": {"cost_usd": 1.0}, "policy": Assign({"writer": LARGE})}
+    await app.ainvoke(bench.ask(), {"configurable": {"agentbalance": changed}})
+    assert app.report.budget == Budget(cost_usd=1.0)
+    assert bench.called()[-1] == ("writer", LARGE)
+    await app.ainvoke(bench.ask(1), context={"agentbalance": {"budget": Budget(tokens=10**6)}})
+    assert app.report.budget == Budget(tokens=10**6)
+    with pytest.raises(ValueError, match="unknown \\['bugdet'\\]"):
+        await app.ainvoke(bench.ask(), {"configurable": {"agentbalance": {"bugdet": 1}}})
+
+
+async def test_one_graph_serves_one_event_loop_after_another(instant: Bench) -> None:
+    app = instant.balance(instant.chain(("a", "b"))).compile()
+
+    def three_loops() -> list[tuple[int, bool]]:
+        seen: list[tuple[int, bool]] = []
+        for number in range(3):
+            asyncio.run(app.ainvoke(instant.ask(number)))
+            seen.append((app.report.spend.calls, app.report.complete))
+        return seen
+
+    assert await asyncio.to_thread(three_loops) == [(2, True)] * 3
+    assert len(instant.called()) == 6

@@ -1,0 +1,240 @@
+"""The plan and the spend are in the checkpoint: nothing is planned or paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphs import LARGE, MINI, Assign, Bench, speakers
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.types import Command, interrupt
+
+from agentbalance_plugin import Budget, Catalog, Plan, Team
+
+THREAD: Any = {"configurable": {"thread_id": "one"}}
+
+
+class NoPlanner:
+    """Must not be asked."""
+
+    def plan(self, *_: Any) -> Any:
+        raise AssertionError("planned again")
+
+
+def failing_once(node: Any, *, after: bool) -> Any:
+    """A node that breaks the first time, before or after its call."""
+    broken = [True]
+
+    async def run(state: Any) -> Any:
+        result = await node(state) if after else None
+        if broken.pop() if broken else False:
+            raise RuntimeError("the node is broken")
+        return result or await node(state)
+
+    return run
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_crash_is_resumed_on_the_same_plan_and_the_same_books(
+    bench: Bench, after: bool, durability: Any
+) -> None:
+    saver = InMemorySaver()
+    builder = bench.chain(critic=failing_once(bench.node("critic"), after=after))
+    app = bench.balance(builder, policy=Assign({"writer": LARGE})).compile(checkpointer=saver)
+    with pytest.raises(RuntimeError, match="the node is broken"):
+        await app.ainvoke(bench.ask(), THREAD, durability=durability)
+    assert app.report_of(THREAD).stop_reason == "Failed: RuntimeError: the node is broken"
+    assert app.report.spend.nanodollars == bench.billed()
+
+    resumed = bench.balance(builder, policy=NoPlanner()).compile(checkpointer=saver)
+    result = await resumed.ainvoke(None, THREAD)
+    assert speakers(result) == ["human", "planner", "solver", "critic", "writer"]
+    assert [agent for agent, _ in bench.called()] == [
+        "planner",
+        "solver",
+        *(["critic", "critic"] if after else ["critic"]),
+        "writer",
+    ]
+    assert bench.called()[-1] == ("writer", LARGE)
+    assert resumed.report.spend.nanodollars == bench.billed()
+    assert [agent.status for agent in resumed.report.agents] == ["done"] * 4
+    by_agent = {agent.name: agent.spend.calls for agent in resumed.report.agents}
+    assert by_agent == {"planner": 1, "solver": 1, "critic": 2 if after else 1, "writer": 1}
+
+
+@pytest.mark.virtual_time
+async def test_a_resumed_run_has_only_what_is_left_of_its_budget(bench: Bench) -> None:
+    saver = InMemorySaver()
+    budget = Budget(cost_usd=0.00033, latency_s=1000)
+    app = bench.balance(bench.chain(), budget=budget).compile(
+        checkpointer=saver, interrupt_before=["critic"]
+    )
+    await app.ainvoke(bench.ask(), THREAD)
+    assert app.report.stop_reason == "Waits to be resumed at critic"
+    assert not app.report.complete
+    await app.ainvoke(None, THREAD)
+    assert app.report.budget == budget
+    assert app.report.within_budget
+    assert app.report.spend.nanodollars == bench.billed() <= budget.nanodollars
+
+
+@pytest.mark.virtual_time
+async def test_a_second_task_on_a_thread_is_planned_and_budgeted_anew(bench: Bench) -> None:
+    planner = Assign({})
+    app = bench.balance(bench.chain(), policy=planner).compile(checkpointer=InMemorySaver())
+    await app.ainvoke(bench.ask(), THREAD)
+    first = app.report.spend.nanodollars
+    result = await app.ainvoke(bench.ask(1), THREAD)
+    assert [query for query, _ in planner.asked] == [bench.task(0), bench.task(1)]
+    assert app.report.spend.nanodollars == bench.billed() - first
+    assert speakers(result) == ["human", "planner", "solver", "critic", "writer"] * 2
+
+
+async def test_sqlite_keeps_a_task_for_another_process(instant: Bench, tmp_path: Path) -> None:
+    path = str(tmp_path / "threads.db")
+    builder = instant.chain(blocking=True)
+
+    def first() -> None:
+        with SqliteSaver.from_conn_string(path) as saver:
+            app = instant.balance(builder).compile(checkpointer=saver, interrupt_after=["solver"])
+            app.invoke(instant.ask(), THREAD)
+
+    def second() -> Any:
+        with SqliteSaver.from_conn_string(path) as saver:
+            app = instant.balance(builder, policy=NoPlanner()).compile(checkpointer=saver)
+            assert app.get_state(THREAD).next == ("critic",)
+            return app.invoke(None, THREAD), app.report
+
+    await asyncio.to_thread(first)
+    result, report = await asyncio.to_thread(second)
+    assert speakers(result)[-1] == "writer"
+    assert report.spend.nanodollars == instant.billed()
+    assert len(instant.called()) == 4
+
+
+async def test_the_asynchronous_sqlite_saver_works_as_well(instant: Bench, tmp_path: Path) -> None:
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "threads.db")) as saver:
+        app = instant.balance(instant.chain()).compile(
+            checkpointer=saver, interrupt_after=["solver"]
+        )
+        await app.ainvoke(instant.ask(), THREAD)
+        await app.ainvoke(None, THREAD)
+        assert app.report.spend.nanodollars == instant.billed()
+        assert (await app.aget_state(THREAD)).next == ()
+
+
+@pytest.mark.virtual_time
+async def test_an_interrupt_is_answered_by_a_command(bench: Bench) -> None:
+    model = bench.model()
+
+    async def critic(state: Any) -> Any:
+        said = interrupt("approve?")
+        prompt = [("system", "[[agent:critic]]"), *state["messages"]]
+        reply = await model.ainvoke(prompt)
+        return {"messages": [AIMessage(f"human said {said}; {reply.content}", name="critic")]}
+
+    app = bench.balance(bench.chain(critic=critic)).compile(checkpointer=InMemorySaver())
+    result = await app.ainvoke(bench.ask(), THREAD)
+    assert [each.value for each in result["__interrupt__"]] == ["approve?"]
+    assert app.report.stop_reason == "Waits to be resumed at critic"
+    result = await app.ainvoke(Command(resume="yes"), THREAD)
+    assert "human said yes" in result["messages"][3].content
+    assert app.report.spend.nanodollars == bench.billed()
+    assert app.report.spend.calls == 4
+
+
+@pytest.mark.virtual_time
+async def test_time_travel_takes_the_plan_and_books_of_that_time(bench: Bench) -> None:
+    app = bench.balance(bench.chain()).compile(checkpointer=InMemorySaver())
+    await app.ainvoke(bench.ask(), THREAD)
+    history = [each async for each in app.aget_state_history(THREAD)]
+    before_critic = next(each for each in history if each.next == ("critic",))
+    edited = await app.aupdate_state(
+        before_critic.config, {"messages": [AIMessage("edited", id="edited")]}, as_node="solver"
+    )
+    result = await app.ainvoke(None, edited)
+    assert [m.content for m in result["messages"]].count("edited") == 1
+    assert app.report.spend.calls == 4
+    assert len(bench.called()) == 6
+
+
+@pytest.mark.virtual_time
+async def test_users_see_their_own_state_alone(bench: Bench) -> None:
+    app = bench.balance(bench.chain()).compile(checkpointer=InMemorySaver())
+    result = await app.ainvoke(bench.ask(), THREAD)
+    assert list(result) == ["messages"]
+    assert list((await app.aget_state(THREAD)).values) == ["messages"]
+    assert app.get_input_jsonschema() == bench.chain().compile().get_input_jsonschema()
+
+
+async def test_no_key_is_in_a_checkpoint_or_a_report(instant: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+        builder = instant.chain(writer=instant.node("writer"))
+        app = instant.balance(builder).compile(checkpointer=saver)
+        await app.ainvoke(instant.ask(), THREAD)
+    rows = sqlite3.connect(path)
+    kept = b"".join(
+        value if isinstance(value, bytes) else str(value).encode()
+        for table in ("checkpoints", "writes")
+        for row in rows.execute(f"select * from {table}")
+        for value in row
+    )
+    rows.close()
+    assert MINI.encode() in kept
+    assert b"api_key" not in kept
+    assert "api_key" not in str(app.report.to_dict())
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("mode", ["backbones", "full"])
+async def test_a_thread_of_the_users_own_graph_goes_on_under_a_budget(
+    bench: Bench, mode: str
+) -> None:
+    saver = InMemorySaver()
+    stock = bench.chain().compile(checkpointer=saver, interrupt_before=["critic"])
+    await stock.ainvoke(bench.ask(), THREAD)
+    app = bench.balance(bench.chain(), mode=mode, policy=Chain()).compile(checkpointer=saver)
+    result = await app.ainvoke(None, THREAD)
+    assert speakers(result) == ["human", "planner", "solver", "critic", "writer"]
+    assert bench.called()[2:] == [("critic", MINI), ("writer", MINI)]
+    assert app.report.spend.calls == 2
+
+
+class Chain:
+    """Everyone hears all before."""
+
+    def plan(self, query: str, team: Team, budget: Budget, catalog: Catalog) -> Plan:
+        names = team.names
+        edges = tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+        return Plan(dict.fromkeys(names, MINI), edges=edges, decider=team.decider)
+
+
+async def test_crash_after_crash_no_spend_is_lost(instant: Bench) -> None:
+    speak, left = instant.node("b"), [True, True, True]
+
+    async def broken(state: Any) -> Any:
+        result = await speak(state)
+        if left:
+            left.pop()
+            raise RuntimeError("broken")
+        return result
+
+    app = instant.balance(instant.chain(("a", "b"), b=broken)).compile(checkpointer=InMemorySaver())
+    asked: Any = instant.ask()
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="broken"):
+            await app.ainvoke(asked, THREAD)
+        assert app.report.spend.nanodollars == instant.billed()
+        asked = None
+    await app.ainvoke(None, THREAD)
+    assert app.report.spend.nanodollars == instant.billed()
+    assert app.report.spend.calls == 5

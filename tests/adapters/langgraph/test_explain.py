@@ -1,0 +1,158 @@
+"""What is found in a graph is told before anything runs; what can't work is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from graphs import LARGE, MINI, NAMES, WIDE, Assign, Bench, chain_of
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langgraph.graph import START, MessagesState, StateGraph
+
+from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Endpoint
+from agentbalance_plugin.adapters.langgraph import balance, explain
+from agentbalance_plugin.adapters.langgraph.models import Models, models_for
+
+
+async def test_a_static_graph_is_planned_in_full(
+    instant: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = explain(instant.chain())
+    assert [node.name for node in found.nodes if node.agent] == list(NAMES)
+    assert (found.full, found.decider) == (None, "writer")
+    printed = capsys.readouterr().out
+    assert "planner  yes    ChatOpenAI   planned" in printed
+    assert "planned in full, writer decides" in printed
+    assert instant.called() == []
+
+
+async def test_what_is_pinned_is_told_with_its_reason(
+    instant: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builder = instant.chain(("a", "b"))
+    builder.add_node("c", lambda state: {})
+    builder.add_conditional_edges("a", lambda state: "c", ["c"])
+    found = explain(builder)
+    pinned = {node.name: node.pinned for node in found.nodes}
+    assert pinned["a"] == "has a conditional edge"
+    assert pinned["c"] == "is the end of a conditional edge of 'a'"
+    assert "backbones and budget only: node 'a' has a conditional edge" in capsys.readouterr().out
+
+
+async def test_obstacles_to_full_planning_are_named(instant: Bench) -> None:
+    class More(MessagesState):
+        draft: str
+
+    wide = chain_of({"a": instant.node("a"), "b": instant.node("b")}, More)
+    two = StateGraph(MessagesState)
+    loop = StateGraph(MessagesState)
+    between = chain_of({"a": instant.node("a"), "x": lambda state: {}, "b": instant.node("b")})
+    for name in ("a", "b"):
+        two.add_node(name, instant.node(name))
+        two.add_edge(START, name)
+        loop.add_node(name, instant.node(name))
+    loop.add_edge(START, "a")
+    loop.add_edge("a", "b")
+    loop.add_edge("b", "a")
+    obstacles = {
+        "more than one list of messages": wide,
+        "only one agent": instant.chain(("a",)),
+        "several agents are the last": two,
+        "in a loop": loop,
+        "stand between the agents": between,
+    }
+    for reason, builder in obstacles.items():
+        with pytest.raises(ValueError, match=reason):
+            instant.balance(builder, mode="full").compile()
+        instant.balance(builder, mode="auto").compile()
+
+
+async def test_agents_may_be_named(instant: Bench) -> None:
+    planner = Assign({})
+    given = {"a": Agent("a", role="Counts.", needs=frozenset({"text"})), "b": "Checks."}
+    app = instant.balance(instant.chain(("a", "b")), agents=given, policy=planner).compile()
+    await app.ainvoke(instant.ask())
+    team = planner.asked[0][1]
+    assert [(agent.name, agent.role) for agent in team.agents] == [
+        ("a", "Counts."),
+        ("b", "Checks."),
+    ]
+    assert team.decider == "b"
+    assert team.fixed_edges == (("a", "b"),)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": 3}, "budget must be a Budget, got 3"),
+        ({"budget": Budget(cost_usd=1e-8)}, "Budget.cost_usd is 1e-08"),
+        ({"mode": "all"}, "mode must be 'auto', 'full' or 'backbones', got 'all'"),
+        ({"policy": 3}, "policy must be 'default'"),
+        ({"backbones": 3}, "backbones must be a catalog file"),
+        ({"backbones": Catalog([])}, "the catalog is empty"),
+        ({"agents": "a"}, "agents must be a list"),
+        ({"agents": ["z"]}, "'z' is no node of the graph"),
+        ({"agents": {"a": Agent("b")}}, "node 'a' is given an Agent named 'b'"),
+        ({"agents": {"a": Agent("a", backbone="x")}}, "'a' is given the backbone 'x'"),
+        ({"agents": {"a": Agent("a", needs=frozenset({"vision"}))}}, "needs \\['vision'\\]"),
+    ],
+)
+async def test_bad_arguments_are_refused_by_name(
+    instant: Bench, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        instant.balance(instant.chain(("a", "b")), **arguments).compile()
+
+
+async def test_only_builders_that_are_not_balanced_yet_are_taken(instant: Bench) -> None:
+    builder = instant.chain(("a",))
+    with pytest.raises(ValueError, match="before compile\\(\\), got CompiledStateGraph"):
+        instant.balance(builder.compile())
+    with pytest.raises(ValueError, match="balanced already"):
+        instant.balance(instant.balance(builder))
+    with pytest.raises(ValueError, match="no node of the graph was found"):
+        instant.balance(chain_of({"a": lambda state: {}})).compile()
+
+
+async def test_backbones_that_can_not_be_called_are_refused(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = instant.catalog(MINI)[MINI]
+    with pytest.raises(ValueError, match="can't be called"):
+        models_for(Catalog([replace(backbone, endpoint=None)]))
+    component = Endpoint(component={"provider": "x", "config": {}})
+    with pytest.raises(ValueError, match="AutoGen component"):
+        models_for(Catalog([replace(backbone, endpoint=component)]))
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    keyed = Endpoint(model="m", api_key_env="SOME_KEY")
+    with pytest.raises(ValueError, match="SOME_KEY"):
+        models_for(Catalog([replace(backbone, endpoint=keyed)]))
+
+
+async def test_the_users_own_chat_models_lose_their_sdks_retries(instant: Bench) -> None:
+    backbone: Backbone = instant.catalog(MINI)[MINI]
+    own = instant.model(MINI)
+    own.root_client.max_retries = own.root_async_client.max_retries = 2
+    models = Models(Catalog([backbone]), {MINI: own})
+    quiet: Any = models(MINI)
+    assert quiet.root_client.max_retries == quiet.root_async_client.max_retries == 0
+    assert own.root_client.max_retries == 2
+
+    class Retrying(FakeListChatModel):
+        max_retries: int = 2
+
+    with pytest.raises(ValueError, match="retries by itself"):
+        Models(Catalog([backbone]), {MINI: Retrying(responses=["x"])})
+
+
+async def test_pairs_of_backbone_and_chat_model_are_called(instant: Bench) -> None:
+    catalog = instant.catalog(MINI, LARGE)
+    pairs = [(replace(b, endpoint=None), instant.model(n)) for n, b in catalog.items()]
+    planner = Assign({"a": LARGE})
+    app = balance(
+        instant.chain(("a", "b")), budget=WIDE, backbones=pairs, policy=planner, mode="backbones"
+    ).compile()
+    await app.ainvoke(instant.ask())
+    assert instant.called() == [("a", LARGE), ("b", MINI)]
+    assert all(call.metered and not call.overrun for call in app.report.calls)

@@ -1,0 +1,146 @@
+"""No run spends more than its hard cap, however it calls and whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from graphs import LARGE, LLAMA, MINI, NAMES, Always, Assign, Bench, chain_of, speakers
+from langchain.agents import create_agent
+from langchain_core.tools import tool
+from langgraph.graph import START, MessagesState, StateGraph
+
+from agentbalance_plugin import Budget, LateGate, Plan
+
+MIXED = {"planner": LLAMA, "solver": LARGE, "critic": MINI, "writer": LARGE}
+CAPS = (0.00001, 0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.005)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("usd", CAPS)
+async def test_asynchronous_graphs_keep_it(bench: Bench, usd: float) -> None:
+    budget = Budget(cost_usd=usd, tokens=20_000, latency_s=12)
+    for mode, plan in (("backbones", Assign(MIXED)), ("full", _voters())):
+        app = bench.balance(bench.chain(), policy=plan, mode=mode, budget=budget).compile()
+        bench.simulator.books.clear()
+        started = asyncio.get_running_loop().time()
+        try:
+            result = await app.ainvoke(bench.ask())
+        except ValueError:
+            assert bench.billed() == 0
+            continue
+        _check(app, bench, budget)
+        # Besides latencies, virtual time passes only while a socket is looked at once more.
+        assert asyncio.get_running_loop().time() - started <= budget.latency_s + 0.01
+        assert speakers(result)[0] == "human"
+
+
+@pytest.mark.parametrize("usd", CAPS)
+@pytest.mark.parametrize("fault", ["", "[[fault:500*2]]", "[[fault:no_usage]]", "[[fault:429*1]]"])
+async def test_synchronous_and_streamed_graphs_keep_it(
+    instant: Bench, usd: float, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.adapters.langgraph.failures._FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr("agentbalance_plugin.adapters.langgraph.failures._retry_after", _at_once)
+    budget = Budget(cost_usd=usd)
+    builder = instant.chain(blocking=True)
+    app = instant.balance(builder, policy=Assign(MIXED), budget=budget).compile()
+    task = {"messages": [("user", instant.task() + fault)]}
+    for run in (lambda: app.invoke(task), lambda: list(app.stream(task, stream_mode="messages"))):
+        instant.simulator.books.clear()
+        try:
+            await asyncio.to_thread(run)
+        except ValueError:
+            assert instant.billed() == 0
+            continue
+        _check(app, instant, budget)
+
+
+def _at_once(error: Exception) -> float:
+    return 0.0
+
+
+@pytest.mark.virtual_time
+async def test_parallel_agents_do_not_starve_each_other(bench: Bench) -> None:
+    plan = Plan(
+        dict.fromkeys(NAMES, LARGE),
+        edges=tuple((name, "writer") for name in NAMES[:3]),
+        decider="writer",
+    )
+    budget = Budget(cost_usd=0.012)
+    app = bench.balance(bench.chain(), policy=Always(plan), mode="full", budget=budget).compile()
+    result = await app.ainvoke(bench.ask())
+    assert [agent.status for agent in app.report.agents] == ["done"] * 4
+    assert speakers(result)[-1] == "writer"
+    _check(app, bench, budget)
+
+
+async def test_an_agent_with_tools_is_left_out_when_its_budget_is_gone(instant: Bench) -> None:
+    inside = instant.model()
+
+    @tool
+    def ask(x: int) -> str:
+        "Asks another."
+        return inside.invoke("[[agent:inside]] " + "hello " * 500).text
+
+    agent = create_agent(instant.model(), [ask], name="solver")
+    builder = instant.chain(("solver", "writer"), solver=agent)
+    budget = Budget(cost_usd=0.0004)
+    app = instant.balance(builder, policy=Assign({"solver": LLAMA}), budget=budget).compile()
+    task = {"messages": [("user", instant.task() + '[[tool:ask {"x": 1}]]')]}
+    result = await app.ainvoke(task)
+    assert result["messages"][-1].name == "writer"
+    _check(app, instant, budget)
+
+
+async def test_a_command_routed_agent_ends_the_run_when_its_call_is_denied(
+    instant: Bench,
+) -> None:
+    builder = StateGraph(MessagesState)
+    builder.add_node("a", instant.node("a"))
+    builder.add_node("b", instant.node("b"))
+    builder.add_edge(START, "a")
+    builder.add_conditional_edges("a", lambda state: "b", ["b"])
+    budget = Budget(cost_usd=0.0004)
+    planner = Assign({"b": LARGE})
+    app = instant.balance(builder, policy=planner, budget=budget).compile()
+    result = await app.ainvoke(instant.ask())
+    assert speakers(result) == ["human", "a"]
+    assert app.report.stop_reason.startswith("Budget exhausted: b: a call of gpt-4o")
+    _check(app, instant, budget)
+
+
+async def test_events_of_version_three_are_refused_for_models_and_work_for_graphs(
+    instant: Bench,
+) -> None:
+    model = instant.model()
+
+    async def node(state: MessagesState) -> Any:
+        events = await model.astream_events(state["messages"], version="v3")
+        return {"messages": [await events.output]}
+
+    refused = instant.balance(chain_of({"a": node})).compile()
+    with pytest.raises(ValueError, match="can't be budgeted"):
+        await refused.ainvoke(instant.ask())
+    app = instant.balance(instant.chain(("a", "b"))).compile()
+    run = await app.astream_events(instant.ask(), version="v3")
+    assert speakers(await run.output()) == ["human", "a", "b"]
+    assert app.report.spend.nanodollars == instant.billed()
+
+
+def _voters() -> Always:
+    return Always(
+        Plan(
+            dict.fromkeys(NAMES, MINI) | {"writer": LARGE},
+            decision="vote",
+            decider="writer",
+            late_gates={"writer": LateGate(NAMES[:3], 0.99)},
+        )
+    )
+
+
+def _check(app: Any, bench: Bench, budget: Budget) -> None:
+    assert app.report.within_budget
+    assert app.report.budget == budget
+    assert bench.billed() <= app.report.spend.nanodollars <= (budget.nanodollars or 0)
