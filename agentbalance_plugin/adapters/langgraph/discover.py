@@ -64,7 +64,8 @@ def reach_of(runnable: Any) -> Reach:
             binding = cast("RunnableBindingBase[Any, Any]", value)
             found.tools = found.tools or bool(binding.kwargs.get("tools"))
         if (inner := _parts(value)) is not None:
-            for part in inner:
+            # A copy: looking at a lazy object may fill the very dictionary it is held in.
+            for part in tuple(inner):
                 visit(part, depth + 1, attributes)
         elif attributes < _DEEPEST_ATTRIBUTES:
             for part in _attributes(value):
