@@ -240,8 +240,11 @@ class Policy:
         text_bytes = float(len(query.encode("utf-8", errors="surrogatepass")))
         vector = embed(self._checkpoint.weights, self._encoder.encode(query))
         outlook = look_ahead(self._checkpoint, roster.table, vector, np.array([text_bytes]))
-        given = self.price_for(team, budget, catalog)
-        prices = [given if each.price_usd is None else each.price_usd for each in knobs]
+        # Only where it is needed: a pacer gives each run a price, and a budget of its own.
+        prices = [
+            self.price_for(team, budget, catalog) if each.price_usd is None else each.price_usd
+            for each in knobs
+        ]
         bound = text_bytes + _FRAMING_BYTES + max(len(agent.role.encode()) for agent in team.agents)
         limits = _limits(roster, outlook, budget, bound, len(team.agents))
         notes: list[dict[str, Any]] = [

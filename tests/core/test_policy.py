@@ -329,3 +329,17 @@ def test_a_catalog_does_not_inherit_the_price_of_one_that_is_gone() -> None:
     if id(kept[-1]) != place:
         pytest.skip("the place in memory was not used again")
     assert policy.price_for(team_of(3), mean, kept[-1]) == 0.0
+
+
+def test_a_price_that_is_given_is_not_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def solve(*arguments: object) -> float:
+        raise AssertionError("solved a price that was given")
+
+    monkeypatch.setattr("agentbalance_plugin.core.policy.solve_price", solve)
+    mean = Budget.average(cost_usd=1e-3, max_cost_usd=0.01)
+    policy, team, catalog = shipped_policy(), team_of(4), shipped_catalog()
+    given = Knobs(price_usd=20.0)
+    assert policy.plan(recorded_query(0), team, mean, catalog, given).assignment
+    assert len(policy.sweep(recorded_query(0), team, mean, catalog, [given, given])) == 2
+    with pytest.raises(AssertionError, match="solved a price"):
+        policy.plan(recorded_query(0), team, mean, catalog)
