@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,14 @@ class Team:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(agent.name for agent in self.agents)
+
+    def needing(self, capability: str) -> Team:
+        """The team for a task that needs a capability of every backbone that is called."""
+        agents = (
+            replace(agent, needs=agent.needs | {capability}) if agent.calls_backbone else agent
+            for agent in self.agents
+        )
+        return replace(self, agents=tuple(agents))
 
     def agent(self, name: str) -> Agent:
         """The agent of that name (KeyError if there is none)."""

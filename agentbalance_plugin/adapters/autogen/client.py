@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,23 +24,10 @@ from agentbalance_plugin.adapters.autogen.caps import OutputCap
 from agentbalance_plugin.adapters.autogen.halt import Halt
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.backbone import Backbone
-from agentbalance_plugin.runtime.meter import Call, CallDenied, DeadlineReached, Meter
+from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
+from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
 
-MAX_RETRIES = 2
-"""Tries after the first, each with a reservation of its own."""
-
-_FIRST_DELAY_S = 0.5
 _TYPICAL_CONTEXT_TOKENS = 128_000
-_RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """What an error says about the call that raised it."""
-
-    billed: bool
-    retry: bool
-    after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,25 +233,7 @@ class BudgetClient(ChatCompletionClient):
 
     async def _give_up_or_wait(self, call: Call, error: Exception, attempt: int) -> None:
         """Book the failed call; raise, or return after the pause before the next try."""
-        if isinstance(error, TimeoutError) and self._time_is_up():
-            raise DeadlineReached(f"{self._agent}: the deadline came during the call") from error
-        failure = _classify(error)
-        if not failure.billed:
-            call.release()
-        else:
-            call.settle(0, 0)
-        delay = failure.after_s
-        if delay is None:
-            # Jitter keeps parallel agents from coming back in step.
-            delay = _FIRST_DELAY_S * 2**attempt * random.uniform(0.75, 1.25)
-        left = self._meter.seconds_left(self._agent)
-        if not failure.retry or attempt >= MAX_RETRIES or (left is not None and delay >= left):
-            raise error
-        await self._meter.clock.sleep(delay)
-
-    def _time_is_up(self) -> bool:
-        left = self._meter.seconds_left(self._agent)
-        return left is not None and left <= 1e-6
+        await self._meter.clock.sleep(pause_before_retry(self._meter, call, error, attempt))
 
 
 def without_sdk_retries(client: ChatCompletionClient) -> ChatCompletionClient:
@@ -282,24 +249,3 @@ def without_sdk_retries(client: ChatCompletionClient) -> ChatCompletionClient:
     quiet: Any = copy.copy(client)
     quiet._client = sdk.with_options(max_retries=0)
     return cast("ChatCompletionClient", quiet)
-
-
-def _classify(error: Exception) -> _Failure:
-    """HTTP SDKs agree on `status_code` and on the names of their connection errors."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        refused = 400 <= status < 500
-        return _Failure(not refused, status in _RETRIED_STATUS, _retry_after(error))
-    cause = type(error.__cause__).__name__
-    if type(error).__name__ == "APIConnectionError" and cause in ("ConnectError", "ConnectTimeout"):
-        return _Failure(billed=False, retry=True)
-    transport = type(error).__name__ in ("APIConnectionError", "APITimeoutError", "APIError")
-    return _Failure(billed=True, retry=transport or isinstance(error, asyncio.IncompleteReadError))
-
-
-def _retry_after(error: Exception) -> float | None:
-    headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
-    try:
-        return max(0.0, float(headers.get("retry-after")))
-    except (TypeError, ValueError):
-        return None

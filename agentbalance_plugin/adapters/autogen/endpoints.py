@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlparse
 
 from autogen_core.models import ChatCompletionClient, ModelInfo
 
+from agentbalance_plugin.adapters.backbones import api_key, read_backbones, variable
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
 
@@ -18,7 +17,6 @@ Backbones = str | Path | Catalog | Sequence[tuple[Backbone, ChatCompletionClient
 """What `wrap_groupchat` takes: a catalog file, a Catalog, or pairs of a Backbone and the client
 that calls it."""
 
-_LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -30,15 +28,13 @@ class Clients:
         ready: clients that the user made, by backbone.
 
     Raises:
-        ValueError: the catalog is empty, a backbone has neither endpoint nor client, or its key's
-            environment variable is not set.
+        ValueError: a backbone has neither endpoint nor client, or its key's environment variable is
+            not set.
     """
 
     def __init__(
         self, catalog: Catalog, ready: dict[str, ChatCompletionClient] | None = None
     ) -> None:
-        if not catalog:
-            raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
         self.catalog = catalog
         self._ready = dict(ready or {})
         self._made: dict[str, ChatCompletionClient] = {}
@@ -72,20 +68,8 @@ def clients_for(backbones: Backbones) -> Clients:
         CatalogError: the file can't be used.
         ValueError: no backbones, or one that can't be called.
     """
-    if isinstance(backbones, (str, Path)):
-        return Clients(Catalog.load(backbones))
-    if isinstance(backbones, Catalog):
-        return Clients(backbones)
-    if not isinstance(backbones, Sequence) or not all(
-        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Backbone)
-        for pair in backbones
-    ):
-        raise ValueError(
-            "backbones must be a catalog file, a Catalog, or a list of (Backbone, model client) "
-            f"pairs, got {type(backbones).__name__}"
-        )
-    catalog = Catalog(backbone for backbone, _ in backbones)
-    return Clients(catalog, {backbone.name: client for backbone, client in backbones})
+    # Any object may take the part of a client: what it lacks shows when it is called.
+    return Clients(*read_backbones(backbones, object, "model client"))
 
 
 def _check_keys(backbone: Backbone) -> None:
@@ -93,7 +77,7 @@ def _check_keys(backbone: Backbone) -> None:
     if backbone.endpoint is not None and backbone.endpoint.component is not None:
         _with_variables(dict(backbone.endpoint.component), backbone.name)
     else:
-        _api_key(backbone)
+        api_key(backbone)
 
 
 def _make_client(backbone: Backbone) -> ChatCompletionClient:
@@ -106,7 +90,7 @@ def _make_client(backbone: Backbone) -> ChatCompletionClient:
     openai = require("autogen_ext.models.openai", extra="autogen")
     settings: dict[str, Any] = {
         "model": endpoint.model,
-        "api_key": _api_key(backbone),
+        "api_key": api_key(backbone),
         "model_info": _model_info(backbone),
         # A retry inside the SDK is a call that nothing was reserved for.
         "max_retries": 0,
@@ -128,33 +112,13 @@ def _model_info(backbone: Backbone) -> ModelInfo:
     )
 
 
-def _api_key(backbone: Backbone) -> str:
-    endpoint = backbone.endpoint
-    assert endpoint is not None
-    if endpoint.api_key_env is not None:
-        return _variable(endpoint.api_key_env, backbone.name)
-    if endpoint.base_url is not None and urlparse(endpoint.base_url).hostname in _LOCAL_HOSTS:
-        # Local servers take any key, the client insists on one.
-        return "local"
-    return _variable("OPENAI_API_KEY", backbone.name)
-
-
 def _with_variables(value: Any, name: str) -> Any:
     """`value` with each ${VARIABLE} in its strings replaced from the environment."""
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda found: _variable(found[1], name), value)
+        return _VARIABLE.sub(lambda found: variable(found[1], name), value)
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: _with_variables(item, name) for key, item in items}
     if isinstance(value, list):
         return [_with_variables(item, name) for item in cast("list[Any]", value)]
-    return value
-
-
-def _variable(variable: str, name: str) -> str:
-    value = os.environ.get(variable)
-    if not value:
-        raise ValueError(
-            f"backbone {name!r} needs the environment variable {variable}, which is not set"
-        )
     return value

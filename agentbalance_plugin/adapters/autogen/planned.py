@@ -14,7 +14,6 @@ from autogen_core import CancellationToken
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.conversation import Conversation
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
-from agentbalance_plugin.adapters.autogen.prompt_bound import text_bound
 from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
@@ -31,19 +30,14 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     WrappedTeam,
     next_event,
 )
-from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.adapters.planning import LARGEST_SHARE, expected_seconds, heard_bound
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
 from agentbalance_plugin.runtime.scheduler import Pass, run_pass
 
 AnswerExtractor = Callable[[str], str | None]
-
-# Rough size of a token of prose; only used to set the decider's share aside, never as a bound.
-_BYTES_PER_TOKEN = 6
-_TYPICAL_OUTPUT_TOKENS = 400
-# At most this much is set aside for the decider, so that those it listens to can be paid at all.
-_LARGEST_SHARE = 0.5
 
 
 class PlannedTeam(WrappedTeam):
@@ -315,16 +309,14 @@ class PlannedTeam(WrappedTeam):
         cap = plan.output_caps.get(decider, backbone.max_output_tokens)
         waiting = "\n".join(message.to_model_text() for message in conversation.waiting(decider))
         bound = text_bound(waiting) + text_bound(self._team.agent(decider).role)
-        for parent in plan.parents(decider):
-            tokens = min(plan.output_caps.get(parent, _TYPICAL_OUTPUT_TOKENS), 1024)
-            bound += tokens * _BYTES_PER_TOKEN
+        bound += heard_bound(plan, decider)
         budget = run.budget
-        seconds = _expected_seconds(backbone)
+        seconds = expected_seconds(backbone)
         run.meter.protect(
             decider,
             nanodollars=_share(backbone.cost(bound, cap), budget.nanodollars),
             tokens=_share(bound + cap, budget.tokens),
-            seconds=min(seconds, _LARGEST_SHARE * (budget.latency_s or seconds)),
+            seconds=min(seconds, LARGEST_SHARE * (budget.latency_s or seconds)),
         )
 
     def _answer_of(self, message: BaseChatMessage) -> str | None:
@@ -382,9 +374,4 @@ def _is_answer(said: Sequence[Event], answer: BaseChatMessage) -> bool:
 
 
 def _share(worst: int, cap: int | None) -> int:
-    return 0 if cap is None else min(worst, int(cap * _LARGEST_SHARE))
-
-
-def _expected_seconds(backbone: Backbone) -> float:
-    """A call's typical length; an unknown speed counts as a slow one."""
-    return (backbone.ttft_s or 1.0) + _TYPICAL_OUTPUT_TOKENS / (backbone.tokens_per_s or 30.0)
+    return 0 if cap is None else min(worst, int(cap * LARGEST_SHARE))

@@ -11,14 +11,12 @@ from autogen_core.models import FunctionExecutionResultMessage, LLMMessage
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
-MESSAGE_FRAMING = 16
-"""Role markers and separators of one message; the known chat formats use 3 to 8 tokens."""
-
-SCHEMA_FRAMING = 64
-"""What wraps one tool or response schema when the endpoint renders it into the prompt."""
-
-IMAGE_TOKENS = 40_000
-"""More than any known model bills for one image (gpt-4o-mini bills up to 36,835)."""
+from agentbalance_plugin.runtime.byte_bound import (
+    IMAGE_TOKENS,
+    MESSAGE_FRAMING,
+    SCHEMA_FRAMING,
+    size,
+)
 
 
 def prompt_bound(
@@ -40,39 +38,28 @@ def prompt_bound(
     total = MESSAGE_FRAMING + sum(_message_bound(message) for message in messages)
     for tool in tools:
         schema = tool if isinstance(tool, dict) else tool.schema
-        total += SCHEMA_FRAMING + _size(json.dumps(schema, default=str))
+        total += SCHEMA_FRAMING + size(json.dumps(schema, default=str))
     if isinstance(json_output, type):
-        total += SCHEMA_FRAMING + _size(json.dumps(json_output.model_json_schema()))
+        total += SCHEMA_FRAMING + size(json.dumps(json_output.model_json_schema()))
     if extra_create_args:
-        total += _size(json.dumps(dict(extra_create_args), default=str))
+        total += size(json.dumps(dict(extra_create_args), default=str))
     return total
 
 
-def text_bound(text: str) -> int:
-    """An upper bound of the tokens of one user message with this text."""
-    return 2 * MESSAGE_FRAMING + _size(text)
-
-
 def _message_bound(message: LLMMessage) -> int:
-    total = MESSAGE_FRAMING + _size(getattr(message, "source", ""))
-    total += _size(getattr(message, "thought", None) or "")
+    total = MESSAGE_FRAMING + size(getattr(message, "source", ""))
+    total += size(getattr(message, "thought", None) or "")
     if isinstance(message, FunctionExecutionResultMessage):
         for result in message.content:
-            total += MESSAGE_FRAMING + sum(
-                map(_size, (result.content, result.name, result.call_id))
-            )
+            total += MESSAGE_FRAMING + sum(map(size, (result.content, result.name, result.call_id)))
         return total
     if isinstance(message.content, str):
-        return total + _size(message.content)
+        return total + size(message.content)
     for part in message.content:
         if isinstance(part, Image):
             total += IMAGE_TOKENS
         elif isinstance(part, FunctionCall):
-            total += MESSAGE_FRAMING + sum(map(_size, (part.name, part.arguments, part.id)))
+            total += MESSAGE_FRAMING + sum(map(size, (part.name, part.arguments, part.id)))
         else:
-            total += _size(part)
+            total += size(part)
     return total
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", errors="surrogatepass"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Literal, cast
 
@@ -14,7 +15,6 @@ from autogen_agentchat.teams import BaseGroupChat, RoundRobinGroupChat, Selector
 
 from agentbalance_plugin.adapters.autogen.endpoints import Backbones, Clients, clients_for
 from agentbalance_plugin.adapters.autogen.planned import AnswerExtractor, PlannedTeam
-from agentbalance_plugin.adapters.autogen.prompt_bound import text_bound
 from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
@@ -24,15 +24,11 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.routed import RoutedTeam, manager_name
-from agentbalance_plugin.adapters.autogen.wrapped import (
-    Planner,
-    Wiring,
-    WrappedTeam,
-    check_affordable,
-)
+from agentbalance_plugin.adapters.autogen.wrapped import Wiring, WrappedTeam
+from agentbalance_plugin.adapters.planning import Planner, check_affordable, check_needs, planner_of
 from agentbalance_plugin.budget import Budget
-from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.runtime.answers import extract_answer
+from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.team import Agent, Team
 
@@ -95,7 +91,7 @@ def wrap_groupchat(
     clients = clients_for(backbones)
     check_affordable(budget, clients.catalog, text_bound(""))
     agents = _describe(found, pinned, clients)
-    planner = _planner(policy)
+    planner = planner_of(policy)
     clock = clock or Clock()
 
     def wiring(team: Team) -> Wiring:
@@ -120,7 +116,7 @@ def wrap_groupchat(
     names = tuple(agent.name for agent in agents)
     fixed = None
     if mode == "backbones":
-        fixed = tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+        fixed = tuple(combinations(names, 2))
     return PlannedTeam(
         wiring(Team(agents, decider=_decider(chat, decider, names), fixed_edges=fixed)),
         participants=found,
@@ -161,27 +157,10 @@ def _describe(
                 f"{list(clients.catalog)}"
             )
     agents = [describe(participant) for participant in participants]
-    for agent in agents:
-        fits = any(agent.needs <= backbone.capabilities for backbone in clients.catalog.values())
-        if agent.calls_backbone and not fits:
-            raise ValueError(
-                f"agent {agent.name!r} needs {sorted(agent.needs)}, which no backbone has; add "
-                "them to the capabilities of the backbones that have them"
-            )
+    check_needs((agent for agent in agents if agent.calls_backbone), clients.catalog)
     return tuple(
         replace(agent, keep=agent.name in pins, backbone=pins.get(agent.name)) for agent in agents
     )
-
-
-def _planner(policy: str | Path | Planner) -> Planner:
-    if isinstance(policy, (str, Path)):
-        return Policy.load(policy)
-    if not callable(getattr(policy, "plan", None)):
-        raise ValueError(
-            "policy must be 'default', a checkpoint folder or an object with plan(query, team, "
-            f"budget, catalog), got {policy!r}"
-        )
-    return policy
 
 
 def _decider(chat: BaseGroupChat, decider: str | None, names: tuple[str, ...]) -> str:

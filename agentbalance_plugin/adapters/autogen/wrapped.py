@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
 from autogen_agentchat.base import TaskResult, Team
 from autogen_agentchat.messages import (
@@ -23,26 +23,19 @@ from autogen_core import CancellationToken
 
 from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.endpoints import Clients
-from agentbalance_plugin.adapters.autogen.prompt_bound import IMAGE_TOKENS, text_bound
-from agentbalance_plugin.backbone import Backbone, Catalog
-from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
-from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.adapters.planning import Planner, check_affordable, pacer_of, plan_task
+from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.clock import Clock
-from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, Meter
-from agentbalance_plugin.runtime.pacing import Pacer, Ticket
+from agentbalance_plugin.runtime.meter import Meter
+from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
 
 Task = str | BaseChatMessage | Sequence[BaseChatMessage] | None
 Event = BaseAgentEvent | BaseChatMessage
 
 _REPORTS_KEPT = 256
-
-
-class Planner(Protocol):
-    """Anything that makes a plan for a task; `agentbalance_plugin.Policy` is the learned one."""
-
-    def plan(self, query: str, team: neutral.Team, budget: Budget, catalog: Catalog) -> Plan: ...
 
 
 @dataclass
@@ -102,7 +95,7 @@ class WrappedTeam(Team):
         self._budget = wiring.budget
         self._planner = wiring.planner
         self._clock = wiring.clock
-        self._pacer = self._make_pacer()
+        self._pacer = pacer_of(self._planner, self._team, self._budget, self._catalog)
         self._last_report: RunReport | None = None
         self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
 
@@ -224,24 +217,12 @@ class WrappedTeam(Team):
         for message in messages:
             if isinstance(message, MultiModalMessage):
                 bound += IMAGE_TOKENS * sum(not isinstance(part, str) for part in message.content)
-                team = _seeing(team)
+                team = team.needing("vision")
         check_affordable(self._budget, self._catalog, bound)
-        if isinstance(self._planner, Policy):
-            knobs = Knobs(price_usd=run.price_usd)
-            plan = self._planner.plan(query, team, run.budget, self._catalog, knobs)
-        else:
-            plan = self._planner.plan(query, team, run.budget, self._catalog)
-        plan.validate(team, self._catalog)
-        run.plan = plan
+        plan = run.plan = plan_task(
+            self._planner, query, team, run.budget, self._catalog, run.price_usd
+        )
         return plan
-
-    def _make_pacer(self) -> Pacer | None:
-        if self._budget.mean_cost_usd is None:
-            return None
-        price = 0.0
-        if isinstance(self._planner, Policy):
-            price = self._planner.price_for(self._team, self._budget, self._catalog)
-        return Pacer(self._budget, price_usd=price)
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:
         """Close the books and make the report, whether the run finished, failed or was left."""
@@ -249,31 +230,6 @@ class WrappedTeam(Team):
         run.report = self._last_report = self._make_report(run)
         if ticket is not None and self._pacer is not None:
             self._pacer.settle(ticket, run.report.spend.nanodollars)
-
-
-def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> None:
-    """Refuse a budget that does not afford one call of the cheapest backbone.
-
-    Raises:
-        ValueError: naming the limit, its value and what it would have to be.
-    """
-
-    def least(backbone: Backbone) -> int:
-        return backbone.cost(prompt_bound, min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens))
-
-    cheapest = min(catalog.values(), key=least)
-    cap = budget.nanodollars
-    if cap is not None and cap < least(cheapest):
-        raise ValueError(
-            f"Budget.cost_usd is {budget.cost_usd:g}, but one call of the cheapest backbone "
-            f"({cheapest.name}) may cost {least(cheapest) / NANODOLLARS_PER_USD:g}; raise "
-            "cost_usd, shorten the task or add a cheaper backbone"
-        )
-    if budget.tokens is not None and budget.tokens < prompt_bound + USEFUL_OUTPUT_TOKENS:
-        raise ValueError(
-            f"Budget.tokens is {budget.tokens}, but one call on this task may take "
-            f"{prompt_bound + USEFUL_OUTPUT_TOKENS}; raise tokens or shorten the task"
-        )
 
 
 async def next_event(
@@ -302,16 +258,3 @@ def _as_messages(task: Task) -> list[BaseChatMessage]:
         if not isinstance(message, BaseChatMessage):
             raise ValueError("All messages in task list must be valid BaseChatMessage types")
     return list(task)
-
-
-def _seeing(team: neutral.Team) -> neutral.Team:
-    """The team for a task with images: every agent that calls a backbone needs one that sees."""
-    from dataclasses import replace
-
-    return replace(
-        team,
-        agents=tuple(
-            replace(agent, needs=agent.needs | {"vision"}) if agent.calls_backbone else agent
-            for agent in team.agents
-        ),
-    )

@@ -12,7 +12,7 @@ from agentbalance_plugin.adapters.langgraph.graph import BalancedStateGraph
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import AnswerExtractor, Mode, Settings
 from agentbalance_plugin.adapters.langgraph.planning import QueryReader
-from agentbalance_plugin.adapters.langgraph.run import Planner
+from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
 

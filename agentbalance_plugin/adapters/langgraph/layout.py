@@ -19,6 +19,7 @@ from agentbalance_plugin.adapters.langgraph.discover import (
 )
 from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.planned import lay_edges
+from agentbalance_plugin.adapters.planning import check_needs
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
@@ -158,8 +159,4 @@ def _check_backbones(agents: Sequence[Agent], catalog: Catalog) -> None:
                 f"agents: {agent.name!r} is given the backbone {agent.backbone!r}, which is not "
                 f"among {list(catalog)}"
             )
-        if not any(agent.needs <= backbone.capabilities for backbone in catalog.values()):
-            raise ValueError(
-                f"agent {agent.name!r} needs {sorted(agent.needs)}, which no backbone has; add "
-                "them to the capabilities of the backbones that have them"
-            )
+    check_needs(agents, catalog)

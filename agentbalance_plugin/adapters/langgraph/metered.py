@@ -22,11 +22,11 @@ from langchain_core.messages import (
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
-from agentbalance_plugin.adapters.langgraph.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.adapters.langgraph.models import OUTPUT_CAPS
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.run import Caller
 from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied
 
 Result = TypeVar("Result")

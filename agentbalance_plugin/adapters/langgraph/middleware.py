@@ -27,7 +27,6 @@ from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
 from agentbalance_plugin.adapters.langgraph.run import (
     Caller,
     OutOfBudget,
-    Planner,
     Run,
     caller_of,
     calling,
@@ -38,6 +37,7 @@ from agentbalance_plugin.adapters.langgraph.stored import (
     task_from,
     task_value,
 )
+from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport

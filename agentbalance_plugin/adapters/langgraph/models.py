@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import urlparse
 from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
 
+from agentbalance_plugin.adapters.backbones import api_key, read_backbones
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
 
@@ -21,7 +20,6 @@ calls it."""
 
 ChatModel = TypeVar("ChatModel", bound=BaseChatModel)
 
-_LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _MARK = "_agentbalance_direct"
 
 
@@ -33,13 +31,11 @@ class Models:
         ready: chat models that the user made, by backbone.
 
     Raises:
-        ValueError: the catalog is empty, a backbone has neither endpoint nor chat model, or its
-            key's environment variable is not set.
+        ValueError: a backbone has neither endpoint nor chat model, or its key's environment
+            variable is not set.
     """
 
     def __init__(self, catalog: Catalog, ready: Mapping[str, BaseChatModel] | None = None) -> None:
-        if not catalog:
-            raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
         self.catalog = catalog
         self._made: dict[str, BaseChatModel] = {}
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BaseChatModel]]
@@ -86,23 +82,7 @@ def models_for(backbones: Backbones) -> Models:
         CatalogError: the file can't be used.
         ValueError: no backbones, or one that can't be called.
     """
-    if isinstance(backbones, (str, Path)):
-        return Models(Catalog.load(backbones))
-    if isinstance(backbones, Catalog):
-        return Models(backbones)
-    if not isinstance(backbones, Sequence) or not all(
-        isinstance(pair, tuple)
-        and len(pair) == 2
-        and isinstance(pair[0], Backbone)
-        and isinstance(pair[1], BaseChatModel)
-        for pair in backbones
-    ):
-        raise ValueError(
-            "backbones must be a catalog file, a Catalog, or a list of (Backbone, chat model) "
-            f"pairs, got {type(backbones).__name__}"
-        )
-    catalog = Catalog(backbone for backbone, _ in backbones)
-    return Models(catalog, {backbone.name: model for backbone, model in backbones})
+    return Models(*read_backbones(backbones, BaseChatModel, "chat model"))
 
 
 def direct(model: ChatModel) -> ChatModel:
@@ -134,7 +114,7 @@ def _check_endpoint(backbone: Backbone) -> None:
             f"backbones: {backbone.name!r} names an AutoGen component, which LangGraph can't call; "
             "pass a pair of the Backbone and its chat model"
         )
-    _api_key(backbone)
+    api_key(backbone)
 
 
 def _make_model(backbone: Backbone) -> BaseChatModel:
@@ -142,7 +122,7 @@ def _make_model(backbone: Backbone) -> BaseChatModel:
     assert endpoint is not None
     settings: dict[str, Any] = {
         "model": endpoint.model,
-        "api_key": _api_key(backbone),
+        "api_key": api_key(backbone),
         # A retry inside the SDK is a call that nothing was reserved for.
         "max_retries": 0,
         # Without it a stream from another base_url reports no usage.
@@ -190,21 +170,3 @@ def _with_own_connections(model: BaseChatModel) -> BaseChatModel:
 
 def _is_openai(model: BaseChatModel) -> bool:
     return any(cls.__name__ == "BaseChatOpenAI" for cls in type(model).__mro__)
-
-
-def _api_key(backbone: Backbone) -> str:
-    endpoint = backbone.endpoint
-    assert endpoint is not None
-    variable = endpoint.api_key_env
-    if variable is None:
-        if endpoint.base_url is not None and urlparse(endpoint.base_url).hostname in _LOCAL_HOSTS:
-            # Local servers take any key, the client insists on one.
-            return "local"
-        variable = "OPENAI_API_KEY"
-    value = os.environ.get(variable)
-    if not value:
-        raise ValueError(
-            f"backbone {backbone.name!r} needs the environment variable {variable}, which is not "
-            "set"
-        )
-    return value

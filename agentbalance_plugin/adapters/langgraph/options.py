@@ -12,11 +12,10 @@ from langchain_core.runnables import RunnableConfig
 from agentbalance_plugin.adapters.langgraph.discover import AgentsArgument
 from agentbalance_plugin.adapters.langgraph.models import Backbones, Models, models_for
 from agentbalance_plugin.adapters.langgraph.planning import QueryReader
-from agentbalance_plugin.adapters.langgraph.prompt_bound import text_bound
-from agentbalance_plugin.adapters.langgraph.run import Planner, check_affordable
+from agentbalance_plugin.adapters.planning import Planner, check_affordable, pacer_of, planner_of
 from agentbalance_plugin.budget import Budget
-from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.runtime.answers import extract_answer
+from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.pacing import Pacer
 from agentbalance_plugin.team import Team
@@ -83,10 +82,9 @@ class Settings:
             return None
         key = (team, self.budget)
         if key not in self.pacers:
-            price = 0.0
-            if isinstance(self.planner, Policy):
-                price = self.planner.price_for(team, self.budget, self.models.catalog)
-            self.pacers[key] = Pacer(self.budget, price_usd=price)
+            pacer = pacer_of(self.planner, team, self.budget, self.models.catalog)
+            assert pacer is not None
+            self.pacers[key] = pacer
         return self.pacers[key]
 
 
@@ -123,18 +121,6 @@ def overrides_of(config: RunnableConfig, context: object) -> Overrides:
         raise ValueError(f"{OVERRIDES}: unknown {unknown}; known are 'budget' and 'policy'")
     policy = known.get("policy")
     return Overrides(_budget(known.get("budget")), None if policy is None else planner_of(policy))
-
-
-def planner_of(policy: str | Path | Planner) -> Planner:
-    """A policy by name, from a checkpoint folder, or the user's own."""
-    if isinstance(policy, (str, Path)):
-        return Policy.load(policy)
-    if not callable(getattr(policy, "plan", None)):
-        raise ValueError(
-            "policy must be 'default', a checkpoint folder or an object with plan(query, team, "
-            f"budget, catalog), got {policy!r}"
-        )
-    return policy
 
 
 def _budget(given: object) -> Budget | None:

@@ -7,19 +7,19 @@ from typing import Any, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from agentbalance_plugin.adapters.langgraph.prompt_bound import IMAGE_TOKENS, text_bound
-from agentbalance_plugin.adapters.langgraph.run import Run, check_affordable, seeing
-from agentbalance_plugin.backbone import Backbone
-from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.adapters.langgraph.run import Run
+from agentbalance_plugin.adapters.planning import (
+    LARGEST_SHARE,
+    check_affordable,
+    expected_seconds,
+    heard_bound,
+    plan_task,
+)
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 
 QueryReader = Callable[[Any], str]
 """From a graph's state at its start (channel -> value) to the task as text."""
-
-# At most this much is set aside for the decider, so that those it listens to can be paid at all.
-_LARGEST_SHARE = 0.5
-_BYTES_PER_TOKEN = 6
-_TYPICAL_OUTPUT_TOKENS = 400
 
 
 def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
@@ -40,17 +40,11 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
     else:
         query = asked.text if asked is not None else "\n".join(_texts(values))
     images = _images(asked) if asked is not None else 0
-    team = seeing(run.team) if images else run.team
+    team = run.team.needing("vision") if images else run.team
     catalog = run.models.catalog
     bound = text_bound(query)
     check_affordable(run.budget, catalog, bound + IMAGE_TOKENS * images)
-    if isinstance(run.planner, Policy):
-        knobs = Knobs(price_usd=run.price_usd)
-        plan = run.planner.plan(query, team, run.budget, catalog, knobs)
-    else:
-        plan = run.planner.plan(query, team, run.budget, catalog)
-    plan.validate(team, catalog)
-    run.plan = plan
+    plan = run.plan = plan_task(run.planner, query, team, run.budget, catalog, run.price_usd)
     return plan
 
 
@@ -69,7 +63,7 @@ def allot(run: Run, certain: Iterable[str], decider: str | None, prompt: int) ->
     if plan is None:
         return
     names = [name for name in certain if plan.assignment.get(name) is not None]
-    bounds = {name: prompt + _heard_bound(plan, name) for name in names}
+    bounds = {name: prompt + heard_bound(plan, name) for name in names}
     backbones = {name: run.models.catalog[cast("str", plan.assignment[name])] for name in names}
     caps = {name: plan.output_caps.get(name, backbones[name].max_output_tokens) for name in names}
     money = {name: backbones[name].cost(bounds[name], caps[name]) for name in names}
@@ -79,14 +73,8 @@ def allot(run: Run, certain: Iterable[str], decider: str | None, prompt: int) ->
     for name in names:
         seconds = 0.0
         if name == decider and budget.latency_s is not None and len(names) > 1:
-            seconds = min(_expected_seconds(backbones[name]), _LARGEST_SHARE * budget.latency_s)
+            seconds = min(expected_seconds(backbones[name]), LARGEST_SHARE * budget.latency_s)
         run.meter.protect(name, nanodollars=money[name], tokens=tokens[name], seconds=seconds)
-
-
-def _heard_bound(plan: Plan, name: str) -> int:
-    """Tokens that an agent's parents typically add to its prompt, as bounds count them."""
-    caps = [plan.output_caps.get(parent, _TYPICAL_OUTPUT_TOKENS) for parent in plan.parents(name)]
-    return sum(min(cap, 1024) * _BYTES_PER_TOKEN for cap in caps)
 
 
 def _shares(worst: Mapping[str, int], cap: int | None, decider: str | None) -> dict[str, int]:
@@ -94,7 +82,7 @@ def _shares(worst: Mapping[str, int], cap: int | None, decider: str | None) -> d
     an even part of the rest for each other, what small ones leave going to the larger."""
     if cap is None:
         return dict.fromkeys(worst, 0)
-    shares = {n: min(worst[n], int(cap * _LARGEST_SHARE)) for n in worst if n == decider}
+    shares = {n: min(worst[n], int(cap * LARGEST_SHARE)) for n in worst if n == decider}
     free = cap - sum(shares.values())
     others = sorted((name for name in worst if name != decider), key=worst.__getitem__)
     for number, name in enumerate(others):
@@ -108,11 +96,6 @@ def _shares(worst: Mapping[str, int], cap: int | None, decider: str | None) -> d
 def prompt_of(values: object) -> int:
     """A bound of the prompt tokens of the text in a state."""
     return sum(text_bound(text) for text in _texts(values))
-
-
-def _expected_seconds(backbone: Backbone) -> float:
-    """A call's typical length; an unknown speed counts as a slow one."""
-    return (backbone.ttft_s or 1.0) + _TYPICAL_OUTPUT_TOKENS / (backbone.tokens_per_s or 30.0)
 
 
 def _last_user_message(values: object) -> HumanMessage | None:

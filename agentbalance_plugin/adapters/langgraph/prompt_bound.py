@@ -8,14 +8,12 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-MESSAGE_FRAMING = 16
-"""Role markers and separators of one message; the known chat formats use 3 to 8 tokens."""
-
-SCHEMA_FRAMING = 64
-"""What wraps one tool or response schema when the endpoint renders it into the prompt."""
-
-IMAGE_TOKENS = 40_000
-"""More than any known model bills for one image (gpt-4o-mini bills up to 36,835)."""
+from agentbalance_plugin.runtime.byte_bound import (
+    IMAGE_TOKENS,
+    MESSAGE_FRAMING,
+    SCHEMA_FRAMING,
+    size,
+)
 
 _IN_PROMPT = ("tools", "functions", "response_format", "tool_choice")
 
@@ -36,47 +34,38 @@ def prompt_bound(messages: Sequence[BaseMessage], options: Mapping[str, Any]) ->
     for name in _IN_PROMPT:
         if options.get(name):
             parts = options[name] if isinstance(options[name], (list, tuple)) else [options[name]]
-            total += sum(SCHEMA_FRAMING + _size(_as_json(part)) for part in parts)
+            total += sum(SCHEMA_FRAMING + size(_as_json(part)) for part in parts)
     return total
 
 
-def text_bound(text: str) -> int:
-    """An upper bound of the tokens of one user message with this text."""
-    return 2 * MESSAGE_FRAMING + _size(text)
-
-
 def _message_bound(message: BaseMessage) -> int:
-    total = MESSAGE_FRAMING + _size(message.name or "") + _content_bound(message.content)
-    total += _size(getattr(message, "tool_call_id", None) or "")
+    total = MESSAGE_FRAMING + size(message.name or "") + _content_bound(message.content)
+    total += size(getattr(message, "tool_call_id", None) or "")
     if message.additional_kwargs:
-        total += _size(_as_json(message.additional_kwargs))
+        total += size(_as_json(message.additional_kwargs))
     if isinstance(message, AIMessage):
         for call in [*message.tool_calls, *message.invalid_tool_calls]:
-            total += MESSAGE_FRAMING + _size(_as_json(call))
+            total += MESSAGE_FRAMING + size(_as_json(call))
     return total
 
 
 def _content_bound(content: object) -> int:
     if isinstance(content, str):
-        return _size(content)
+        return size(content)
     total = 0
     for part in cast("list[Any]", content):
         if isinstance(part, str):
-            total += _size(part)
+            total += size(part)
         elif part.get("type") == "text":
-            total += _size(str(part.get("text", "")))
+            total += size(str(part.get("text", "")))
         elif "image" in str(part.get("type")):
             total += IMAGE_TOKENS
         else:
             # Other media come as data or as a reference; either may be long.
-            total += IMAGE_TOKENS + _size(_as_json(part))
+            total += IMAGE_TOKENS + size(_as_json(part))
     return total
 
 
 def _as_json(value: object) -> str:
     schema = getattr(value, "model_json_schema", None)
     return json.dumps(schema() if callable(schema) else value, default=str)
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", errors="surrogatepass"))

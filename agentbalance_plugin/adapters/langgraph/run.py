@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import NoReturn, Protocol
+from dataclasses import dataclass
+from typing import NoReturn
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -17,18 +17,13 @@ from langgraph.runtime import RunControl
 
 from agentbalance_plugin.adapters.langgraph.internals import control_of, namespace_of, node_in
 from agentbalance_plugin.adapters.langgraph.models import ChatModel, Models
-from agentbalance_plugin.backbone import Backbone, Catalog
-from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
+from agentbalance_plugin.adapters.planning import Planner
+from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.budget import Budget, Spend
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.clock import Clock
-from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallDenied, Meter
-from agentbalance_plugin.team import Agent, Team
-
-
-class Planner(Protocol):
-    """Anything that makes a plan for a task; `agentbalance_plugin.Policy` is the learned one."""
-
-    def plan(self, query: str, team: Team, budget: Budget, catalog: Catalog) -> Plan: ...
+from agentbalance_plugin.runtime.meter import CallDenied, Meter
+from agentbalance_plugin.team import Team
 
 
 class OutOfBudget(GraphBubbleUp):
@@ -259,37 +254,3 @@ def own_run(config: RunnableConfig, node: str) -> Run | None:
     run = control.run
     deeper = namespace.removeprefix(run.namespace).strip("|")
     return run if node_in(namespace, run.namespace) == node and deeper.count(":") == 1 else None
-
-
-def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> None:
-    """Refuse a budget that does not afford one call of the cheapest backbone.
-
-    Raises:
-        ValueError: naming the limit, its value and what it would have to be.
-    """
-
-    def least(backbone: Backbone) -> int:
-        return backbone.cost(prompt_bound, min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens))
-
-    cheapest = min(catalog.values(), key=least)
-    cap = budget.nanodollars
-    if cap is not None and cap < least(cheapest):
-        raise ValueError(
-            f"Budget.cost_usd is {budget.cost_usd:g}, but one call of the cheapest backbone "
-            f"({cheapest.name}) may cost {least(cheapest) / NANODOLLARS_PER_USD:g}; raise "
-            "cost_usd, shorten the task or add a cheaper backbone"
-        )
-    if budget.tokens is not None and budget.tokens < prompt_bound + USEFUL_OUTPUT_TOKENS:
-        raise ValueError(
-            f"Budget.tokens is {budget.tokens}, but one call on this task may take "
-            f"{prompt_bound + USEFUL_OUTPUT_TOKENS}; raise tokens or shorten the task"
-        )
-
-
-def seeing(team: Team) -> Team:
-    """The team for a task with images: every agent that calls a backbone needs one that sees."""
-
-    def see(agent: Agent) -> Agent:
-        return replace(agent, needs=agent.needs | {"vision"}) if agent.calls_backbone else agent
-
-    return replace(team, agents=tuple(see(agent) for agent in team.agents))

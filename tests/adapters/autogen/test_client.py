@@ -11,8 +11,9 @@ from chats import LARGE, MINI, Bench
 from openai import APIConnectionError, APIStatusError, NotFoundError
 
 from agentbalance_plugin import Budget, Meter
-from agentbalance_plugin.adapters.autogen.client import MAX_RETRIES, BudgetClient
+from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
+from agentbalance_plugin.runtime.failures import MAX_RETRIES
 from agentbalance_plugin.runtime.meter import CallDenied, DeadlineReached
 
 pytestmark = pytest.mark.virtual_time

@@ -41,8 +41,8 @@ async def test_asynchronous_graphs_keep_it(bench: Bench, usd: float) -> None:
 async def test_synchronous_and_streamed_graphs_keep_it(
     instant: Bench, usd: float, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentbalance_plugin.adapters.langgraph.failures._FIRST_DELAY_S", 0.0)
-    monkeypatch.setattr("agentbalance_plugin.adapters.langgraph.failures._retry_after", _at_once)
+    monkeypatch.setattr("agentbalance_plugin.runtime.failures._FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr("agentbalance_plugin.runtime.failures._retry_after", _at_once)
     budget = Budget(cost_usd=usd)
     builder = instant.chain(blocking=True)
     app = instant.balance(builder, policy=Assign(MIXED), budget=budget).compile()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,8 @@ def _classify(error: Exception) -> _Failure:
     cause = type(error.__cause__).__name__
     if type(error).__name__ == "APIConnectionError" and cause in ("ConnectError", "ConnectTimeout"):
         return _Failure(billed=False, retry=True)
-    return _Failure(billed=True, retry=type(error).__name__ in _TRANSPORT)
+    broken = isinstance(error, asyncio.IncompleteReadError)
+    return _Failure(billed=True, retry=broken or type(error).__name__ in _TRANSPORT)
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -1,0 +1,84 @@
+"""The `backbones` argument of every adapter, and the keys that its endpoints need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import urlparse
+
+from agentbalance_plugin.backbone import Backbone, Catalog
+
+Client = TypeVar("Client")
+
+_LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def read_backbones(
+    backbones: str | Path | Catalog | Sequence[tuple[Backbone, Client]], kind: type, called: str
+) -> tuple[Catalog, dict[str, Client]]:
+    """A catalog file, a Catalog, or pairs of a Backbone and what calls it.
+
+    Args:
+        kind: of what calls a backbone.
+        called: that in words.
+
+    Returns:
+        the catalog, and what the user made to call its backbones.
+
+    Raises:
+        CatalogError: the file can't be used.
+        ValueError: none of these, or no backbones.
+    """
+    ready: dict[str, Client] = {}
+    if isinstance(backbones, (str, Path)):
+        catalog = Catalog.load(backbones)
+    elif isinstance(backbones, Catalog):
+        catalog = backbones
+    else:
+        if not isinstance(backbones, Sequence) or not all(
+            _is_pair(pair, kind) for pair in backbones
+        ):
+            raise ValueError(
+                f"backbones must be a catalog file, a Catalog, or a list of (Backbone, {called}) "
+                f"pairs, got {type(backbones).__name__}"
+            )
+        catalog = Catalog(backbone for backbone, _ in backbones)
+        ready = {backbone.name: client for backbone, client in backbones}
+    if not catalog:
+        raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
+    return catalog, ready
+
+
+def api_key(backbone: Backbone) -> str:
+    """The key of a backbone with an endpoint, from the environment.
+
+    Raises:
+        ValueError: the variable is not set.
+    """
+    endpoint = backbone.endpoint
+    assert endpoint is not None
+    if endpoint.api_key_env is not None:
+        return variable(endpoint.api_key_env, backbone.name)
+    if endpoint.base_url is not None and urlparse(endpoint.base_url).hostname in _LOCAL_HOSTS:
+        # Local servers take any key, the client insists on one.
+        return "local"
+    return variable("OPENAI_API_KEY", backbone.name)
+
+
+def variable(name: str, backbone: str) -> str:
+    """An environment variable that a backbone needs (ValueError if it is not set)."""
+    value = os.environ.get(name)
+    if not value:
+        raise ValueError(
+            f"backbone {backbone!r} needs the environment variable {name}, which is not set"
+        )
+    return value
+
+
+def _is_pair(pair: object, kind: type) -> bool:
+    if not isinstance(pair, tuple):
+        return False
+    parts = cast("tuple[Any, ...]", pair)
+    return len(parts) == 2 and isinstance(parts[0], Backbone) and isinstance(parts[1], kind)

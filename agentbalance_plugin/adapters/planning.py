@@ -1,0 +1,121 @@
+"""What every framework's adapter does to plan a task and to share out its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
+from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS
+from agentbalance_plugin.runtime.pacing import Pacer
+from agentbalance_plugin.team import Agent, Team
+
+LARGEST_SHARE = 0.5
+"""At most this much is set aside for the decider: those it listens to have to be paid as well."""
+
+# Rough size of a token of prose; only used to set shares aside, never as a bound.
+_BYTES_PER_TOKEN = 6
+_TYPICAL_OUTPUT_TOKENS = 400
+_LONGEST_HEARD_TOKENS = 1024
+
+
+class Planner(Protocol):
+    """Anything that makes a plan for a task; `agentbalance_plugin.Policy` is the learned one."""
+
+    def plan(self, query: str, team: Team, budget: Budget, catalog: Catalog) -> Plan: ...
+
+
+def planner_of(policy: str | Path | Planner) -> Planner:
+    """A policy by name, from a checkpoint folder, or the user's own.
+
+    Raises:
+        ValueError: none of these.
+        PolicyError: a policy file that can't be used.
+    """
+    if isinstance(policy, (str, Path)):
+        return Policy.load(policy)
+    if not callable(getattr(policy, "plan", None)):
+        raise ValueError(
+            "policy must be 'default', a checkpoint folder or an object with plan(query, team, "
+            f"budget, catalog), got {policy!r}"
+        )
+    return policy
+
+
+def pacer_of(planner: Planner, team: Team, budget: Budget, catalog: Catalog) -> Pacer | None:
+    """What steers the mean, starting at the planner's price; None for hard caps alone."""
+    if budget.mean_cost_usd is None:
+        return None
+    price = planner.price_for(team, budget, catalog) if isinstance(planner, Policy) else 0.0
+    return Pacer(budget, price_usd=price)
+
+
+def plan_task(
+    planner: Planner,
+    query: str,
+    team: Team,
+    budget: Budget,
+    catalog: Catalog,
+    price_usd: float | None,
+) -> Plan:
+    """A valid plan (PlanError for a planner's that is not).
+
+    Args:
+        price_usd: of the pacer; None leaves it to the planner.
+    """
+    if isinstance(planner, Policy):
+        plan = planner.plan(query, team, budget, catalog, Knobs(price_usd=price_usd))
+    else:
+        plan = planner.plan(query, team, budget, catalog)
+    plan.validate(team, catalog)
+    return plan
+
+
+def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> None:
+    """Refuse a budget that does not afford one call of the cheapest backbone.
+
+    Raises:
+        ValueError: naming the limit, its value and what it would have to be.
+    """
+
+    def least(backbone: Backbone) -> int:
+        return backbone.cost(prompt_bound, min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens))
+
+    cheapest = min(catalog.values(), key=least)
+    cap = budget.nanodollars
+    if cap is not None and cap < least(cheapest):
+        raise ValueError(
+            f"Budget.cost_usd is {budget.cost_usd:g}, but one call of the cheapest backbone "
+            f"({cheapest.name}) may cost {least(cheapest) / NANODOLLARS_PER_USD:g}; raise "
+            "cost_usd, shorten the task or add a cheaper backbone"
+        )
+    if budget.tokens is not None and budget.tokens < prompt_bound + USEFUL_OUTPUT_TOKENS:
+        raise ValueError(
+            f"Budget.tokens is {budget.tokens}, but one call on this task may take "
+            f"{prompt_bound + USEFUL_OUTPUT_TOKENS}; raise tokens or shorten the task"
+        )
+
+
+def check_needs(agents: Iterable[Agent], catalog: Catalog) -> None:
+    """Refuse agents that need what no backbone has (ValueError naming agent and needs)."""
+    for agent in agents:
+        if not any(agent.needs <= backbone.capabilities for backbone in catalog.values()):
+            raise ValueError(
+                f"agent {agent.name!r} needs {sorted(agent.needs)}, which no backbone has; add "
+                "them to the capabilities of the backbones that have them"
+            )
+
+
+def heard_bound(plan: Plan, name: str) -> int:
+    """Tokens that an agent's parents typically add to its prompt, as bounds count them."""
+    caps = [plan.output_caps.get(parent, _TYPICAL_OUTPUT_TOKENS) for parent in plan.parents(name)]
+    return sum(min(cap, _LONGEST_HEARD_TOKENS) * _BYTES_PER_TOKEN for cap in caps)
+
+
+def expected_seconds(backbone: Backbone) -> float:
+    """A call's typical length; an unknown speed counts as a slow one."""
+    return (backbone.ttft_s or 1.0) + _TYPICAL_OUTPUT_TOKENS / (backbone.tokens_per_s or 30.0)
