@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from agentbalance_plugin.backbone import Catalog, Endpoint
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.replay import Replay
@@ -66,20 +65,10 @@ async def _run(runs: int, seed: int, console: Console) -> list[Overshoot]:
     found: list[Overshoot] = []
     async with Simulator(replay) as simulator:
         policy = Policy.load("default", RecordedEncoder(traces))
-        catalog = Catalog(
-            replace(backbone, endpoint=Endpoint(model=name, base_url=simulator.base_url))
-            for name, backbone in traces.catalog.subset(traces.candidates).items()
-        )
+        catalog = simulator.serving(traces.catalog.subset(traces.candidates))
         clients = clients_for(catalog)
         ready = [(backbone, clients(name)) for name, backbone in catalog.items()]
-        with Progress(
-            TextColumn("{task.description:20}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        ) as progress:
+        with counting(console) as progress:
             for name, make in _CHATS.items():
                 bar = progress.add_task(name, total=runs)
                 chats = [make(ready[0][1]) for _ in range(runs)]

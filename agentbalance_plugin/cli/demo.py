@@ -6,19 +6,19 @@ the simulated one, so latencies are those of the recorded backbones and nothing 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from agentbalance_plugin.backbone import Catalog, Endpoint
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.reference import reference_budgets
@@ -130,17 +130,10 @@ class _Demo:
 
     async def run(self) -> DemoResult:
         async with Simulator(self._replay) as simulator:
-            with Progress(
-                TextColumn("{task.description:8}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-            ) as progress:
+            with counting(self._console) as progress:
                 stock_chat = self._chat(simulator.base_url)
                 stock, _ = await self._phase("stock", stock_chat, simulator, progress)
-                wrapped_chat = self._wrapped(simulator.base_url)
+                wrapped_chat = self._wrapped(simulator)
                 wrapped, reports = await self._phase("wrapped", wrapped_chat, simulator, progress)
         return DemoResult(
             suite=self._suite,
@@ -177,20 +170,14 @@ class _Demo:
             max_turns=len(ROLES),
         )
 
-    def _wrapped(self, base_url: str) -> Team:
+    def _wrapped(self, simulator: Simulator) -> Team:
         """The same chat under the budget."""
         from agentbalance_plugin.adapters.autogen import wrap_groupchat
 
-        profiled = self._traces.catalog.subset(self._traces.candidates).with_profiles(
-            self._traces.profiles("train")
-        )
-        catalog = Catalog(
-            replace(backbone, endpoint=Endpoint(model=name, base_url=base_url))
-            for name, backbone in profiled.items()
-        )
+        catalog = simulator.serving(self._traces.profiled_candidates())
         # A figures-only trace has no texts: the policy takes a query's recorded features by its id.
         policy = Policy.load("default", RecordedEncoder(self._traces))
-        chat = self._chat(base_url)
+        chat = self._chat(simulator.base_url)
         return wrap_groupchat(chat, budget=self._budget, backbones=catalog, policy=policy)
 
     async def _phase(
@@ -200,7 +187,7 @@ class _Demo:
         from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
 
         simulator.books.clear()
-        now: Callable[[], float] = _loop_time()
+        now = asyncio.get_running_loop().time
         bar = progress.add_task(title, total=len(self._queries))
         right: list[bool] = []
         seconds: list[float] = []
@@ -239,12 +226,6 @@ class _Demo:
         size = max(set(sizes), key=sizes.count)
         key, plan = next(item for item in several if len(item[1].assignment) == size)
         return key, plan.to_tree()
-
-
-def _loop_time() -> Callable[[], float]:
-    import asyncio
-
-    return asyncio.get_running_loop().time
 
 
 def print_table(result: DemoResult, console: Console) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.replay import Replay
@@ -29,20 +29,12 @@ def run_evaluation(
     """Score the policy and the simple baselines on a split."""
     loaded = TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
     replay = Replay(loaded, seed=seed)
-    catalog = loaded.catalog.subset(loaded.candidates).with_profiles(loaded.profiles("train"))
     methods: list[Method] = [
         SingleBackbones(),
         CategoryTable(),
-        PolicyMethod(Policy.load(policy, RecordedEncoder(loaded)), catalog),
+        PolicyMethod(Policy.load(policy, RecordedEncoder(loaded)), loaded.profiled_candidates()),
     ]
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as bar:
+    with counting(console) as bar:
 
         def watch(method: str, axis: Axis, part: str) -> Callable[[], None]:
             task = bar.add_task(f"{axis}: {method}, {part}", total=len(loaded.positions(part)))

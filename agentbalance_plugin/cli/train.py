@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as ProgressBar
+from rich.progress import TextColumn
 
+from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.core.trainer import Progress, TrainerConfig, train
 
@@ -22,14 +22,8 @@ def run_training(
         TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
         for suite in suites
     ]
-    with ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("val loss {task.fields[loss]}"),
-        console=console,
-    ) as bar:
+    loss = TextColumn("val loss {task.fields[loss]}")
+    with counting(console, loss, transient=False) as bar:
         config = TrainerConfig(seed=seed)
         tasks = {
             "categories": bar.add_task("categories", total=config.category_epochs, loss="-"),

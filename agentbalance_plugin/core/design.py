@@ -19,10 +19,9 @@ FloatArray = NDArray[np.float64]
 
 def slot_agents(team: Team) -> tuple[Agent, ...]:
     """The agents in the order in which candidates use them: pinned ones first, the decider last."""
-    decider = team.decider
-    others = [agent for agent in team.agents if agent.name != decider]
-    others.sort(key=lambda agent: not agent.keep)
-    return (*others, *(agent for agent in team.agents if agent.name == decider))
+    return tuple(
+        sorted(team.agents, key=lambda agent: (agent.name == team.decider, not agent.keep))
+    )
 
 
 def is_pipeline(team: Team) -> bool:
@@ -85,14 +84,7 @@ def pipeline_edges(team: Team) -> tuple[tuple[str, str], ...]:
     """The edges of a team that runs as it is: its fixed ones, else everyone hears all before."""
     if team.fixed_edges is not None:
         return team.fixed_edges
-    names = [agent.name for agent in slot_agents_in_order(team)]
-    return tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
-
-
-def slot_agents_in_order(team: Team) -> tuple[Agent, ...]:
-    """The agents in the team's order, the decider last."""
-    others = [agent for agent in team.agents if agent.name != team.decider]
-    return (*others, *(agent for agent in team.agents if agent.name == team.decider))
+    return tuple(combinations(sorted(team.names, key=lambda name: name == team.decider), 2))
 
 
 def _pair_threshold(a: float, b: float) -> float:

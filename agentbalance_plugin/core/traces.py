@@ -256,6 +256,14 @@ class TraceSet:
             unseen=tuple(name for name in self.unseen if name in names),
         )
 
+    def profiled_candidates(self) -> Catalog:
+        """The candidates, with what the training split says of each as its profile.
+
+        Raises:
+            TraceError: there is no training split.
+        """
+        return self.catalog.subset(self.candidates).with_profiles(self.profiles("train"))
+
     def profiles(self, split: str = "train") -> dict[str, Profile]:
         """What the answers of one split say of each backbone, over all recorded samples.
 

@@ -7,9 +7,11 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from agentbalance_plugin.backbone import Catalog, Endpoint
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.extras import require
 from agentbalance_plugin.simulator.books import Books, Entry
@@ -186,6 +188,13 @@ class Simulator:
             raise RuntimeError("the simulator does not run; use it with 'async with'")
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+    def serving(self, catalog: Catalog) -> Catalog:
+        """The same backbones, to be called at this server."""
+        return Catalog(
+            replace(backbone, endpoint=Endpoint(model=name, base_url=self.base_url))
+            for name, backbone in catalog.items()
+        )
 
     def correct(self, text: str) -> bool:
         """Whether the reply that a message quotes is right."""

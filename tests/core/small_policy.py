@@ -153,7 +153,7 @@ def shipped_traces() -> TraceSet:
 @cache
 def shipped_catalog() -> Catalog:
     traces = shipped_traces()
-    return traces.catalog.subset(traces.candidates).with_profiles(traces.profiles("train"))
+    return traces.profiled_candidates()
 
 
 def shipped_policy() -> Policy:

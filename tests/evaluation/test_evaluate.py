@@ -21,7 +21,7 @@ from agentbalance_plugin.evaluation.trials import (
 
 
 def policy_method(traces: TraceSet) -> PolicyMethod:
-    catalog = traces.catalog.subset(traces.candidates).with_profiles(traces.profiles("train"))
+    catalog = traces.profiled_candidates()
     return PolicyMethod(Policy.load("default", RecordedEncoder(traces)), catalog)
 
 

@@ -22,7 +22,7 @@ def test_training_anew_scores_as_the_shipped_policy_does(tmp_path: Path) -> None
     traces = {suite: TraceSet.shipped(suite) for suite in SUITES}
     train(list(traces.values()), tmp_path)
     for loaded in traces.values():
-        catalog = loaded.catalog.subset(loaded.candidates).with_profiles(loaded.profiles("train"))
+        catalog = loaded.profiled_candidates()
         shipped, anew = (
             evaluate(
                 Replay(loaded),

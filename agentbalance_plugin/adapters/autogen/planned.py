@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from autogen_agentchat.base import ChatAgent, Response, TerminationCondition
@@ -38,6 +39,25 @@ from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, a
 from agentbalance_plugin.runtime.scheduler import Pass, run_pass
 
 AnswerExtractor = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What the passes of one run work with.
+
+    Args:
+        agents: per-run copies.
+        halts: how those that are or hold a team are stopped.
+        queue: of what happens, for the run's stream; None ends it.
+    """
+
+    run: Run
+    plan: Plan
+    agents: Mapping[str, Participant]
+    halts: Mapping[str, Halt]
+    conversation: Conversation
+    queue: asyncio.Queue[Event | None]
+    token: CancellationToken
 
 
 class PlannedTeam(WrappedTeam):
@@ -162,9 +182,8 @@ class PlannedTeam(WrappedTeam):
         agents, halts = await self._bind(plan, run.meter)
         self._running[id(run)] = agents
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        driver = asyncio.create_task(
-            self._drive(run, plan, agents, halts, conversation, condition, queue, token)
-        )
+        stage = _Stage(run, plan, agents, halts, conversation, queue, token)
+        driver = asyncio.create_task(self._drive(stage, condition))
         token.link_future(driver)
         try:
             while (event := await next_event(queue, driver)) is not None:
@@ -178,25 +197,14 @@ class PlannedTeam(WrappedTeam):
             adopt_state(self._originals[name], agent)
         self._conversation = conversation
 
-    async def _drive(
-        self,
-        run: Run,
-        plan: Plan,
-        agents: Mapping[str, Participant],
-        halts: Mapping[str, Halt],
-        conversation: Conversation,
-        condition: TerminationCondition | None,
-        queue: asyncio.Queue[Event | None],
-        token: CancellationToken,
-    ) -> None:
+    async def _drive(self, stage: _Stage, condition: TerminationCondition | None) -> None:
         """Passes until the chat's condition holds, its bound is reached or money is out."""
+        run = stage.run
         try:
             number = 0
             while True:
                 number += 1
-                result, said = await self._pass(
-                    run, plan, agents, halts, conversation, queue, token
-                )
+                result, said = await self._pass(stage)
                 run.stop_reason = result.stop_reason
                 run.exceeded = bool(result.skipped)
                 if not result.messages and result.failed:
@@ -212,19 +220,11 @@ class PlannedTeam(WrappedTeam):
                     run.stop_reason = f"Maximum number of turns reached after {number} passes."
                     return
         finally:
-            queue.put_nowait(None)
+            stage.queue.put_nowait(None)
 
-    async def _pass(
-        self,
-        run: Run,
-        plan: Plan,
-        agents: Mapping[str, Participant],
-        halts: Mapping[str, Halt],
-        conversation: Conversation,
-        queue: asyncio.Queue[Event | None],
-        token: CancellationToken,
-    ) -> tuple[Pass[BaseChatMessage], list[Event]]:
+    async def _pass(self, stage: _Stage) -> tuple[Pass[BaseChatMessage], list[Event]]:
         """One pass, and what was said in it in order, the answer last."""
+        run, plan, conversation, queue = stage.run, stage.plan, stage.conversation, stage.queue
         said: list[Event] = []
         spoken: dict[str, BaseChatMessage] = {}
         self._protect(run, plan, conversation)
@@ -233,9 +233,9 @@ class PlannedTeam(WrappedTeam):
             await self._unpaused.wait()
             inbox = conversation.collect(name) + [spoken[parent] for parent in heard]
             message: BaseChatMessage | None = None
-            stream = take_turn(agents[name], inbox, token)
-            if name in halts:
-                stream = halts[name].guard(stream)
+            stream = take_turn(stage.agents[name], inbox, stage.token)
+            if name in stage.halts:
+                stream = stage.halts[name].guard(stream)
             async with aclosing(stream) as events:
                 async for event in events:
                     if isinstance(event, Response):

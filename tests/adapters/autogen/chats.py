@@ -14,7 +14,7 @@ from autogen_core import CancellationToken
 from autogen_core.models import ModelInfo
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 
-from agentbalance_plugin import Budget, Catalog, Endpoint, Plan, Team, wrap_groupchat
+from agentbalance_plugin import Budget, Catalog, Plan, Team, wrap_groupchat
 from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
@@ -130,18 +130,10 @@ class Bench:
 
     def catalog(self, *names: str, capabilities: Sequence[str] = ("text", "tools")) -> Catalog:
         """Profiled candidates that are called at the simulator."""
-        traces = self.replay.traces
-        profiled = traces.catalog.subset(names or traces.candidates).with_profiles(
-            traces.profiles("train")
-        )
-        return Catalog(
-            replace(
-                backbone,
-                endpoint=Endpoint(model=name, base_url=self.simulator.base_url),
-                capabilities=frozenset(capabilities),
-            )
-            for name, backbone in profiled.items()
-        )
+        candidates = self.replay.traces.profiled_candidates()
+        found = self.simulator.serving(candidates.subset(names or candidates))
+        able = frozenset(capabilities)
+        return Catalog(replace(backbone, capabilities=able) for backbone in found.values())
 
     def policy(self) -> Policy:
         return Policy.load("default", RecordedEncoder(self.replay.traces))

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from agentbalance_plugin import Budget, Catalog, Endpoint, Plan, Team
+from agentbalance_plugin import Budget, Catalog, Plan, Team
 from agentbalance_plugin.adapters.langgraph import balance
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
@@ -119,18 +119,10 @@ class Bench:
 
     def catalog(self, *names: str, capabilities: Sequence[str] = ("text", "tools")) -> Catalog:
         """Profiled candidates that are called at the simulator."""
-        traces = self.replay.traces
-        profiled = traces.catalog.subset(names or traces.candidates).with_profiles(
-            traces.profiles("train")
-        )
-        return Catalog(
-            replace(
-                backbone,
-                endpoint=Endpoint(model=name, base_url=self.simulator.base_url),
-                capabilities=frozenset(capabilities),
-            )
-            for name, backbone in profiled.items()
-        )
+        candidates = self.replay.traces.profiled_candidates()
+        found = self.simulator.serving(candidates.subset(names or candidates))
+        able = frozenset(capabilities)
+        return Catalog(replace(backbone, capabilities=able) for backbone in found.values())
 
     def policy(self) -> Policy:
         return Policy.load("default", RecordedEncoder(self.replay.traces))
