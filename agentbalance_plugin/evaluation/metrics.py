@@ -38,10 +38,6 @@ class Points:
                 f"{self.spend.shape}"
             )
 
-    def take(self, rows: IntArray) -> Points:
-        """The same points on some of the queries (with repeats, for a bootstrap)."""
-        return Points(self.right[:, rows], self.spend[:, rows])
-
     def also(self, other: Points) -> Points:
         """These points and others on the same queries."""
         return Points(
@@ -97,10 +93,14 @@ def auc(val: Points, test: Points, low: float, high: float) -> float:
         low: the cheapest single backbone's mean spend on the test queries.
     """
     hull = upper_hull(val.spend.mean(axis=1), val.right.mean(axis=1))
-    budgets = np.geomspace(low, high, _GRID)
-    found = performance(hull, test, budgets)
+    return _area(test.right[hull], test.spend[hull], low, high)
+
+
+def _area(right: FloatArray, spend: FloatArray, low: float, high: float) -> float:
+    """As `auc`, of the points on the hull alone."""
+    found = performance(np.arange(len(right)), Points(right, spend), np.geomspace(low, high, _GRID))
     # The cheapest point on the hull may spend a trifle more on the test queries than `low`.
-    found[np.isnan(found)] = test.right[hull[0]].mean()
+    found[np.isnan(found)] = right[0].mean()
     # The trapezoid rule on a grid of equal steps.
     return float(found.mean() + (found.mean() - (found[0] + found[-1]) / 2) / (_GRID - 1))
 
@@ -120,10 +120,13 @@ def bootstrap_difference(
     """
     rng = np.random.default_rng(seed)
     count = methods[0][1].right.shape[1]
+    # Which points count is chosen on validation queries, which are not drawn again.
+    hulls = [upper_hull(val.spend.mean(axis=1), val.right.mean(axis=1)) for val, _ in methods]
+    kept = [(test.right[h], test.spend[h]) for h, (_, test) in zip(hulls, methods, strict=True)]
     differences: list[float] = []
     for _ in range(samples):
         rows = np.asarray(rng.integers(0, count, size=count), dtype=np.int64)
-        first, second = (auc(val, test.take(rows), low, high) for val, test in methods)
+        first, second = (_area(right[:, rows], spend[:, rows], low, high) for right, spend in kept)
         differences.append(first - second)
     lower, upper = np.quantile(differences, [0.025, 0.975])
     return float(lower), float(upper)
