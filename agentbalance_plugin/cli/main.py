@@ -131,11 +131,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a killed training stopped.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Write curves for TensorBoard into OUT/tensorboard.")
+    ] = True,
 ) -> None:
-    """Train a policy on recorded traces; the state is kept after each epoch."""
+    """Train a policy on recorded traces; print what each of its stages is worth."""
     from agentbalance_plugin.cli.train import run_training
 
-    run_training(traces, suite or SUITES, out, seed, resume)
+    run_training(traces, suite or SUITES, out, seed, resume, tensorboard)
 
 
 def main() -> None:

@@ -1,20 +1,29 @@
-"""Training with a progress bar."""
+"""Training with progress bars, curves, and what each stage is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import TextColumn
+from rich.table import Table
 
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.traces import TraceSet
-from agentbalance_plugin.core.trainer import Progress, TrainerConfig, train
+from agentbalance_plugin.core.trainer import Progress, Report, TrainerConfig, train
+from agentbalance_plugin.evaluation.stage_worth import stage_worth
+from agentbalance_plugin.extras import require
 
 
 def run_training(
-    traces: Path | None, suites: Sequence[str], out: Path, seed: int, resume: bool
+    traces: Path | None,
+    suites: Sequence[str],
+    out: Path,
+    seed: int,
+    resume: bool,
+    tensorboard: bool = True,
 ) -> None:
     """Train a policy on the suites' train splits and write it into `out`."""
     console = Console(stderr=True)
@@ -22,17 +31,53 @@ def run_training(
         TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
         for suite in suites
     ]
+    config = TrainerConfig(seed=seed)
+    monitor, close = _curves(out / "tensorboard") if tensorboard else (None, lambda: None)
     loss = TextColumn("val loss {task.fields[loss]}")
     with counting(console, loss, transient=False) as bar:
-        config = TrainerConfig(seed=seed)
-        tasks = {
-            "categories": bar.add_task("categories", total=config.category_epochs, loss="-"),
-            "heads": bar.add_task("heads", total=config.head_epochs, loss="-"),
+        of = {
+            "categories": config.category_epochs,
+            "heads": config.head_epochs,
+            "imitation": config.stages.imitation_steps,
+            "gradient": config.stages.gradient_steps,
         }
+        tasks = {stage: bar.add_task(stage, total=total, loss="-") for stage, total in of.items()}
 
         def show(progress: Progress) -> None:
             task = tasks[progress.stage]
             bar.update(task, completed=progress.epoch, loss=f"{progress.val_loss:.4f}")
 
-        train(loaded, out, config, show, resume=resume)
+        train(loaded, out, config, show, resume=resume, monitor=monitor)
+    close()
     console.print(f"policy written to {out}")
+    with counting(console) as bar:
+        task = bar.add_task("what each stage is worth", total=None)
+        found = stage_worth(
+            out, loaded, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    table = Table(title="AUC on validation queries, replayed", title_justify="left")
+    for heading in ("stage replaced by random choices", "by cost", "by latency"):
+        table.add_column(heading, justify="left" if heading.startswith("stage") else "right")
+    whole = found["none"]
+    for stage, scores in found.items():
+        change = "" if stage == "none" else " ({:+.2f})"
+        cells = [f"{s:.2f}" + change.format(s - w) for s, w in zip(scores, whole, strict=True)]
+        table.add_row(stage, *cells)
+    Console().print(table)
+
+
+def _curves(folder: Path) -> tuple[Callable[[Report], None], Callable[[], None]]:
+    """(what to call after each step, what to call at the end)."""
+    writer = require("tensorboardX", extra="train").SummaryWriter(str(folder))
+
+    def write(report: Report) -> None:
+        for name, value in report.scalars.items():
+            writer.add_scalar(f"{report.phase}/{name}", value, report.step)
+        if report.validation is not None:
+            worth = report.validation.worth[report.validation.best]
+            writer.add_scalar(f"{report.phase}/worth_on_val", worth, report.step)
+        if report.step % 50 == 0:
+            for name, values in report.histograms.items():
+                writer.add_histogram(f"{report.phase}/{name}", np.asarray(values), report.step)
+
+    return write, writer.close

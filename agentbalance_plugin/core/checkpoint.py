@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.network import EMBEDDING, Weights
 from agentbalance_plugin.core.profiles import FEATURES, Priors
+from agentbalance_plugin.core.stages.arrays import SHAPES, StageWeights
 
-SCHEMA = 1
+SCHEMA = 2
 TENSORS = "policy.safetensors"
 SETTINGS = "policy.json"
 
@@ -30,6 +31,8 @@ class Checkpoint:
 
     Args:
         weights: of the network, float32.
+        stages: weights of the stages, float32.
+        reach: how far below that of the likeliest candidate a log-probability may be, see `decide`.
         encoder: name of the query encoder that it was trained with.
         priors: of backbones in general.
         anchors: [A, E] vectors of training queries, which stand for a stream of tasks.
@@ -38,6 +41,8 @@ class Checkpoint:
     """
 
     weights: Weights
+    stages: StageWeights
+    reach: float
     encoder: str
     priors: Priors
     anchors: NDArray[np.float32]
@@ -56,6 +61,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: str | Path) -> None:
         array = np.asarray(getattr(checkpoint.weights, field.name), dtype=np.float32)
         # Half precision halves the file; the embeddings are averages of many, the loss is nothing.
         tensors[f"weights.{field.name}"] = array.astype(np.float16) if array.size > 4096 else array
+    for name in SHAPES:
+        array = getattr(checkpoint.stages, name)
+        tensors[f"stages.{name}"] = np.asarray(array, dtype=np.float32)
     priors = checkpoint.priors
     for name in _prior_arrays():
         tensors[f"priors.{name}"] = np.asarray(getattr(priors, name), dtype=np.float64)
@@ -65,6 +73,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: str | Path) -> None:
     settings = {
         "schema": SCHEMA,
         "encoder": checkpoint.encoder,
+        "reach": checkpoint.reach,
         "categories": list(priors.categories),
         "price_slope": priors.price_slope,
         "mean_log_price": priors.mean_log_price,
@@ -96,6 +105,12 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
                 for name, shape in shapes.items()
             }
         )
+        stages = StageWeights(
+            **{
+                name: _array(tensors, f"stages.{name}", shape).astype(np.float32)
+                for name, shape in SHAPES.items()
+            }
+        )
         per_feature = {"mean", "scale"}
         arrays = {
             name: _array(
@@ -121,6 +136,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise PolicyError(f"{folder}: the policy is not complete: {error}") from error
     return Checkpoint(
         weights=weights,
+        stages=stages,
+        reach=_finite(settings, "reach"),
         encoder=str(settings["encoder"]),
         priors=priors,
         anchors=anchors,

@@ -60,12 +60,12 @@ def cascade_plan(
     value = [float(weights[column]) for column in choice.columns]
     gates: dict[str, LateGate] = {}
     if choice.family in ("pair_then_one", "pair_then_two"):
-        gates[run[2]] = LateGate((run[0], run[1]), _pair_threshold(value[0], value[1]))
+        gates[run[2]] = LateGate((run[0], run[1]), agreement_threshold(value[:2]))
     if choice.family == "pair_then_two":
-        gates[run[3]] = LateGate((run[0], run[1], run[2]), _three_threshold(value[:3]))
+        gates[run[3]] = LateGate((run[0], run[1], run[2]), agreement_threshold(value[:3]))
     stop_at = None
     if choice.family in ("race_three", "race_four"):
-        stop_at = _race_threshold(value)
+        stop_at = agreement_threshold(value)
     return Plan(
         assignment={name: names[by_agent[name]] for name in order},
         decision="agent" if size == 1 else "vote",
@@ -87,34 +87,27 @@ def pipeline_edges(team: Team) -> tuple[tuple[str, str], ...]:
     return tuple(combinations(sorted(team.names, key=lambda name: name == team.decider), 2))
 
 
-def _pair_threshold(a: float, b: float) -> float:
-    """Between the confidence in two that agree and that in the surer of two that do not.
+def agreement_threshold(values: Sequence[float], *, everyone: bool = False) -> float:
+    """The confidence at which voters are taken to agree.
 
-    An answer that is missing counts like one that differs.
+    Between the least confidence of those that agree enough and the most of those that do not. An
+    answer that is missing counts like one that differs. A single voter agrees when it answers.
+
+    Args:
+        values: weight of each voter, between 1 and 1.5, so that any two that agree outweigh one.
+        everyone: whether all must agree; otherwise any two are enough.
     """
-    agree = _confidence([a + b])
-    differ = _confidence([max(a, b), min(a, b)])
-    return (agree + differ) / 2
-
-
-def _three_threshold(values: list[float]) -> float:
-    """Between the least confidence in two of three and that in the surest when all differ.
-
-    A pair that agreed, so that the third never ran, is surer than either.
-    """
-    a, b, c = values
-    agree = min(_confidence([a + c, b]), _confidence([b + c, a]), _confidence([a + b]))
-    differ = _confidence(sorted(values, reverse=True))
-    return (agree + differ) / 2
-
-
-def _race_threshold(values: list[float]) -> float:
-    """Between the least confidence when two agree and all others differ, and when all differ."""
-    agree = min(
+    if len(values) == 1:
+        return _confidence(list(values)) / 2
+    if everyone and len(values) > 2:
+        enough = _confidence([sum(values)])
+        least = min(values)
+        return (enough + _confidence([sum(values) - least, least])) / 2
+    enough = min(
         _confidence([a + b, *(v for k, v in enumerate(values) if k not in (i, j))])
         for (i, a), (j, b) in combinations(enumerate(values), 2)
     )
-    return (agree + _confidence(sorted(values, reverse=True))) / 2
+    return (enough + _confidence(sorted(values, reverse=True))) / 2
 
 
 def _confidence(totals: list[float]) -> float:

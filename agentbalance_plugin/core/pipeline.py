@@ -63,7 +63,7 @@ def pipeline_values(team: Team, roster: Roster, outlook: Outlook, limits: Limits
     before = max(0, len(callers) - 1)
     # Each agent reads about half of what the others write, in bytes four to six times its tokens.
     read = before / 2 * visible[others]
-    worst = limits.prompt_bound * table.price_in + limits.caps * table.price_out
+    worst = limits.prompt_bound[0] * table.price_in + limits.caps[0] * table.price_out
     share = _DECIDER_SHARE if before else 1.0
     cost = before * predicted.cost_usd[0, others] + predicted.cost_usd[0, last]
     return PipelineValues(
@@ -101,8 +101,8 @@ def pipeline_plan(
             notes=dict(notes),
         )
     found = pipeline_values(team, roster, outlook, limits)
-    worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s)
-    fits = found.worst_usd <= limits.cost_usd
+    worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s[0])
+    fits = found.worst_usd <= limits.cost_usd[0]
     # Where nothing fits for certain, the cheapest: the meter sees to the cap.
     row = int(np.where(fits, worth, -np.inf).argmax() if fits.any() else found.worst_usd.argmin())
     others, last = int(found.others[row]), int(found.last[row])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from agentbalance_plugin.core.encoder import Features
 from agentbalance_plugin.core.network import Weights, predict
 from agentbalance_plugin.core.pools import build_pools, pareto
 from agentbalance_plugin.core.profiles import ProfileTable
+from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.teamwork import Predicted
 
 FloatArray = NDArray[np.float64]
@@ -48,33 +49,61 @@ class Outlook:
     """What is predicted of N queries, for each of B backbones.
 
     Args:
+        query: [N, E] their vectors.
         predicted: success, cost, latency and how they depend on each other.
         category: [N, C] probabilities.
-        difficulty: [N] share of backbones expected to fail.
+        hard: [N] log-odds that a backbone fails.
         prompt_tokens: [N] of a call that reads no one.
         log_tokens: [N, B] mean logarithm of visible completion tokens.
         hidden_tokens: [N, B].
         sigma: [N] deviation of that logarithm.
     """
 
+    query: FloatArray
     predicted: Predicted
     category: FloatArray
-    difficulty: FloatArray
+    hard: FloatArray
     prompt_tokens: FloatArray
     log_tokens: FloatArray
     hidden_tokens: FloatArray
     sigma: FloatArray
 
+    @property
+    def difficulty(self) -> FloatArray:
+        """[N] share of backbones expected to fail."""
+        return 1.0 / (1.0 + np.exp(-self.hard))
+
+    def repeated(self, times: int) -> Outlook:
+        """Each query several times in a row."""
+        return self._map(lambda values: np.repeat(values, times, axis=0))
+
+    def rows(self, rows: IntArray) -> Outlook:
+        """Some of the queries."""
+        return self._map(lambda values: values[rows])
+
+    def _map(self, change: Callable[[FloatArray], FloatArray]) -> Outlook:
+        predicted = self.predicted
+        changed = {
+            f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "predicted"
+        }
+        inner = {f.name: change(getattr(predicted, f.name)) for f in fields(predicted)}
+        return Outlook(predicted=Predicted(**inner), **changed)
+
 
 def make_roster(
-    catalog: Catalog, checkpoint: Checkpoint, choices: Sequence[NDArray[np.bool_]]
+    catalog: Catalog,
+    checkpoint: Checkpoint,
+    choices: Sequence[NDArray[np.bool_]],
+    config: PolicyConfig | None = None,
 ) -> Roster:
     """Profiles, pools and the backbones worth considering.
 
     Args:
         choices: per agent, [B] True for the backbones that it may use. What is beaten is looked at
             among these: the only backbone that has tools stays, however weak it is.
+        config: whose `pools` says how backbones are grouped.
     """
+    config = config or PolicyConfig()
     table = ProfileTable.of(catalog, checkpoint.priors)
     typical = np.exp(table.log_tokens).mean(axis=0) + table.hidden_tokens.mean(axis=0)
     price = table.price_in * 200.0 + table.price_out * typical + 1e-12
@@ -82,6 +111,9 @@ def make_roster(
     distinct = [
         np.flatnonzero(mask) for mask in {mask.tobytes(): mask for mask in choices}.values()
     ]
+    if config.pools == "off":
+        everything = np.unique(np.concatenate(distinct)).astype(np.int64)
+        return Roster(catalog, table, np.zeros(len(catalog), dtype=np.int64), everything)
     unbeaten = [
         usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
         for usable in distinct
@@ -89,7 +121,12 @@ def make_roster(
     kept = np.unique(np.concatenate(unbeaten)).astype(np.int64)
     strength = table.log_odds.mean(axis=0)
     pool = np.zeros(len(catalog), dtype=np.int64)
-    pool[kept] = build_pools(strength[kept], price[kept], latency[kept], _POOLS)
+    if config.pools == "random":
+        pool[kept] = np.random.default_rng(config.seed).integers(0, _POOLS, size=len(kept))
+    elif config.pools == "fixed":
+        pool[kept] = price[kept].argsort(kind="stable").argsort() * _POOLS // len(kept)
+    else:
+        pool[kept] = build_pools(strength[kept], price[kept], latency[kept], _POOLS)
     chosen: set[int] = set()
     for group in unbeaten:
         for number in range(_POOLS):
@@ -139,9 +176,10 @@ def look_ahead(
         coincidence=share @ priors.coincidence,
     )
     return Outlook(
+        query=vectors.astype(np.float64),
         predicted=predicted,
         category=share,
-        difficulty=1.0 / (1.0 + np.exp(-found.difficulty)),
+        hard=np.asarray(found.difficulty, dtype=np.float64),
         prompt_tokens=prompt,
         log_tokens=log_tokens,
         hidden_tokens=hidden,

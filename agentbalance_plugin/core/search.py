@@ -1,14 +1,14 @@
-"""Plan search: which candidates there are, and which one is worth most inside the budget."""
+"""The critic: what candidates are predicted to be worth, and which one is worth most."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations, permutations
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agentbalance_plugin.core.candidates import SHAPES, all_members, longer, valid
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.teamwork import Family, Members, Predicted, Value, value
 
@@ -16,156 +16,38 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-FAMILY_HOPS: dict[Family, int] = {
-    "single": 1,
-    "pair": 1,
-    "triple": 1,
-    "pair_then_one": 2,
-    "pair_then_two": 3,
-    "race_three": 1,
-    "race_four": 1,
-}
-"""Agents on the longest path: agents that run at once are one hop."""
-
-RACES: dict[int, Family] = {3: "race_three", 4: "race_four"}
-
 # Cascades of four are tried over the best cascades of three alone: there are too many otherwise.
-_EXTENDED = 40
+_EXTENDED = 16
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What counts beside success.
+    """What counts beside success, for each of N tasks.
 
     Args:
-        price_usd: success that a US dollar must buy.
-        second_price: success that a second must buy.
-        hop_price: success that each further hop must buy.
-        strength: [B] bonus of each backbone, from the offset towards stronger pools.
+        price_usd: [N] success that a US dollar must buy.
+        second_price: [N] success that a second must buy.
+        hop_price: [N] success that each further hop must buy.
+        lead: [N] success that a single agent must be ahead by.
+        strength: [N, m] bonus of each backbone, from the offset towards stronger pools.
     """
 
-    price_usd: float
-    second_price: float
-    hop_price: float
+    price_usd: FloatArray
+    second_price: FloatArray
+    hop_price: FloatArray
+    lead: FloatArray
     strength: FloatArray
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The best candidate, and how it compares.
-
-    Args:
-        columns: of its backbones, in the order in which they run.
-        worth: its objective.
-        considered: how many candidates were affordable.
-    """
-
-    family: str
-    columns: tuple[int, ...]
-    success: float
-    cost_usd: float
-    latency_s: float
-    worth: float
-    considered: int
-    runners_up: tuple[tuple[str, tuple[int, ...], float], ...]
-
-
-def candidates(
-    roster: Sequence[int], allowed: Sequence[BoolArray], least: int, most: int
-) -> list[Members]:
-    """All candidates of up to three agents over a roster of backbones.
-
-    Args:
-        roster: columns to choose from.
-        allowed: per agent slot, [B] whether a backbone may take it; the last slot of a candidate
-            is the last one here (the decider's).
-        least, most: agents that a plan must and may keep.
-
-    Returns:
-        one `Members` per family that has candidates. The same backbone never comes twice: a second
-        copy says nothing new.
-    """
-    found: list[Members] = []
-    uniform = all(np.array_equal(mask, allowed[0]) for mask in allowed)
-    if least <= 1:
-        singles = [(b,) for b in roster if allowed[-1][b]]
-        if singles:
-            found.append(Members("single", np.array(singles, dtype=np.int64)))
-    if least == 2:
-        slots = slots_for(2, len(allowed))
-        rows = [
-            (a, b)
-            for a, b in permutations(roster, 2)
-            if allowed[slots[0]][a] and allowed[slots[1]][b]
-        ]
-        if rows:
-            found.append(Members("pair", np.array(rows, dtype=np.int64)))
-    if least <= 3 <= most:
-        slots = slots_for(3, len(allowed))
-        pairs = combinations(roster, 2) if uniform else permutations(roster, 2)
-        rows = [
-            (a, b, c)
-            for a, b in pairs
-            for c in roster
-            if c not in (a, b)
-            and allowed[slots[0]][a]
-            and allowed[slots[1]][b]
-            and allowed[slots[2]][c]
-        ]
-        if rows:
-            array = np.array(rows, dtype=np.int64)
-            found.append(Members("pair_then_one", array))
-            once = array[(array[:, 1] < array[:, 2])] if uniform else array
-            if len(once):
-                found.append(Members("triple", once))
-    return found
-
-
-def races(
-    fastest: Sequence[int], allowed: Sequence[BoolArray], least: int, most: int
-) -> list[Members]:
-    """Votes that are over as soon as two agree: worth their money where time is short.
-
-    Args:
-        fastest: columns to choose from, from fast to slow.
-        allowed, least, most: as in `candidates`.
-    """
-    found: list[Members] = []
-    for size, family in RACES.items():
-        if not least <= size <= most:
-            continue
-        slots = slots_for(size, len(allowed))
-        rows = [
-            row
-            for row in combinations(fastest, size)
-            if all(allowed[slot][b] for slot, b in zip(slots, row, strict=True))
-        ]
-        if rows:
-            found.append(Members(family, np.array(rows, dtype=np.int64)))
-    return found
-
-
-def extended(base: IntArray, roster: Sequence[int], allowed: Sequence[BoolArray]) -> Members | None:
-    """Cascades of four that begin like some cascades of three."""
-    last = np.tile(np.array(roster, dtype=np.int64), len(base))
-    rows = np.column_stack([np.repeat(base, len(roster), axis=0), last])
-    fits = (rows[:, :3] != rows[:, 3:]).all(axis=1)
-    for place, slot in enumerate(slots_for(4, len(allowed))):
-        fits &= allowed[slot][rows[:, place]]
-    return Members("pair_then_two", rows[fits]) if fits.any() else None
-
-
-def slots_for(size: int, agents: int) -> tuple[int, ...]:
-    """Which agents take part in a candidate of this size: the first ones, and the decider last."""
-    return (*range(size - 1), agents - 1)
-
-
-@dataclass(frozen=True)
 class Appraised:
-    """n candidates of one family on one query.
+    """Candidates of one family for N tasks.
 
     Args:
-        success: [n] predicted, in time; minus infinity where a hard cap leaves an agent no room.
+        members: their columns, [n, m] or [N, n, m].
+        value: predicted, each [N, n].
+        success: [N, n] predicted, in time; minus infinity where a hard cap leaves an agent no room
+            or a candidate is not open to a task.
     """
 
     members: Members
@@ -173,101 +55,202 @@ class Appraised:
     success: FloatArray
 
     def worth(self, objective: Objective) -> FloatArray:
-        """[n] success less what cost, time and hops are priced at."""
-        return (
+        """[N, n] success less what cost, time and hops are priced at."""
+        worth = (
             self.success
-            - objective.price_usd * self.value.cost_usd[0]
-            - objective.second_price * self.value.latency_s[0]
-            - objective.hop_price * FAMILY_HOPS[self.members.family]
-            + objective.strength[self.members.columns].mean(axis=1)
+            - objective.price_usd[:, None] * self.value.cost_usd
+            - objective.second_price[:, None] * self.value.latency_s
+            - (objective.hop_price * SHAPES[self.members.family].hops)[:, None]
         )
+        if self.members.family == "single":
+            worth = worth - objective.lead[:, None]
+        if objective.strength.any():
+            bonus = (
+                objective.strength[:, self.members.columns]
+                if (self.members.columns.ndim == 2)
+                else np.take_along_axis(objective.strength[:, None], self.members.columns, axis=2)
+            )
+            worth = worth + bonus.mean(axis=-1)
+        return worth
+
+    def columns(self, task: int) -> IntArray:
+        """[n, m] of one task."""
+        found = self.members.columns
+        return found if found.ndim == 2 else found[task]
 
 
-def appraise(predicted: Predicted, members: Members, limits: Limits) -> Appraised:
-    """What candidates are good for, whatever things are priced at."""
-    uncut = limits.uncut(members)
-    found = value(predicted, members, uncut)
-    success = found.success[0] * limits.in_time(found.latency_s[0])
-    return Appraised(members, found, np.where((uncut > 0.0).all(axis=1), success, -np.inf))
-
-
-def with_cascades_of_four(
-    predicted: Predicted,
-    appraised: Sequence[Appraised],
-    seats: Sequence[BoolArray],
-    limits: Limits,
-    objectives: Sequence[Objective],
-    roster: Sequence[int],
-) -> list[Appraised]:
-    """Also cascades of four that begin like the best cascades of three, for any objective."""
-    for each in appraised:
-        if each.members.family == "pair_then_one" and len(seats) >= 4:
-            best = [
-                np.argsort(-each.worth(objective), kind="stable")[:_EXTENDED]
-                for objective in objectives
-            ]
-            base = each.members.columns[np.unique(np.concatenate(best))]
-            longer = extended(base, roster, seats)
-            if longer is not None:
-                return [*appraised, appraise(predicted, longer, limits)]
-    return list(appraised)
-
-
-def best_choices(
-    predicted: Predicted,
-    shortlist: Sequence[Members],
-    seats: Sequence[BoolArray],
-    limits: Limits,
-    objectives: Sequence[Objective],
-    roster: Sequence[int],
-) -> list[Choice | None]:
-    """The affordable candidate of most worth for one query, for each objective.
-
-    Worth is the predicted success, times the chance to be in time, less what cost, time and hops
-    are priced at. Ties go to the cheaper candidate, then to the one listed first.
+def appraise(
+    predicted: Predicted, members: Members, limits: Limits, open_to: BoolArray | None = None
+) -> Appraised:
+    """What candidates are good for, whatever things are priced at.
 
     Args:
-        predicted: of one query.
-        shortlist: from `candidates` and `races`; cascades of four are added.
-        seats: per slot, [B] whether its agent may use a backbone.
-        objectives: what things are priced at.
-        roster: columns to choose from.
-
-    Returns:
-        one for each objective; None where no candidate is affordable.
+        predicted: of N tasks and m backbones.
+        members: columns of these.
+        limits: of the same tasks and backbones.
+        open_to: [N, n] candidates that a task may use; None: all.
     """
-    appraised = [appraise(predicted, members, limits) for members in shortlist]
-    appraised = with_cascades_of_four(predicted, appraised, seats, limits, objectives, roster)
-    return [_best(appraised, objective) for objective in objectives]
+    uncut = limits.uncut(members)
+    found = value(predicted, members, uncut)
+    success = found.success * limits.in_time(found.latency_s)
+    if uncut is not None:
+        success = np.where((uncut > 0.0).all(axis=-1), success, -np.inf)
+    if open_to is not None:
+        success = np.where(open_to, success, -np.inf)
+    return Appraised(members, found, success)
 
 
-def _best(groups: Sequence[Appraised], objective: Objective) -> Choice | None:
-    if not any(np.isfinite(group.success).any() for group in groups):
-        return None
-    total = np.concatenate([group.worth(objective) for group in groups])
-    cost = np.concatenate([group.value.cost_usd[0] for group in groups])
+def appraise_all(
+    predicted: Predicted,
+    limits: Limits,
+    objective: Objective,
+    families: Sequence[Family],
+    seats: BoolArray,
+    uniform: bool,
+    open_families: BoolArray | None = None,
+) -> list[Appraised]:
+    """Every candidate of some families over m backbones; of cascades of four, those that begin
+    like the best cascades of three.
+
+    Args:
+        predicted, limits, objective: of N tasks and m backbones.
+        seats: [N, S, m] whether an agent may use a backbone.
+        uniform: whether all agents may use the same backbones.
+        open_families: [N, len(families)] whether a task may use a family; None: all.
+    """
+    size = predicted.log_odds.shape[1]
+    short = tuple(family for family in families if family != "pair_then_two")
+    extends = "pair_then_two" in families
+    # Cascades of three are needed to begin those of four, if only for that.
+    base_only = extends and "pair_then_one" not in short
+    tried = (*short, "pair_then_one") if base_only else short
+    found: list[Appraised] = []
+    for members in all_members(size, tried, uniform):
+        fits = None if uniform else valid(members, seats)
+        each = appraise(predicted, members, limits, fits)
+        if members.family == "pair_then_one" and extends:
+            column = (
+                None if open_families is None else open_families[:, families.index("pair_then_two")]
+            )
+            found += _longer(predicted, limits, objective, seats, each, column)
+            if base_only:
+                continue
+        if open_families is not None:
+            column = open_families[:, families.index(members.family)]
+            each = replace(each, success=np.where(column[:, None], each.success, -np.inf))
+        found.append(each)
+    return found
+
+
+def _longer(
+    predicted: Predicted,
+    limits: Limits,
+    objective: Objective,
+    seats: BoolArray,
+    base: Appraised,
+    open_to: BoolArray | None,
+) -> list[Appraised]:
+    size = predicted.log_odds.shape[1]
+    if size < 4:
+        return []
+    worth = base.worth(objective)
+    count = min(_EXTENDED, worth.shape[1])
+    best = np.argpartition(-worth, count - 1, axis=1)[:, :count]
+    best.sort(axis=1)
+    columns = base.members.columns
+    begins = columns[best] if columns.ndim == 2 else np.take_along_axis(columns, best[..., None], 1)
+    members = longer(begins, size)
+    fits = valid(members, seats)
+    if open_to is not None:
+        fits &= open_to[:, None]
+    return [appraise(predicted, members, limits, fits)]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The best candidates of N tasks, best first; Q of each.
+
+    Args:
+        family: [N, Q] numbers of `FAMILIES`.
+        columns: [N, Q, 4] in the order in which they run; -1 after the last.
+        success, cost_usd, latency_s, worth: [N, Q] predicted; worth is minus infinity where there
+            is no candidate.
+        considered: [N] how many candidates were affordable.
+    """
+
+    family: IntArray
+    columns: IntArray
+    success: FloatArray
+    cost_usd: FloatArray
+    latency_s: FloatArray
+    worth: FloatArray
+    considered: IntArray
+
+
+FAMILIES: tuple[Family, ...] = tuple(SHAPES)
+"""In the order of their numbers."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidate that a plan is made of.
+
+    Args:
+        columns: of its backbones, in the order in which they run.
+        worth: success less what it is priced at.
+    """
+
+    family: Family
+    columns: tuple[int, ...]
+    success: float
+    cost_usd: float
+    latency_s: float
+    worth: float
+
+
+def ranked(appraised: Sequence[Appraised], objective: Objective, count: int) -> Ranked:
+    """The `count` candidates of most worth. Ties go to the cheaper, then to the one listed first.
+
+    Args:
+        appraised: at least one.
+    """
+    worth = np.concatenate([each.worth(objective) for each in appraised], axis=1)
+    cost = np.concatenate([each.value.cost_usd for each in appraised], axis=1)
+    tasks, total = worth.shape
+    count = min(count, total)
     # The same agents in another order are right equally often, up to the last bits.
-    order = np.lexsort((np.round(cost, 12), -np.round(total, 9)))[:4].tolist()
-    ends = np.cumsum([len(group.success) for group in groups])
+    rounded = np.round(worth, 9)
+    near = np.argpartition(-rounded, count - 1, axis=1)[:, :count] if count < total else None
+    if near is not None:
+        # All that tie with the last of these may be among the best.
+        least = np.take_along_axis(rounded, near, axis=1).min(axis=1, keepdims=True)
+        rounded = np.where(rounded >= least, rounded, -np.inf)
+    # Sorted by cost, then, keeping that order among equals, by worth.
+    by_cost = np.argsort(np.round(cost, 12), axis=1, kind="stable")
+    then = np.argsort(-np.take_along_axis(rounded, by_cost, axis=1), axis=1, kind="stable")
+    order = np.take_along_axis(by_cost, then[:, :count], axis=1)
 
-    def locate(flat: int) -> tuple[Appraised, int]:
-        group = int(np.searchsorted(ends, flat, side="right"))
-        return groups[group], flat - (int(ends[group - 1]) if group else 0)
+    def taken(values: list[FloatArray]) -> FloatArray:
+        return np.take_along_axis(np.concatenate(values, axis=1), order, axis=1)
 
-    group, row = locate(order[0])
-    runners_up: list[tuple[str, tuple[int, ...], float]] = []
-    for flat in order[1:]:
-        other, other_row = locate(flat)
-        if np.isfinite(total[flat]):
-            columns = tuple(other.members.columns[other_row].tolist())
-            runners_up.append((other.members.family, columns, float(total[flat])))
-    return Choice(
-        family=group.members.family,
-        columns=tuple(group.members.columns[row].tolist()),
-        success=float(group.value.success[0, row]),
-        cost_usd=float(group.value.cost_usd[0, row]),
-        latency_s=float(group.value.latency_s[0, row]),
-        worth=float(total[order[0]]),
-        considered=int(np.isfinite(total).sum()),
-        runners_up=tuple(runners_up),
+    family = np.concatenate(
+        [np.full(each.success.shape[1], FAMILIES.index(each.members.family)) for each in appraised]
     )
+    columns = np.concatenate([_padded(each, tasks) for each in appraised], axis=1)
+    return Ranked(
+        family=family[order],
+        columns=np.take_along_axis(columns, order[..., None], axis=1),
+        success=taken([each.value.success for each in appraised]),
+        cost_usd=taken([each.value.cost_usd for each in appraised]),
+        latency_s=taken([each.value.latency_s for each in appraised]),
+        worth=np.take_along_axis(worth, order, axis=1),
+        considered=np.isfinite(worth).sum(axis=1),
+    )
+
+
+def _padded(each: Appraised, tasks: int) -> IntArray:
+    columns = each.members.columns
+    if columns.ndim == 2:
+        columns = np.broadcast_to(columns, (tasks, *columns.shape))
+    missing = 4 - columns.shape[-1]
+    return np.pad(columns, ((0, 0), (0, 0), (0, missing)), constant_values=-1)

@@ -9,7 +9,7 @@ candidates at once, and holds for any catalog.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,12 +30,16 @@ waited for. Members of a race are ordered from fast to slow."""
 _NODES, _MASSES = np.polynomial.hermite_e.hermegauss(5)
 _NODE_WEIGHTS = _MASSES / _MASSES.sum()
 # How far a call's time spreads around its mean: its deviation over its mean.
-_SPREAD = 0.55
+_SPREAD = 0.25
 
 
 @dataclass(frozen=True)
 class Members:
-    """Candidates of one family: [n, m] columns of backbones, in the order in which they run."""
+    """Candidates of one family: columns of backbones, in the order in which they run.
+
+    Args:
+        columns: [n, m] for all queries alike, or [N, n, m].
+    """
 
     family: Family
     columns: IntArray
@@ -57,6 +61,19 @@ class Predicted:
     latency_s: FloatArray
     shared: FloatArray
     coincidence: FloatArray
+
+    def of(self, local: IntArray) -> Predicted:
+        """For some of the backbones alone.
+
+        Args:
+            local: [N, m] columns.
+        """
+        return replace(
+            self,
+            log_odds=np.take_along_axis(self.log_odds, local, axis=1),
+            cost_usd=np.take_along_axis(self.cost_usd, local, axis=1),
+            latency_s=np.take_along_axis(self.latency_s, local, axis=1),
+        )
 
 
 @dataclass(frozen=True)
@@ -81,16 +98,17 @@ def value(predicted: Predicted, members: Members, uncut: FloatArray | None = Non
     """Success, cost and latency of each candidate on each query.
 
     Args:
-        uncut: [n, m] chance that each member's reply is not cut off; None: they all end.
+        uncut: [n, m] or [N, n, m] chance that each member's reply is not cut off; None: they all
+            end.
     """
     given, node_weights = _given_difficulty(predicted.log_odds, predicted.shared)
-    columns = [members.columns[:, j] for j in range(members.columns.shape[1])]
-    chance = [given[:, :, column] for column in columns]
+    columns = [members.columns[..., j] for j in range(members.columns.shape[-1])]
+    chance = [pick(given, column) for column in columns]
     if uncut is not None:
-        chance = [each * uncut[:, j] for j, each in enumerate(chance)]
-    weight = [vote_weights(predicted.log_odds)[None, :, column] for column in columns]
-    cost = [predicted.cost_usd[:, column] for column in columns]
-    latency = [predicted.latency_s[:, column] for column in columns]
+        chance = [each * uncut[..., j] for j, each in enumerate(chance)]
+    weight = [pick(vote_weights(predicted.log_odds), column)[None] for column in columns]
+    cost = [pick(predicted.cost_usd, column) for column in columns]
+    latency = [pick(predicted.latency_s, column) for column in columns]
     same = predicted.coincidence[None, :, None]
 
     def mean(values: FloatArray) -> FloatArray:
@@ -144,6 +162,17 @@ def value(predicted: Predicted, members: Members, uncut: FloatArray | None = Non
         cost[0] + cost[1] + open_third * cost[2] + open_fourth * cost[3],
         together + open_third * latency[2] + open_fourth * latency[3],
     )
+
+
+def pick(values: FloatArray, column: IntArray) -> FloatArray:
+    """[..., N, n] of [..., N, B].
+
+    Args:
+        column: [n] for all queries alike, or [N, n].
+    """
+    if column.ndim == 1:
+        return values[..., column]
+    return np.take_along_axis(values, column.reshape((1,) * (values.ndim - 2) + column.shape), -1)
 
 
 class _Pair:

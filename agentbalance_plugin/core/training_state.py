@@ -23,12 +23,11 @@ class TrainingState:
     """After an epoch.
 
     Args:
-        stage: which of the two stages.
-        epoch: epochs done in it.
+        stage: which stage of the training.
+        epoch: epochs or steps done in it.
         best_loss, stale: the least validation loss so far, and epochs since.
         random: of the generator, as numpy gives it.
         tensors: current and best weights, and the optimizer's moments.
-        made_from: digest of configuration and data.
     """
 
     stage: str
@@ -37,7 +36,6 @@ class TrainingState:
     stale: int
     random: dict[str, Any]
     tensors: dict[str, NDArray[np.float32]]
-    made_from: str
 
 
 def digest(config: dict[str, Any], parts: Sequence[Part]) -> str:
@@ -52,8 +50,12 @@ def digest(config: dict[str, Any], parts: Sequence[Part]) -> str:
     return found.hexdigest()
 
 
-def save_state(state: TrainingState, folder: Path) -> None:
-    """Write the state; a kill in the middle leaves the one before."""
+def save_state(state: TrainingState, folder: Path, made_from: str) -> None:
+    """Write the state; a kill in the middle leaves the one before.
+
+    Args:
+        made_from: digest of configuration and data.
+    """
     from safetensors.numpy import save
 
     facts = {
@@ -62,7 +64,7 @@ def save_state(state: TrainingState, folder: Path) -> None:
         "best_loss": state.best_loss,
         "stale": state.stale,
         "random": state.random,
-        "made_from": state.made_from,
+        "made_from": made_from,
     }
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.ascontiguousarray(array) for name, array in state.tensors.items()}
@@ -92,7 +94,7 @@ def load_state(folder: Path, made_from: str) -> TrainingState | None:
             }
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: can't be read ({error}); delete it to start anew") from error
-    if facts["made_from"] != made_from:
+    if facts.pop("made_from") != made_from:
         raise ValueError(
             f"{path}: is of a training with other settings or traces; delete it to start anew"
         )

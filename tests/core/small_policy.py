@@ -22,6 +22,7 @@ from agentbalance_plugin.core.network import EMBEDDING, Weights
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.prediction import Outlook, Roster, look_ahead, make_roster
 from agentbalance_plugin.core.profiles import FEATURES, Priors
+from agentbalance_plugin.core.stages.arrays import SHAPES, StageWeights
 from agentbalance_plugin.core.teamwork import Predicted
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.team import Agent, Team
@@ -87,11 +88,23 @@ def plain_priors(categories: tuple[str, ...] = ("logic", "sums/easy", "sums/hard
     )
 
 
+def random_stages(seed: int) -> StageWeights:
+    rng = np.random.default_rng(seed)
+    return StageWeights(
+        **{
+            name: rng.normal(0.0, 0.3, size=shape).astype(np.float32)
+            for name, shape in SHAPES.items()
+        }
+    )
+
+
 def random_checkpoint(seed: int = 0) -> Checkpoint:
     rng = np.random.default_rng(seed)
     priors = plain_priors()
     return Checkpoint(
         weights=random_weights(seed, len(priors.categories)),
+        stages=random_stages(seed),
+        reach=11.0,
         encoder=HashedEncoder.name,
         priors=priors,
         anchors=rng.normal(0.0, 0.3, size=(6, EMBEDDING)).astype(np.float32),
@@ -125,24 +138,23 @@ def team_of(size: int, **decider: Any) -> Team:
 SHIPPED = Path(agentbalance_plugin.__file__).parent / "data" / "policy"
 
 
-NO_LIMITS = {"cost_usd": np.inf, "tokens": np.inf, "latency_s": np.inf}
-
-
 def limits(count: int, **more: Any) -> Limits:
-    """Replies of about 100 tokens, capped at 100,000, at a dollar for a million tokens."""
+    """Of one task. Replies of about 100 tokens, capped at 100,000, at a dollar for a million."""
     figures: dict[str, Any] = {
-        **NO_LIMITS,
+        "cost_usd": np.inf,
+        "tokens": np.inf,
+        "latency_s": np.inf,
         "prompt_bound": 200.0,
+        "sigma": 0.5,
         "price_in": np.full(count, 1e-6),
         "price_out": np.full(count, 1e-6),
         "caps": np.full(count, 1e5),
         "likely_usd": np.full(count, 4e-4),
         "likely_tokens": np.full(count, 400.0),
         "log_tokens": np.full(count, np.log(100.0)),
-        "sigma": 0.5,
         "hidden_tokens": np.zeros(count),
     }
-    return Limits(**{**figures, **more})
+    return Limits(**{name: np.array([value]) for name, value in {**figures, **more}.items()})
 
 
 @cache

@@ -265,14 +265,25 @@ def test_explanations_are_json_and_tell_of_every_stage() -> None:
     explained = POLICY.explain(recorded_query(7), team_of(4), AMPLE, TOOL_CATALOG)
     assert json.loads(json.dumps(explained, allow_nan=False)) == explained
     stages = {"difficulty", "categories", "pools", "backbones", "plan"}
-    assert set(explained) == stages | {"considered", "worth", "runners_up"}
+    assert set(explained) == stages | {
+        "considered", "worth", "factors", "runners_up", "pool_probabilities", "strongest_pool",
+        "match", "solo", "gates", "hop_limits", "hop_limit", "edges", "cut_edges", "late", "race",
+    }  # fmt: skip
+    assert sum(explained["pool_probabilities"].values()) == pytest.approx(1.0)
+    assert sum(explained["hop_limits"].values()) == pytest.approx(1.0)
+    assert explained["plan"]["hop_limit"] <= explained["hop_limit"]
+    assert all(factor <= 0 for factor in explained["factors"].values())
+    for share in (explained["gates"], explained["edges"], explained["late"]):
+        assert all(0 <= p <= 1 for p in share.values())
+    for matches in explained["match"].values():
+        assert list(matches.values()) == sorted(matches.values(), reverse=True)
     assert 0 < explained["difficulty"] < 1
     assert list(explained["backbones"]) == NAMES
     plan = POLICY.plan(recorded_query(7), team_of(4), AMPLE, TOOL_CATALOG)
     assert explained["plan"] == plan.to_dict()
     offered = {name for pool in explained["pools"].values() for name in pool}
     assert set(plan.assignment.values()) <= offered <= set(NAMES)
-    assert all(other["worth"] <= explained["worth"] for other in explained["runners_up"])
+    assert all("log_probability" in other for other in explained["runners_up"])
     fixed = Team((Agent("a"), Agent("b")), "b", (("a", "b"),))
     pipeline = POLICY.explain(recorded_query(7), fixed, AMPLE, TOOL_CATALOG)
     assert set(pipeline) == stages

@@ -50,7 +50,7 @@ def answers_with_chances(right: list[float], same: float) -> Iterator[tuple[list
 
 def plan_for(family: Family, log_odds: FloatArray) -> Plan:
     size = SIZE[family]
-    choice = Choice(family, tuple(range(size)), 0.0, 0.0, 0.0, 0.0, 1, ())
+    choice = Choice(family, tuple(range(size)), 0.0, 0.0, 0.0, 0.0)
     names = [f"backbone {number}" for number in range(size)]
     return cascade_plan(team_of(size), choice, names, log_odds, np.full(size, 99.0), {})
 

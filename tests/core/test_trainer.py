@@ -18,6 +18,7 @@ from agentbalance_plugin.core.network import Weights
 from agentbalance_plugin.core.policy import Knobs, Policy, PolicyError
 from agentbalance_plugin.core.prediction import embed, look_ahead
 from agentbalance_plugin.core.profiles import ProfileTable
+from agentbalance_plugin.core.stage_trainer import StageConfig
 from agentbalance_plugin.core.traces import TraceError, TraceSet
 from agentbalance_plugin.core.trainer import Progress, TrainerConfig, train
 from agentbalance_plugin.core.training_data import prepare, query_features, without_own
@@ -34,7 +35,11 @@ SKILLS = {
     "late": {"animals": 0.8, "machines": 0.8},
 }
 SPLITS = ("train", "train", "train", "val", "test")
-QUICK = TrainerConfig(category_epochs=6, head_epochs=4, batch=16, anchors=12)
+STAGES = StageConfig(
+    imitation_steps=12, gradient_steps=6, imitation_tasks=8, gradient_tasks=4,
+    check_every=5, val_queries=8,
+)  # fmt: skip
+QUICK = TrainerConfig(category_epochs=6, head_epochs=4, batch=16, anchors=12, stages=STAGES)
 
 
 def write(root: Path, *, queries: int = 150, change: str = "") -> TraceSet:
@@ -144,12 +149,12 @@ def test_train_and_val_queries_of_candidates_influence_the_policy(
     assert bytes_of(tmp_path / "policy")[0] != bytes_of(trained[0])[0]
 
 
-def test_progress_is_told_of_both_stages(
+def test_progress_is_told_of_every_stage(
     trained: tuple[Path, Checkpoint, list[Progress]],
 ) -> None:
     seen = trained[2]
     stages = [each.stage for each in seen]
-    assert list(dict.fromkeys(stages)) == ["categories", "heads"]
+    assert list(dict.fromkeys(stages)) == ["categories", "heads", "imitation", "gradient"]
     for stage, most in (("categories", 6), ("heads", 4)):
         here = [each for each in seen if each.stage == stage]
         assert [each.epoch for each in here] == list(range(1, len(here) + 1))

@@ -1,0 +1,139 @@
+"""What is worked out once for a team and a catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.checkpoint import Checkpoint
+from agentbalance_plugin.core.design import must_run, slot_agents
+from agentbalance_plugin.core.encoder import QueryEncoder
+from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
+from agentbalance_plugin.core.prediction import Outlook, Roster, embed, make_roster
+from agentbalance_plugin.core.stages.config import PolicyConfig
+from agentbalance_plugin.core.stages.scene import TeamFigures
+from agentbalance_plugin.team import Agent, Team
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# What an endpoint wraps around a task: roles, separators, the question's own framing.
+FRAMING_BYTES = 160
+# Output caps leave room for all but one in a hundred replies, where the budget has that room, and
+# for half more hidden tokens than were estimated.
+_CAP_DEVIATIONS = 2.33
+_HIDDEN_MARGIN = 1.5
+# What a call that is over has taken: seldom more than this many means.
+_LIKELY = 1.5
+
+
+@dataclass(frozen=True)
+class Known:
+    """A team and a catalog as the policy sees them.
+
+    Args:
+        figures: the team as arrays.
+        uniform: whether all agents may use the same backbones.
+        least: agents that a plan must keep.
+        fastest: [R] columns that plans may use, from fast to slow.
+        prices: success per US dollar of the mean budgets asked for so far.
+    """
+
+    team: Team
+    roster: Roster
+    figures: TeamFigures
+    uniform: bool
+    least: int
+    fastest: IntArray
+    prices: dict[Budget, float] = field(default_factory=dict[Budget, float])
+
+
+def look_at(
+    team: Team,
+    catalog: Catalog,
+    checkpoint: Checkpoint,
+    encoder: QueryEncoder,
+    config: PolicyConfig,
+) -> Known:
+    """Work it out.
+
+    Raises:
+        ValueError: no backbone fits any of the agents.
+    """
+    slots = slot_agents(team)
+    allowed = np.array([[_fits(agent, name, b) for name, b in catalog.items()] for agent in slots])
+    allowed = allowed.reshape(len(slots), len(catalog))
+    usable = [seat for seat in allowed if seat.any()]
+    if not usable:
+        raise ValueError(f"no backbone of the catalog {list(catalog)} fits any of the agents")
+    roster = make_roster(catalog, checkpoint, usable, config)
+    table = roster.table
+    speed = np.exp(table.log_tokens).mean(axis=0) / table.tokens_per_s + table.ttft_s
+    fastest = np.array(sorted(roster.columns.tolist(), key=speed.__getitem__), dtype=np.int64)
+    roles = [embed(checkpoint.weights, encoder.encode(agent.role))[0] for agent in slots]
+    return Known(
+        team=team,
+        roster=roster,
+        figures=TeamFigures(
+            roles=np.array(roles, dtype=np.float64),
+            decider=np.array([float(agent.name == team.decider) for agent in slots]),
+            pinned=np.array([float(agent.keep) for agent in slots]),
+            allowed=allowed,
+        ),
+        uniform=bool((allowed[:, fastest] == allowed[0, fastest]).all()),
+        # The decider takes part in every plan, pinned or not.
+        least=len(must_run(team).agents) if team.decider is not None else 1,
+        fastest=fastest,
+    )
+
+
+def make_limits(
+    roster: Roster, outlook: Outlook, budget: Budget, bound: FloatArray, agents: int
+) -> Limits:
+    """The hard caps of a budget, for the N queries of an outlook.
+
+    Args:
+        bound: [N] tokens of a prompt, at most.
+        agents: of the team.
+    """
+    table = roster.table
+    tasks, size = outlook.log_tokens.shape
+    sigma, hidden, log_tokens = outlook.sigma, outlook.hidden_tokens, outlook.log_tokens
+    visible = np.exp(log_tokens + _CAP_DEVIATIONS * sigma[:, None]) + USEFUL_TOKENS
+    caps = np.minimum(np.ceil(visible + _HIDDEN_MARGIN * hidden), table.max_output)
+    # A budget with room for the longest replies there are need not cut any.
+    full = bound[:, None] * table.price_in + table.max_output * table.price_out
+    roomy = agents * full <= (np.inf if budget.cost_usd is None else budget.cost_usd)
+    if budget.tokens is not None:
+        roomy &= agents * (bound[:, None] + table.max_output) <= budget.tokens
+    caps = np.where(roomy, table.max_output, caps)
+    mean_tokens = (
+        outlook.prompt_tokens[:, None] + hidden + np.exp(log_tokens + sigma[:, None] ** 2 / 2)
+    )
+
+    def cap(limit: float | None) -> FloatArray:
+        return np.full(int(tasks), np.inf if limit is None else float(limit), dtype=np.float64)
+
+    return Limits(
+        cost_usd=cap(budget.cost_usd),
+        tokens=cap(budget.tokens),
+        latency_s=cap(budget.latency_s),
+        prompt_bound=bound,
+        sigma=sigma,
+        price_in=np.broadcast_to(table.price_in, (tasks, size)),
+        price_out=np.broadcast_to(table.price_out, (tasks, size)),
+        caps=caps,
+        likely_usd=_LIKELY * outlook.predicted.cost_usd,
+        likely_tokens=_LIKELY * mean_tokens,
+        log_tokens=log_tokens,
+        hidden_tokens=hidden,
+    )
+
+
+def _fits(agent: Agent, name: str, backbone: Backbone) -> bool:
+    able = agent.needs <= backbone.capabilities
+    return agent.calls_backbone and able and agent.backbone in (None, name)

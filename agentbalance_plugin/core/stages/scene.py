@@ -1,0 +1,121 @@
+"""From what is predicted of a task to what the stages look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentbalance_plugin.core.limits import Limits
+from agentbalance_plugin.core.prediction import Outlook, Roster
+from agentbalance_plugin.core.stages.arrays import POOLS, Scene
+from agentbalance_plugin.core.teamwork import Predicted
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+# A tenth of a success is a lot to pay for a call; prices count by the logarithm of such tenths.
+_PRICED = 20.0
+_MOST_ROOM = 5.0
+
+
+@dataclass(frozen=True)
+class TeamFigures:
+    """A team as arrays, its agents in the order of slots: pinned ones first, the decider last.
+
+    Args:
+        roles: [A, E] vectors of the agents' roles.
+        decider, pinned: [A] masks.
+        allowed: [A, B] backbones that each agent may use.
+    """
+
+    roles: FloatArray
+    decider: FloatArray
+    pinned: FloatArray
+    allowed: BoolArray
+
+
+def make_scene(
+    outlook: Outlook,
+    roster: Roster,
+    team: TeamFigures,
+    limits: Limits,
+    price_usd: FloatArray,
+    second_price: FloatArray,
+    delta: FloatArray,
+    lambda_len: FloatArray,
+) -> Scene:
+    """What the stages look at, for the N tasks of an outlook.
+
+    Args:
+        limits: [N] hard caps.
+        price_usd, second_price: [N] success that a US dollar and a second must buy.
+        delta, lambda_len: [N] offsets of the pool and of further hops.
+    """
+    tasks = len(outlook.query)
+    usable = np.zeros(len(roster.pool), dtype=np.bool_)
+    usable[roster.columns] = True
+    pool = (roster.pool[:, None] == np.arange(POOLS)) & usable[:, None]
+    pool = np.broadcast_to(pool.astype(np.float64), (tasks, *pool.shape))
+    figures, median_cost, median_time = _figures(outlook.predicted, roster, price_usd, second_price)
+    profile = np.broadcast_to(roster.table.features, (tasks, *roster.table.features.shape))
+    context = np.stack(
+        [
+            np.ones(tasks),
+            np.log1p(_PRICED * price_usd * median_cost) / 3.0,
+            np.log1p(_PRICED * second_price * median_time) / 3.0,
+            _room(limits.cost_usd / median_cost),
+            _room(limits.latency_s / median_time),
+            np.full(tasks, np.log(len(team.decider)) / 2.0),
+        ],
+        axis=1,
+    )
+
+    def each(values: FloatArray) -> FloatArray:
+        return np.broadcast_to(values, (tasks, *values.shape))
+
+    return Scene(
+        query=outlook.query,
+        difficulty=outlook.hard,
+        context=context,
+        roles=each(team.roles),
+        decider=each(team.decider),
+        pinned=each(team.pinned),
+        backbones=np.concatenate([profile, figures], axis=2),
+        pool=pool,
+        allowed=each(team.allowed.astype(np.float64)),
+        delta=delta,
+        lambda_len=lambda_len,
+    )
+
+
+def _figures(
+    predicted: Predicted, roster: Roster, price_usd: FloatArray, second_price: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """([N, B, G] in the order of `FIGURES`, [N] median cost, [N] median time of a call)."""
+    success = 1.0 / (1.0 + np.exp(-predicted.log_odds))
+    cost, time = predicted.cost_usd, predicted.latency_s
+    median_cost = np.median(cost[:, roster.columns], axis=1)
+    median_time = np.median(time[:, roster.columns], axis=1)
+    priced_cost = price_usd[:, None] * cost
+    priced_time = second_price[:, None] * time
+    figures = np.stack(
+        [
+            predicted.log_odds / 3.0,
+            success,
+            np.log1p(_PRICED * priced_cost) / 3.0,
+            np.log1p(_PRICED * priced_time) / 3.0,
+            np.clip(success - priced_cost - priced_time, -1.0, 1.0),
+            np.log(cost / median_cost[:, None]) / 2.0,
+            np.log(time / median_time[:, None]) / 2.0,
+        ],
+        axis=2,
+    )
+    return figures, median_cost, median_time
+
+
+def _room(ratio: FloatArray) -> FloatArray:
+    """From 0, no room for a call of median cost, to 1, room for more than a hundred of them."""
+    capped = np.minimum(ratio, np.exp(_MOST_ROOM))
+    return np.clip(np.log(capped) / _MOST_ROOM, -1.0, 1.0)

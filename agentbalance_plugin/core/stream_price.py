@@ -1,0 +1,34 @@
+"""What a US dollar must buy for a stream of tasks to meet its mean cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+_STEPS = 16
+_LOWEST_PRICE = 1e-2
+_HIGHEST_PRICE = 1e6
+
+
+def solve_price(mean_cost: Callable[[float], float], target_usd: float) -> float:
+    """The least price at which the mean cost of what is chosen is within the target.
+
+    Args:
+        mean_cost: of a price, in US dollars; falls as the price rises.
+        target_usd: mean cost of a task.
+
+    Returns:
+        success per US dollar, to within about a hundredth of its logarithm; 0 where even free
+        choice costs no more.
+    """
+    if mean_cost(0.0) <= target_usd:
+        return 0.0
+    low, high = np.log(_LOWEST_PRICE), np.log(_HIGHEST_PRICE)
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        if mean_cost(float(np.exp(middle))) > target_usd:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))
