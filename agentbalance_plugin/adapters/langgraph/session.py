@@ -129,7 +129,9 @@ class Session:
             price_usd=price,
             number=task.number if task is not None else None,
             plan=task.plan if task is not None else None,
+            steps=task.steps if task is not None else None,
             before=task.books if task is not None else None,
+            stored=self.saver is not None,
         )
         run.control.outer = self._outer
         if task is not None:
