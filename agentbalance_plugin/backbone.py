@@ -104,6 +104,10 @@ class Backbone:
     speed_source: str = "given"
     endpoint: Endpoint | None = None
     profile: Profile | None = None
+    picodollars_in: int = field(init=False, repr=False, compare=False)
+    """Pico-dollars per prompt token."""
+    picodollars_out: int = field(init=False, repr=False, compare=False)
+    """Pico-dollars per completion token."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -114,6 +118,9 @@ class Backbone:
                 raise ValueError(f"{name} must be a number of at least 0, got {price}")
             if price * 10**6 % 1:
                 raise ValueError(f"{name} has more than six decimals: {price}")
+        # Calls are priced often: worked out once.
+        object.__setattr__(self, "picodollars_in", int(self.price_in_usd_per_mtok * 10**6))
+        object.__setattr__(self, "picodollars_out", int(self.price_out_usd_per_mtok * 10**6))
         if self.price_in_usd_per_mtok == 0 and self.price_out_usd_per_mtok == 0:
             raise ValueError(
                 "price_in_usd_per_mtok and price_out_usd_per_mtok are both 0: an unpriced backbone "
@@ -148,16 +155,6 @@ class Backbone:
         """
         pico = prompt_tokens * self.picodollars_in + completion_tokens * self.picodollars_out
         return -(-pico // 1000)
-
-    @property
-    def picodollars_in(self) -> int:
-        """Pico-dollars per prompt token."""
-        return int(self.price_in_usd_per_mtok * 10**6)
-
-    @property
-    def picodollars_out(self) -> int:
-        """Pico-dollars per completion token."""
-        return int(self.price_out_usd_per_mtok * 10**6)
 
 
 class Catalog(Mapping[str, Backbone]):
