@@ -99,6 +99,23 @@ def bench_deadline(
         benches.print_overshoots(found, Console())
 
 
+@bench.command("langgraph")
+def bench_langgraph_command(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each graph.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Time a LangGraph graph as it is, with the hook passing it through, and planned."""
+    from rich.console import Console
+
+    from agentbalance_plugin.cli.bench_langgraph import bench_langgraph, print_overheads, to_dict
+
+    found = bench_langgraph(runs=runs, console=Console(stderr=True))
+    if as_json:
+        typer.echo(json.dumps(to_dict(found)))
+    else:
+        print_overheads(found, Console())
+
+
 @app.command("serve-backbones")
 def serve_backbones(
     suite: Annotated[str, typer.Option(help="Suite of the traces.")] = "reasoning",

@@ -176,6 +176,8 @@ class _AgentNode(_Callable):
         run.spoke(self._agent)
         if self._hearing is not None and run.steps is not None:
             result, message = self._hearing.sign(seen, result, config)
+            if message is not None:
+                run.speakers.add(self._agent)
             if run.race is not None:
                 extract = self._layout.settings.extract
                 answer = None if message is None else extract(message.text)

@@ -60,13 +60,14 @@ def lay_edges(builder: _AnyGraph, as_it_was: Plan, key: str, extract: AnswerExtr
     builder.waiting_edges -= joins
     builder.edges = {edge for edge in edges if not among & set(edge)}
     builder.add_node(DECISION, _decision(key, extract))
-    for end in sorted(exits or {END}):
+    leaves = sorted(exits or {END})
+    for end in leaves:
         builder.add_edge(DECISION, end)
     gates = {_GATES.format(step): step for step in range(1, len(agents))}
-    routes = _Routes(as_it_was, key, extract)
+    routes = _Routes(as_it_was, key, extract, leaves)
     for gate in gates:
         builder.add_node(gate, RunnableCallable(_nothing, name=gate, trace=False))
-    ends = [*agents, *gates, DECISION]
+    ends = [*agents, *gates, DECISION, *leaves]
     builder.add_conditional_edges(feeder, routes.after(feeder, None), ends)
     for agent in agents:
         others = [end for end in ends if end != agent]
@@ -85,17 +86,21 @@ def hide(nodes: Mapping[str, Any]) -> None:
 class _Routes:
     """Who starts next."""
 
-    def __init__(self, as_it_was: Plan, key: str, extract: AnswerExtractor) -> None:
+    def __init__(
+        self, as_it_was: Plan, key: str, extract: AnswerExtractor, leaves: list[str]
+    ) -> None:
         steps = steps_of(as_it_was, dict.fromkeys(as_it_was.assignment, 0.0))
         self._as_it_was = (as_it_was, steps)
         self._key = key
         self._extract = extract
+        self._leaves = leaves
 
     def after(self, node: str, agent: str | None) -> Any:
         """From an agent, or from the node before all of them (None), to the next step."""
 
         def following(_: Any, config: RunnableConfig) -> list[str]:
-            plan, steps = self._laid_out(own_run(config, node), config)
+            run = own_run(config, node)
+            plan, steps = self._laid_out(run, config)
             if agent is None:
                 return _at(steps, 0)
             if agent not in steps:
@@ -104,7 +109,12 @@ class _Routes:
             agents = _at(steps, step)
             if any(name in plan.late_gates for name in agents):
                 return [_GATES.format(step)]
-            return agents or [DECISION]
+            if agents:
+                return agents
+            if run is not None and _has_decided(run, plan, agent, _at(steps, step - 1)):
+                run.chosen = agent
+                return self._leaves
+            return [DECISION]
 
         return _route(following, node)
 
@@ -237,6 +247,12 @@ def _route(following: Any, node: str) -> Any:
 
 def _nothing(_: Any) -> None:
     return None
+
+
+def _has_decided(run: Run, plan: Plan, agent: str, last: Sequence[str]) -> bool:
+    """Whether the last message is the answer as it is, which saves a step."""
+    by_itself = plan.decision == "agent" and agent == plan.decider and list(last) == [agent]
+    return by_itself and agent in run.speakers
 
 
 def _at(steps: Steps, step: int) -> list[str]:

@@ -105,6 +105,7 @@ class Run:
         self.chosen: str | None = None
         self.confidence: float | None = None
         self.ended = False
+        self.speakers: set[str] = set()
         self._done: set[str] = set()
         self._skipped: dict[str, str] = {}
         self._closed: set[str] = set()
