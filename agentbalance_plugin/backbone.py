@@ -104,9 +104,10 @@ class Backbone:
     speed_source: str = "given"
     endpoint: Endpoint | None = None
     profile: Profile | None = None
-    picodollars_in: int = field(init=False, repr=False, compare=False)
+    # Worked out once: every call's worst case is computed from them several times.
+    picodollars_in: int = field(init=False, repr=False, compare=False, default=0)
     """Pico-dollars per prompt token."""
-    picodollars_out: int = field(init=False, repr=False, compare=False)
+    picodollars_out: int = field(init=False, repr=False, compare=False, default=0)
     """Pico-dollars per completion token."""
 
     def __post_init__(self) -> None:
@@ -118,9 +119,6 @@ class Backbone:
                 raise ValueError(f"{name} must be a number of at least 0, got {price}")
             if price * 10**6 % 1:
                 raise ValueError(f"{name} has more than six decimals: {price}")
-        # Calls are priced often: worked out once.
-        object.__setattr__(self, "picodollars_in", int(self.price_in_usd_per_mtok * 10**6))
-        object.__setattr__(self, "picodollars_out", int(self.price_out_usd_per_mtok * 10**6))
         if self.price_in_usd_per_mtok == 0 and self.price_out_usd_per_mtok == 0:
             raise ValueError(
                 "price_in_usd_per_mtok and price_out_usd_per_mtok are both 0: an unpriced backbone "
@@ -146,6 +144,8 @@ class Backbone:
             count: int | None = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
+        object.__setattr__(self, "picodollars_in", int(self.price_in_usd_per_mtok * 10**6))
+        object.__setattr__(self, "picodollars_out", int(self.price_out_usd_per_mtok * 10**6))
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """What a call costs, in nano-dollars, rounded up.

@@ -98,18 +98,20 @@ class Plan:
         before = {*self.parents(agent), *gate.watches}
         return tuple(name for name in self.assignment if name in before)
 
-    @cached_property
-    def _parents(self) -> Mapping[str, tuple[str, ...]]:
-        speakers: dict[str, set[str]] = {}
-        for speaker, listener in self.edges:
-            speakers.setdefault(listener, set()).add(speaker)
-        return {
-            listener: tuple(name for name in self.assignment if name in known)
-            for listener, known in speakers.items()
-        }
-
     def weight(self, agent: str) -> float:
         return self.weights.get(agent, 1.0)
+
+    @cached_property
+    def _parents(self) -> dict[str, tuple[str, ...]]:
+        place = {name: index for index, name in enumerate(self.assignment)}
+        speakers: dict[str, set[str]] = {}
+        for speaker, listener in self.edges:
+            if speaker in place:
+                speakers.setdefault(listener, set()).add(speaker)
+        return {
+            listener: tuple(sorted(names, key=place.__getitem__))
+            for listener, names in speakers.items()
+        }
 
     @cached_property
     def order(self) -> tuple[str, ...]:

@@ -99,9 +99,12 @@ class Overhead:
     planning: Timing
 
     def ratio(self, timing: Timing) -> tuple[float, float]:
-        """To the stock graph: wall and processor time."""
+        """To the stock graph, by wall and by processor time: medians over the rounds, so that a
+        slow moment of the machine hits both sides."""
         stock = self.timings["stock"]
-        return timing.median / stock.median, timing.median_cpu / stock.median_cpu
+        wall = np.divide(timing.wall, stock.wall)
+        cpu = np.divide(timing.cpu, stock.cpu)
+        return float(np.median(wall)), float(np.median(cpu))
 
     @property
     def rows(self) -> Mapping[str, Timing]:

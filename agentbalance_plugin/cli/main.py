@@ -27,6 +27,7 @@ Traces = Annotated[
 
 @app.command()
 def demo(
+    framework: Annotated[str, typer.Option(help="autogen or langgraph.")] = "autogen",
     queries: Annotated[
         int | None, typer.Option(min=1, help="Recorded test queries to run; left out: all.")
     ] = None,
@@ -35,14 +36,22 @@ def demo(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Run a stock AutoGen chat and the same chat wrapped, over HTTP, on replayed answers."""
+    """Run a stock AutoGen chat, or LangGraph graph, and the same under a budget, over HTTP, on
+    replayed answers."""
     from rich.console import Console
 
     from agentbalance_plugin.cli.demo import print_table, run_demo
 
     # Progress goes to stderr, so that --json leaves stdout to the object alone.
     progress = Console(stderr=True)
-    result = run_demo(queries=queries, suite=suite, traces=traces, seed=seed, console=progress)
+    result = run_demo(
+        framework=framework,  # pyright: ignore[reportArgumentType]
+        queries=queries,
+        suite=suite,
+        traces=traces,
+        seed=seed,
+        console=progress,
+    )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
     else:
