@@ -164,7 +164,7 @@ class Hearing:
     def view(self, plan: Plan, state: Any, config: RunnableConfig) -> Any:
         """The state without the messages of agents that this one does not hear."""
         authors = authors_of(config)
-        if not authors:
+        if not authors or not _messages(state, self._key):
             return state
         heard = {self._agent, *plan.parents(self._agent)}
         kept = [
@@ -270,8 +270,9 @@ def _stays_closed(plan: Plan, agent: str, answers: Mapping[str, str | None]) -> 
 
 
 def _messages(state: Any, key: str) -> list[AnyMessage]:
+    # A node whose input is only a part of the state may not see them.
     known: Any = state
-    return known[key] if isinstance(state, dict) else getattr(known, key)
+    return known.get(key, []) if isinstance(state, dict) else getattr(known, key, [])
 
 
 def _said(messages: Sequence[BaseMessage], authors: Mapping[str, str]) -> dict[str, BaseMessage]:
