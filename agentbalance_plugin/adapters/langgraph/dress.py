@@ -92,7 +92,7 @@ def _planner(layout: Layout, select: str | list[str]) -> Any:
             made = make_plan(run, values, layout.settings.query)
             if layout.messages is not None:
                 run.lay_out(*in_steps(made, run.models.catalog))
-            allot(run, layout.certain, made.decider, prompt_of(values))
+            allot(run, layout.certain, prompt_of(values))
             writes = [
                 ChannelWriteEntry(TASK, task_value(run, layout.mode)),
                 ChannelWriteEntry(SPEND, spend_value(run)),

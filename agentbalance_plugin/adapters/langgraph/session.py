@@ -136,7 +136,7 @@ class Session:
         run.control.outer = self._outer
         if task is not None:
             left = [name for name in layout.certain if name not in run.before.agents]
-            allot(run, left, task.plan.decider, 0)
+            allot(run, left, 0)
         return run
 
     def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:
