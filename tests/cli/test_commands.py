@@ -96,6 +96,17 @@ def test_the_deadline_is_measured() -> None:
     assert done.stderr.strip() == ""
 
 
+def test_the_overhead_of_graphs_is_measured_against_the_stock_graph() -> None:
+    done = run("bench", "langgraph", "--runs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"name", "figures", "ratios", "bars"}
+    for calls in ("async", "sync"):
+        assert found["figures"][f"{calls} stock ms"] > 0
+        for graph in found["bars"]:
+            assert found["ratios"][f"{calls} {graph}"] > 0
+
+
 def test_a_policy_is_scored() -> None:
     done = run("evaluate", "--split", "val", "--json")
     assert done.returncode == 0, done.stderr

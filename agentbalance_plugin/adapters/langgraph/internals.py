@@ -30,7 +30,7 @@ def _load(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ImportError(
             f"langgraph {version('langgraph')} has no {_NAMES[name]}.{name}, which "
-            "agentbalance-plugin needs; install langgraph>=1.2.22,<2 in a version tested with it"
+            "agentbalance-plugin needs; install langgraph>=1.2.12,<2 in a version tested with it"
         ) from error
 
 
