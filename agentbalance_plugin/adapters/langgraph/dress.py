@@ -26,7 +26,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     RunnableCallable,
 )
 from agentbalance_plugin.adapters.langgraph.layout import Layout
-from agentbalance_plugin.adapters.langgraph.planned import Hearing, hide
+from agentbalance_plugin.adapters.langgraph.planned import Hearing, finish
 from agentbalance_plugin.adapters.langgraph.planning import (
     allot,
     make_plan,
@@ -76,7 +76,7 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> None:
         books = node.cache_policy is None and compiled.cache_policy is None
         node.bound = _AgentNode(name, node.bound, layout, books=books)
     if layout.messages is not None:
-        hide(compiled.nodes)
+        finish(compiled.nodes)
     for name, node in compiled.nodes.items():
         if node.cache_policy is not None:
             node.cache_policy = _by_backbone(name, cast("CachePolicy[Any]", node.cache_policy))

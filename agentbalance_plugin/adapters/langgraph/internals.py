@@ -70,6 +70,19 @@ def is_resuming(config: RunnableConfig) -> bool:
     return bool((config.get("configurable") or {}).get(_RESUMING))
 
 
+def read_nothing(writer: Any) -> None:
+    """Spare a conditional edge, one of a compiled node's writers, the state it does not look at.
+
+    LangGraph copies every channel for it otherwise.
+    """
+    writer.kwargs["reader"] = None
+
+
+def path_of(writer: Any) -> Any:
+    """What decides a conditional edge; None if a compiled node's writer is none."""
+    return getattr(getattr(getattr(writer, "func", None), "__self__", None), "path", None)
+
+
 def node_in(namespace: str, within: str) -> str:
     """The node of the graph at namespace `within` that a namespace is in; "" for none.
 

@@ -23,6 +23,8 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelWrite,
     ChannelWriteEntry,
     RunnableCallable,
+    path_of,
+    read_nothing,
 )
 from agentbalance_plugin.adapters.langgraph.run import Run, own_run
 from agentbalance_plugin.adapters.langgraph.steps import Steps, steps_of
@@ -36,6 +38,9 @@ DECISION = "agentbalance_decision"
 _GATES = "agentbalance_gates_{}"
 """The hidden node before a step that has late gates. What it routes to is decided on what all
 agents of the step before have said; a route of theirs would see its own agent's message alone."""
+
+_AFTER = "agentbalance:after_"
+_THROUGH = "agentbalance:through_"
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
 AnswerExtractor = Callable[[str], str | None]
@@ -76,11 +81,19 @@ def lay_edges(builder: _AnyGraph, as_it_was: Plan, key: str, extract: AnswerExtr
         builder.add_conditional_edges(gate, routes.through(gate, step), [*agents, DECISION])
 
 
-def hide(nodes: Mapping[str, Any]) -> None:
-    """Keep what `lay_edges` added out of streams of updates and out of traces."""
+def finish(nodes: Mapping[str, Any]) -> None:
+    """Keep what `lay_edges` added out of streams of updates and out of traces, and let routes that
+    follow the plan alone not read the state.
+
+    Args:
+        nodes: of the compiled graph.
+    """
     for name, node in nodes.items():
         if name == DECISION or name.startswith(_GATES.format("")):
             node.tags = [TAG_HIDDEN]
+        for writer in node.writers:
+            if str(getattr(path_of(writer), "name", "")).startswith(_AFTER):
+                read_nothing(writer)
 
 
 class _Routes:
@@ -116,7 +129,7 @@ class _Routes:
                 return self._leaves
             return [DECISION]
 
-        return _route(following, node)
+        return _route(following, _AFTER + node)
 
     def through(self, gate: str, step: int) -> Any:
         """From the node before a step to those of its agents that are to run; if there are none,
@@ -137,7 +150,7 @@ class _Routes:
                     return [name for name in agents if name not in closed]
             return [DECISION]
 
-        return _route(following, gate)
+        return _route(following, _THROUGH + gate)
 
     def _laid_out(self, run: Run | None, config: RunnableConfig) -> tuple[Plan, Steps]:
         if run is not None:
@@ -240,8 +253,7 @@ def authors_of(config: RunnableConfig) -> dict[str, str]:
     return ChannelRead.do_read(config, select=AUTHORS) or {}
 
 
-def _route(following: Any, node: str) -> Any:
-    name = f"agentbalance:after_{node}"
+def _route(following: Any, name: str) -> Any:
     return RunnableCallable(following, name=name, trace=False, recurse=False)
 
 

@@ -108,6 +108,8 @@ def _last_user_message(values: object) -> HumanMessage | None:
 def _messages(values: object) -> list[BaseMessage]:
     if isinstance(values, BaseMessage):
         return [values]
+    if isinstance(values, str):
+        return []
     if isinstance(values, Mapping):
         values = list(cast("Mapping[str, Any]", values).values())
     if isinstance(values, (list, tuple)):
