@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 AGENTS = ("planner", "solver", "critic", "decider")
-BARS = {"pass-through": 1.25, "planned": 1.8, "planned, deadline": 1.8}
+BARS = {
+    "pass-through": 1.25,
+    "planned": 1.8,
+    "planned, deadline": 1.8,
+    "planned, edges kept": 1.8,
+}
 _TASK = "A shop sells pens at 3 for 2 dollars. What do 24 pens cost?"
 _MONEY = Budget(cost_usd=0.02)
 _MONEY_AND_TIME = Budget(cost_usd=0.02, latency_s=60)
