@@ -71,14 +71,14 @@ def lay_edges(builder: _AnyGraph, as_it_was: Plan, key: str, extract: AnswerExtr
     gates = {_GATES.format(step): step for step in range(1, len(agents))}
     routes = _Routes(as_it_was, key, extract, leaves)
     for gate in gates:
-        builder.add_node(gate, RunnableCallable(_nothing, name=gate, trace=False))
+        builder.add_node(gate, routes.before(gate, gates[gate]))
     ends = [*agents, *gates, DECISION, *leaves]
     builder.add_conditional_edges(feeder, routes.after(feeder, None), ends)
     for agent in agents:
         others = [end for end in ends if end != agent]
         builder.add_conditional_edges(agent, routes.after(agent, agent), others)
     for gate, step in gates.items():
-        builder.add_conditional_edges(gate, routes.through(gate, step), [*agents, DECISION])
+        builder.add_conditional_edges(gate, routes.through(gate, step), [*agents, *leaves])
 
 
 def finish(nodes: Mapping[str, Any]) -> None:
@@ -131,26 +131,39 @@ class _Routes:
 
         return _route(following, _AFTER + node)
 
+    def before(self, gate: str, step: int) -> Any:
+        """The node before a step: makes the decision if nobody is to run any more."""
+
+        def decide_if_done(state: Any, config: RunnableConfig) -> Any:
+            run = own_run(config, gate)
+            if self._opened(run, step, state, config):
+                return None
+            return _make_last(state, self._key, self._extract, run, config)
+
+        return RunnableCallable(decide_if_done, name=gate, trace=False)
+
     def through(self, gate: str, step: int) -> Any:
         """From the node before a step to those of its agents that are to run; if there are none,
-        to the next step that has some."""
+        to those of the next step that has some."""
 
         def following(state: Any, config: RunnableConfig) -> list[str]:
-            run = own_run(config, gate)
-            plan, steps = self._laid_out(run, config)
-            said = _said(_messages(state, self._key), authors_of(config))
-            answers = {name: self._extract(message.text) for name, message in said.items()}
-            for later in range(step, len(steps)):
-                agents = _at(steps, later)
-                closed = [name for name in agents if _stays_closed(plan, name, answers)]
-                if run is not None:
-                    for name in closed:
-                        run.close(name)
-                if len(closed) < len(agents):
-                    return [name for name in agents if name not in closed]
-            return [DECISION]
+            return self._opened(own_run(config, gate), step, state, config) or self._leaves
 
         return _route(following, _THROUGH + gate)
+
+    def _opened(self, run: Run | None, step: int, state: Any, config: RunnableConfig) -> list[str]:
+        plan, steps = self._laid_out(run, config)
+        said = _said(_messages(state, self._key), authors_of(config))
+        answers = {name: self._extract(message.text) for name, message in said.items()}
+        for later in range(step, len(steps)):
+            agents = _at(steps, later)
+            closed = [name for name in agents if _stays_closed(plan, name, answers)]
+            if run is not None:
+                for name in closed:
+                    run.close(name)
+            if len(closed) < len(agents):
+                return [name for name in agents if name not in closed]
+        return []
 
     def _laid_out(self, run: Run | None, config: RunnableConfig) -> tuple[Plan, Steps]:
         if run is not None:
@@ -233,19 +246,25 @@ def decide(plan: Plan, said: Mapping[str, BaseMessage], extract: AnswerExtractor
 
 
 def _decision(key: str, extract: AnswerExtractor) -> Any:
-    def make_last(state: Any, config: RunnableConfig) -> Any:
-        run = own_run(config, DECISION)
-        messages = _messages(state, key)
-        said = _said(messages, authors_of(config))
-        if run is None or run.plan is None or not said:
-            return None
-        chosen = run.chosen = decide(run.plan, said, extract, run)
-        if messages[-1] is said[chosen]:
-            return None
-        # Users read the last message as the answer; the winner may have spoken earlier.
-        return {key: [said[chosen].model_copy(update={"id": str(uuid.uuid4())})]}
+    def make(state: Any, config: RunnableConfig) -> Any:
+        return _make_last(state, key, extract, own_run(config, DECISION), config)
 
-    return RunnableCallable(make_last, name=DECISION, trace=False)
+    return RunnableCallable(make, name=DECISION, trace=False)
+
+
+def _make_last(
+    state: Any, key: str, extract: AnswerExtractor, run: Run | None, config: RunnableConfig
+) -> Any:
+    """The update that makes the answer the last message, which is where users look for it; the
+    winner of a vote may have spoken earlier."""
+    messages = _messages(state, key)
+    said = _said(messages, authors_of(config))
+    if run is None or run.plan is None or not said:
+        return None
+    chosen = run.chosen = decide(run.plan, said, extract, run)
+    if messages[-1] is said[chosen]:
+        return None
+    return {key: [said[chosen].model_copy(update={"id": str(uuid.uuid4())})]}
 
 
 def authors_of(config: RunnableConfig) -> dict[str, str]:
@@ -255,10 +274,6 @@ def authors_of(config: RunnableConfig) -> dict[str, str]:
 
 def _route(following: Any, name: str) -> Any:
     return RunnableCallable(following, name=name, trace=False, recurse=False)
-
-
-def _nothing(_: Any) -> None:
-    return None
 
 
 def _has_decided(run: Run, plan: Plan, agent: str, last: Sequence[str]) -> bool:
