@@ -70,6 +70,22 @@ async def test_an_agent_behind_a_closed_gate_leaves_no_trace(instant: Bench) -> 
     assert app.report.complete
 
 
+async def test_added_nodes_are_marked_as_hidden_in_events_and_say_nothing_twice(
+    instant: Bench,
+) -> None:
+    answers = {"planner": "Answer: 1", "solver": "Answer: 2", "critic": "Answer: 1"}
+    app = full(instant, GATED, four(**answers)).compile()
+    events = [event async for event in app.astream_events(instant.ask(), version="v2")]
+    started = [event["name"] for event in events if event["event"] == "on_chain_start"]
+    assert started.count("critic") == 1
+    # As LangGraph marks what it adds itself.
+    added = [event for event in events if event["name"].startswith("agentbalance_")]
+    assert added
+    assert all("langsmith:hidden" in event["tags"] for event in added)
+    said = [m async for m, _ in app.astream(instant.ask(), stream_mode="messages")]
+    assert len(said) == len({message.id for message in said}) == len(app.report.plan.assignment)
+
+
 async def test_a_gate_behind_a_closed_one_looks_at_those_that_spoke(instant: Bench) -> None:
     plan = Plan(
         dict.fromkeys(NAMES, MINI),
