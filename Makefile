@@ -1,4 +1,6 @@
-# Two commands for a fresh machine with Python >= 3.11: `make demo` and `make test`.
+# Two commands for a fresh machine with Python >= 3.11: `make demo` and `make test`. Two that take
+# minutes more: `make test-min` runs the LangGraph adapter's tests on the lowest versions that are
+# supported, `make test-langgraph` LangGraph's own tests with and without the compile hook.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,12 +8,18 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint .ci/constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test test-min test-langgraph check clean
 demo: $(VENV)/.demo
 	$(BIN)/agentbalance demo
 
 test: check
 	$(BIN)/pytest
+
+test-min: $(VENV)/lowest/.installed
+	$(VENV)/lowest/bin/pytest tests/adapters/langgraph
+
+test-langgraph: $(VENV)/upstream/.installed
+	$(VENV)/upstream/bin/python tests/adapters/langgraph/upstream/compare.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,6 +35,21 @@ $(VENV)/.demo: pyproject.toml .ci/constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml .ci/constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[dev]'
 	touch $@ $(VENV)/.demo
+
+# Environments of their own: other versions, and plugins that would change how our tests run.
+LANGGRAPH_TESTS = langchain langgraph-checkpoint-sqlite aiosqlite pytest
+$(VENV)/lowest/.installed: pyproject.toml .ci/lowest.txt | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/lowest
+	$(VENV)/lowest/bin/python -m pip install --quiet --constraint .ci/lowest.txt \
+		--editable '.[langgraph,simulator]' $(LANGGRAPH_TESTS) pytest-asyncio pytest-socket
+	touch $@
+
+$(VENV)/upstream/.installed: pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/upstream
+	$(VENV)/upstream/bin/python -m pip install --quiet --constraint .ci/constraints.txt \
+		--editable '.[langgraph]' $(LANGGRAPH_TESTS) langgraph-checkpoint-postgres \
+		'psycopg[binary]' psycopg-pool redis syrupy pytest-mock pytest-timeout pycryptodome
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, set PYTHON=...")'

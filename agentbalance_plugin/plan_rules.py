@@ -34,10 +34,11 @@ def _check_stop(plan: Plan, stop_at: float) -> None:
 def _check_agents(plan: Plan, team: Team, catalog: Catalog) -> None:
     if not plan.assignment:
         raise PlanError("the plan keeps no agent")
+    agents = {agent.name: agent for agent in team.agents}
     for name, backbone_name in plan.assignment.items():
-        if name not in team.names:
+        if name not in agents:
             raise PlanError(f"the plan keeps {name!r}, which is no agent of the team")
-        agent = team.agent(name)
+        agent = agents[name]
         if backbone_name is None:
             if agent.calls_backbone:
                 raise PlanError(f"agent {name!r} has no backbone")

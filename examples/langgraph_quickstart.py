@@ -33,10 +33,12 @@ async def main(backbones: str, task: str) -> None:
     builder = StateGraph(MessagesState)
     builder.add_node("planner", agent("planner", "You plan, then solve."))
     builder.add_node("solver", agent("solver", "You solve step by step."))
+    builder.add_node("critic", agent("critic", "You solve again and look for mistakes."))
     builder.add_node("decider", agent("decider", "You weigh what was said."))
     builder.add_edge(START, "planner")
     builder.add_edge("planner", "solver")
-    builder.add_edge("solver", "decider")
+    builder.add_edge("solver", "critic")
+    builder.add_edge("critic", "decider")
     builder.add_edge("decider", END)
 
     explain(builder)

@@ -1,22 +1,26 @@
-"""A stock AutoGen chat against the same chat wrapped, on recorded answers.
+"""A stock AutoGen chat or LangGraph graph against the same under a budget, on recorded answers.
 
-Both go through AutoGen and real OpenAI clients over HTTP to the simulator. The event loop's time is
-the simulated one, so latencies are those of the recorded backbones and nothing waits for real.
+Both go through the framework and real OpenAI clients over HTTP to the simulator. The event loop's
+time is the simulated one, so latencies are those of the recorded backbones and nothing waits for
+real.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
@@ -25,14 +29,12 @@ from agentbalance_plugin.core.reference import reference_budgets
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.task_text import task_text
 from agentbalance_plugin.core.traces import Query, TraceSet
-from agentbalance_plugin.extras import require
 from agentbalance_plugin.runtime.report import RunReport
 from agentbalance_plugin.simulator.server import Simulator
 from agentbalance_plugin.simulator.virtual_time import run_virtual
 
-if TYPE_CHECKING:
-    from autogen_agentchat.base import Team
-    from autogen_agentchat.teams import RoundRobinGroupChat
+FrameworkName = Literal["autogen", "langgraph"]
+FRAMEWORKS: tuple[FrameworkName, ...] = ("autogen", "langgraph")
 
 ROLES = {
     "planner": "You break the task down and solve it.",
@@ -42,9 +44,32 @@ ROLES = {
 }
 
 
+Runner = Callable[[str], Awaitable[tuple[str, RunReport | None]]]
+"""From a task, with no history, to the last message's text and the report, if it has a budget."""
+
+
+class Framework(Protocol):
+    """One framework's team of four: an agent for each of `ROLES`, one turn each."""
+
+    @property
+    def team(self) -> str:
+        """What the team is there, in words."""
+        ...
+
+    def stock(self, backbone: str, base_url: str) -> Runner:
+        """What a user has: all agents on one backbone."""
+        ...
+
+    def wrapped(
+        self, backbone: str, base_url: str, budget: Budget, catalog: Catalog, policy: Policy
+    ) -> Runner:
+        """The same team under a budget."""
+        ...
+
+
 @dataclass(frozen=True)
 class Row:
-    """Means over the queries of one chat.
+    """Means over the queries of one team.
 
     Args:
         accuracy: share of right answers, in percent.
@@ -63,14 +88,18 @@ class Row:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Both chats on the same queries.
+    """Both teams on the same queries.
 
     Args:
-        backbone: of the stock chat.
+        framework: whose.
+        team: what the team is there, in words.
+        backbone: of the stock team.
         budget: of the wrapped one.
         plan: one of its plans as a text tree, and the query it is for.
     """
 
+    framework: FrameworkName
+    team: str
     suite: str
     backbone: str
     queries: int
@@ -84,7 +113,7 @@ class DemoResult:
         keys = ("accuracy", "cost_usd", "latency_s")
         wrapped = asdict(self.wrapped)
         return {
-            "framework": "autogen",
+            "framework": self.framework,
             "queries": self.queries,
             "stock": {key: asdict(self.stock)[key] for key in keys},
             "wrapped": {key: wrapped[key] for key in (*keys, "violations")},
@@ -93,21 +122,36 @@ class DemoResult:
 
 
 def run_demo(
-    *, queries: int | None, suite: str, traces: Path | None, seed: int, console: Console
+    *,
+    framework: FrameworkName,
+    queries: int | None,
+    suite: str,
+    traces: Path | None,
+    seed: int,
+    console: Console,
 ) -> DemoResult:
-    """Run both chats on evenly picked test queries (None: all of them).
+    """Run both teams on evenly picked test queries (None: all of them).
 
     Raises:
         TraceError: no such suite or traces.
-        ValueError: more queries than the test split has, or a suite without a reference backbone.
+        ValueError: no such framework, more queries than the test split has, or a suite without a
+            reference backbone.
     """
+    if framework not in FRAMEWORKS:
+        raise ValueError(f"framework: {framework!r}; known are {', '.join(FRAMEWORKS)}")
     loaded = TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
-    return run_virtual(_Demo(loaded, suite, queries, seed, console).run())
+    return run_virtual(_Demo(framework, loaded, suite, queries, seed, console).run())
 
 
 class _Demo:
     def __init__(
-        self, traces: TraceSet, suite: str, queries: int | None, seed: int, console: Console
+        self,
+        framework: FrameworkName,
+        traces: TraceSet,
+        suite: str,
+        queries: int | None,
+        seed: int,
+        console: Console,
     ) -> None:
         test = traces.positions("test")
         queries = len(test) if queries is None else queries
@@ -127,17 +171,32 @@ class _Demo:
         self._console = console
         t1, _, t3 = reference_budgets(traces).cost_usd
         self._budget = Budget.average(cost_usd=t1, max_cost_usd=t3)
+        self._name: FrameworkName = framework
+        # Each needs its framework's extra, so only the one that is asked for is loaded.
+        loaded: Any = import_module(f"agentbalance_plugin.cli.demo_{framework}")
+        self._framework = cast("Framework", loaded.Demo())
 
     async def run(self) -> DemoResult:
+        framework, reference = self._framework, self._reference
         async with Simulator(self._replay) as simulator:
             with counting(self._console) as progress:
-                stock_chat = self._chat(simulator.base_url)
-                stock, _ = await self._phase("stock", stock_chat, simulator, progress)
-                wrapped_chat = self._wrapped(simulator)
-                wrapped, reports = await self._phase("wrapped", wrapped_chat, simulator, progress)
+                runner = framework.stock(reference, simulator.base_url)
+                stock, _ = await self._phase("stock", runner, simulator, progress)
+                runner = framework.wrapped(
+                    reference,
+                    simulator.base_url,
+                    self._budget,
+                    simulator.serving(self._traces.profiled_candidates()),
+                    # A figures-only trace has no texts: the policy takes a query's recorded
+                    # features by its id.
+                    Policy.load("default", RecordedEncoder(self._traces)),
+                )
+                wrapped, reports = await self._phase("wrapped", runner, simulator, progress)
         return DemoResult(
+            framework=self._name,
+            team=framework.team,
             suite=self._suite,
-            backbone=self._reference,
+            backbone=reference,
             queries=len(self._queries),
             budget=self._budget,
             stock=stock,
@@ -145,47 +204,10 @@ class _Demo:
             plan=self._typical_plan(reports),
         )
 
-    def _chat(self, base_url: str) -> RoundRobinGroupChat:
-        """What a user has: four agents on the reference backbone, one turn each."""
-        agents = require("autogen_agentchat.agents", extra="autogen")
-        teams = require("autogen_agentchat.teams", extra="autogen")
-        models = require("autogen_ext.models.openai", extra="autogen")
-        client = models.OpenAIChatCompletionClient(
-            model=self._reference,
-            base_url=base_url,
-            api_key="local",
-            model_info={
-                "vision": False,
-                "function_calling": False,
-                "json_output": False,
-                "structured_output": False,
-                "family": "unknown",
-            },
-        )
-        return teams.RoundRobinGroupChat(
-            [
-                agents.AssistantAgent(name, client, system_message=f"[[agent:{name}]] {role}")
-                for name, role in ROLES.items()
-            ],
-            max_turns=len(ROLES),
-        )
-
-    def _wrapped(self, simulator: Simulator) -> Team:
-        """The same chat under the budget."""
-        from agentbalance_plugin.adapters.autogen import wrap_groupchat
-
-        catalog = simulator.serving(self._traces.profiled_candidates())
-        # A figures-only trace has no texts: the policy takes a query's recorded features by its id.
-        policy = Policy.load("default", RecordedEncoder(self._traces))
-        chat = self._chat(simulator.base_url)
-        return wrap_groupchat(chat, budget=self._budget, backbones=catalog, policy=policy)
-
     async def _phase(
-        self, title: str, chat: Team, simulator: Simulator, progress: Progress
+        self, title: str, runner: Runner, simulator: Simulator, progress: Progress
     ) -> tuple[Row, list[tuple[Query, RunReport]]]:
         """Every query once, each from an empty history."""
-        from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
-
         simulator.books.clear()
         now = asyncio.get_running_loop().time
         bar = progress.add_task(title, total=len(self._queries))
@@ -196,16 +218,14 @@ class _Demo:
         wall = time.perf_counter()
         for query in self._queries:
             began = now()
-            result = await chat.run(task=task_text(query, self._replay))
+            answer, report = await runner(task_text(query, self._replay))
             seconds.append(now() - began)
-            right.append(simulator.correct(result.messages[-1].to_text()))
-            if isinstance(chat, WrappedTeam):
-                report = chat.report_of(result)
+            right.append(simulator.correct(answer))
+            if report is not None:
                 reports.append((query, report))
                 cap = report.budget.nanodollars
                 billed = simulator.books.spend(query.key).nanodollars
                 violations += cap is not None and billed > cap
-            await chat.reset()
             progress.advance(bar)
         return (
             Row(
@@ -233,7 +253,7 @@ def print_table(result: DemoResult, console: Console) -> None:
     budget = result.budget
     title = f"{result.queries} recorded test queries of suite '{result.suite}', means"
     table = Table(title=title, title_justify="left")
-    table.add_column("chat")
+    table.add_column("chat" if result.framework == "autogen" else "graph")
     for column in ("right", "USD", "simulated s", "wall s", "violations"):
         table.add_column(column, justify="right")
     rows = (
@@ -251,7 +271,7 @@ def print_table(result: DemoResult, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"stock: RoundRobinGroupChat of 4 agents on {result.backbone}; wrapped: the same chat.\n"
+        f"stock: {result.team} on {result.backbone}; wrapped: the same under a budget.\n"
         f"Budget: {budget.mean_cost_usd:.6f} USD a query on average, "
         f"never more than {budget.cost_usd:.6f}.",
         highlight=False,

@@ -27,6 +27,7 @@ Traces = Annotated[
 
 @app.command()
 def demo(
+    framework: Annotated[str, typer.Option(help="autogen or langgraph.")] = "autogen",
     queries: Annotated[
         int | None, typer.Option(min=1, help="Recorded test queries to run; left out: all.")
     ] = None,
@@ -35,14 +36,22 @@ def demo(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Run a stock AutoGen chat and the same chat wrapped, over HTTP, on replayed answers."""
+    """Run a stock AutoGen chat, or LangGraph graph, and the same under a budget, over HTTP, on
+    replayed answers."""
     from rich.console import Console
 
     from agentbalance_plugin.cli.demo import print_table, run_demo
 
     # Progress goes to stderr, so that --json leaves stdout to the object alone.
     progress = Console(stderr=True)
-    result = run_demo(queries=queries, suite=suite, traces=traces, seed=seed, console=progress)
+    result = run_demo(
+        framework=framework,  # pyright: ignore[reportArgumentType]
+        queries=queries,
+        suite=suite,
+        traces=traces,
+        seed=seed,
+        console=progress,
+    )
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
     else:
@@ -97,6 +106,23 @@ def bench_deadline(
         typer.echo(json.dumps([overshoot.to_dict() for overshoot in found]))
     else:
         benches.print_overshoots(found, Console())
+
+
+@bench.command("langgraph")
+def bench_langgraph_command(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each graph.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Time a LangGraph graph as it is, with the hook passing it through, and planned."""
+    from rich.console import Console
+
+    from agentbalance_plugin.cli.bench_langgraph import bench_langgraph, print_overheads, to_dict
+
+    found = bench_langgraph(runs=runs, console=Console(stderr=True))
+    if as_json:
+        typer.echo(json.dumps(to_dict(found)))
+    else:
+        print_overheads(found, Console())
 
 
 @app.command("serve-backbones")

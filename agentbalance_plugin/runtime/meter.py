@@ -127,6 +127,11 @@ class Meter:
                 elapsed,
             )
 
+    def spend_by_agent(self) -> dict[str, Spend]:
+        """Settled spend of every agent that has called."""
+        with self._lock:
+            return {agent: use.spent for agent, use in self._uses.items() if use.spent.calls}
+
     def protect(
         self, agent: str, *, nanodollars: int = 0, tokens: int = 0, seconds: float = 0.0
     ) -> None:

@@ -25,19 +25,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def demo() -> dict[str, Any]:
-    done = run("demo", "--json")
+@pytest.fixture(scope="module", params=["autogen", "langgraph"])
+def demo(request: pytest.FixtureRequest) -> dict[str, Any]:
+    done = run("demo", "--framework", request.param, "--json")
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return {**json.loads(done.stdout), "asked for": request.param}
 
 
 def test_the_demo_prints_one_json_object(demo: dict[str, Any]) -> None:
     figures = {"accuracy", "cost_usd", "latency_s"}
-    assert set(demo) == {"framework", "queries", "stock", "wrapped", "replayed"}
+    assert set(demo) == {"framework", "queries", "stock", "wrapped", "replayed", "asked for"}
     assert set(demo["stock"]) == figures
     assert set(demo["wrapped"]) == figures | {"violations"}
-    assert demo["framework"] == "autogen"
+    assert demo["framework"] == demo["asked for"]
     assert demo["replayed"] is True
     assert demo["queries"] >= 60
 
@@ -65,6 +65,7 @@ def test_two_demos_are_equal_and_the_table_says_that_answers_are_replayed() -> N
     ("arguments", "said"),
     [
         (("demo", "--suite", "nothing"), "nothing"),
+        (("demo", "--framework", "ag2"), "framework: 'ag2'"),
         (("demo", "--queries", "100000"), "queries: 100000"),
         (("demo", "--traces", "/nowhere"), "/nowhere"),
         (("serve-backbones", "--suite", "nothing"), "nothing"),
@@ -93,6 +94,17 @@ def test_the_deadline_is_measured() -> None:
     assert [row["chat"] for row in rows] == ["RoundRobinGroupChat", "GraphFlow"]
     assert all(set(row) == {"chat", "runs", "mean_ms", "max_ms", "bound_ms"} for row in rows)
     assert done.stderr.strip() == ""
+
+
+def test_the_overhead_of_graphs_is_measured_against_the_stock_graph() -> None:
+    done = run("bench", "langgraph", "--runs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == {"name", "figures", "ratios", "bars"}
+    for calls in ("async", "sync"):
+        assert found["figures"][f"{calls} stock ms"] > 0
+        for graph in found["bars"]:
+            assert found["ratios"][f"{calls} {graph}"] > 0
 
 
 def test_a_policy_is_scored() -> None:

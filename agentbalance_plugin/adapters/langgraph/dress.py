@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langgraph.channels import BinaryOperatorAggregate, LastValue
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
@@ -24,22 +24,17 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelWrite,
     ChannelWriteEntry,
     RunnableCallable,
-    control_of,
 )
 from agentbalance_plugin.adapters.langgraph.layout import Layout
-from agentbalance_plugin.adapters.langgraph.planned import Hearing, hide_decision
+from agentbalance_plugin.adapters.langgraph.planned import Hearing, finish
 from agentbalance_plugin.adapters.langgraph.planning import (
-    QueryReader,
     allot,
     make_plan,
     prompt_of,
 )
-from agentbalance_plugin.adapters.langgraph.run import (
-    BudgetControl,
-    OutOfBudget,
-    Run,
-    own_run,
-)
+from agentbalance_plugin.adapters.langgraph.race import Decided
+from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, own_run
+from agentbalance_plugin.adapters.langgraph.steps import in_steps
 from agentbalance_plugin.adapters.langgraph.stored import (
     AUTHORS,
     SPEND,
@@ -51,6 +46,8 @@ from agentbalance_plugin.adapters.langgraph.stored import (
 )
 
 _AnyCompiled = CompiledStateGraph[Any, Any, Any, Any]
+# What LangGraph makes of every function; subclassed to do without its way to find arguments.
+_Callable = cast("type[Any]", RunnableCallable)
 
 _running: ContextVar[Run | None] = ContextVar("agentbalance_running", default=None)
 
@@ -76,15 +73,10 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> None:
     compiled.nodes[START].writers.insert(1, _planner(layout, select))
     for name in layout.team.names:
         node = compiled.nodes[name]
-        hearing = None
-        if layout.messages is not None:
-            hearing = Hearing(name, layout.messages, layout.settings.extract)
-        skips = name not in layout.routed
-        node.bound = _agent(name, node.bound, hearing, layout.settings.query, skips=skips)
-        if node.cache_policy is None and compiled.cache_policy is None:
-            node.writers.append(_bookkeeper())
+        books = node.cache_policy is None and compiled.cache_policy is None
+        node.bound = _AgentNode(name, node.bound, layout, books=books)
     if layout.messages is not None:
-        hide_decision(compiled.nodes)
+        finish(compiled.nodes)
     for name, node in compiled.nodes.items():
         if node.cache_policy is not None:
             node.cache_policy = _by_backbone(name, cast("CachePolicy[Any]", node.cache_policy))
@@ -97,9 +89,10 @@ def _planner(layout: Layout, select: str | list[str]) -> Any:
         run = own_run(config, START)
         if run is not None:
             values = ChannelRead.do_read(config, select=select, fresh=True)
-            make_plan(run, values, layout.settings.query)
-            assert run.plan is not None
-            allot(run, layout.certain, run.plan.decider, prompt_of(values))
+            made = make_plan(run, values, layout.settings.query)
+            if layout.messages is not None:
+                run.lay_out(*in_steps(made, run.models.catalog))
+            allot(run, layout.certain, prompt_of(values))
             writes = [
                 ChannelWriteEntry(TASK, task_value(run, layout.mode)),
                 ChannelWriteEntry(SPEND, spend_value(run)),
@@ -111,82 +104,100 @@ def _planner(layout: Layout, select: str | list[str]) -> Any:
     return RunnableCallable(plan, name="agentbalance:plan", trace=False, recurse=False)
 
 
-def _bookkeeper() -> Any:
-    """Puts the spend so far into the checkpoint together with what an agent wrote."""
+class _AgentNode(_Callable):
+    """An agent's node; unless code routes it, a denied call leaves it out instead of ending the
+    run.
 
-    def book(value: Any, config: RunnableConfig) -> Any:
-        control = control_of(config)
-        if isinstance(control, BudgetControl):
-            entry = ChannelWriteEntry(SPEND, spend_value(control.run))
-            ChannelWrite.do_write(config, [entry])
-        return value
+    Args:
+        inner: the user's node.
+        books: whether to put the spend so far into the checkpoint; what a cache keeps has none.
+    """
 
-    return RunnableCallable(book, name="agentbalance:books", trace=False, recurse=False)
+    def __init__(
+        self, name: str, inner: Runnable[Any, Any], layout: Layout, *, books: bool
+    ) -> None:
+        # The node as a function is what LangGraph looks for subgraphs in.
+        def call(state: Any) -> Any:
+            return inner.invoke(state)
 
+        super().__init__(call, name=inner.get_name(), trace=False)
+        self._agent = name
+        self._inner = inner
+        self._layout = layout
+        self._books = books
+        self._skips = name not in layout.routed
+        self._hearing = None if layout.messages is None else Hearing(name, layout.messages)
 
-def _agent(
-    name: str,
-    inner: Runnable[Any, Any],
-    hearing: Hearing | None,
-    read_query: QueryReader | None,
-    *,
-    skips: bool,
-) -> Any:
-    """The agent's node; with `skips`, a denied call leaves it out instead of ending the run."""
-
-    def enter(run: Run | None, state: Any, config: RunnableConfig) -> Any:
-        """What the node is given; `_CLOSED` if it is not to run."""
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        config = config or ensure_config()
+        run = own_run(config, self._agent)
         if run is None:
-            return state
-        with run.planning:
-            if run.plan is None:
-                # The thread was begun by the user's own graph and is resumed by this one.
-                make_plan(run, _values(state), read_query)
-        if hearing is None or not hearing.planned(config):
-            return state
-        if hearing.stays_out(state, config):
-            run.close_gate(name)
-            return _CLOSED
-        return hearing.view(state, config)
+            return self._inner.invoke(input, config, **kwargs)
+        seen = self._enter(run, input, config)
+        if run.race is not None and run.race.decided:
+            return self._not_needed(run)
+        try:
+            result = self._inner.invoke(seen, config, **kwargs)
+        except OutOfBudget as stop:
+            return self._leave_out(run, stop, config)
+        except Decided:
+            return self._not_needed(run)
+        return self._leave(run, seen, result, config)
 
-    def leave(run: Run | None, seen: Any, result: Any, config: RunnableConfig) -> Any:
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        config = config or ensure_config()
+        run = own_run(config, self._agent)
         if run is None:
-            return result
-        run.spoke(name)
-        planned = hearing is not None and hearing.planned(config)
-        return hearing.sign(seen, result, config) if hearing and planned else result
+            return await self._inner.ainvoke(input, config, **kwargs)
+        seen = self._enter(run, input, config)
+        try:
+            if run.race is None:
+                result = await self._inner.ainvoke(seen, config, **kwargs)
+            else:
+                result = await run.race.run(self._inner.ainvoke(seen, config, **kwargs))
+        except OutOfBudget as stop:
+            return self._leave_out(run, stop, config)
+        except Decided:
+            return self._not_needed(run)
+        return self._leave(run, seen, result, config)
 
-    def leave_out(run: Run | None, stop: OutOfBudget) -> None:
-        if run is None or not skips:
+    def _enter(self, run: Run, state: Any, config: RunnableConfig) -> Any:
+        """What the node is given."""
+        if run.plan is None:
+            with run.planning:
+                if run.plan is None:
+                    # The thread was begun by the user's own graph and is resumed by this one.
+                    make_plan(run, _values(state), self._layout.settings.query)
+        if self._hearing is None or run.plan is None or run.steps is None:
+            return state
+        return self._hearing.view(run.plan, state, config)
+
+    def _leave(self, run: Run, seen: Any, result: Any, config: RunnableConfig) -> Any:
+        run.spoke(self._agent)
+        if self._hearing is not None and run.steps is not None:
+            result, message = self._hearing.sign(seen, result, config)
+            if message is not None:
+                run.speakers.add(self._agent)
+            if run.race is not None:
+                extract = self._layout.settings.extract
+                answer = None if message is None else extract(message.text)
+                run.race.answered(self._agent, answer)
+        self._book(run, config)
+        return result
+
+    def _leave_out(self, run: Run, stop: OutOfBudget, config: RunnableConfig) -> None:
+        if not self._skips:
             raise stop
-        run.skip(name, stop.denial.reason)
+        run.skip(self._agent, stop.denial.reason)
+        self._book(run, config)
 
-    def call(state: Any, config: RunnableConfig) -> Any:
-        run = own_run(config, name)
-        seen = enter(run, state, config)
-        if seen is _CLOSED:
-            return None
-        try:
-            result = inner.invoke(seen, config)
-        except OutOfBudget as stop:
-            return leave_out(run, stop)
-        return leave(run, seen, result, config)
+    def _not_needed(self, run: Run) -> None:
+        run.close(self._agent)
 
-    async def acall(state: Any, config: RunnableConfig) -> Any:
-        run = own_run(config, name)
-        seen = enter(run, state, config)
-        if seen is _CLOSED:
-            return None
-        try:
-            result = await inner.ainvoke(seen, config)
-        except OutOfBudget as stop:
-            return leave_out(run, stop)
-        return leave(run, seen, result, config)
-
-    return RunnableCallable(call, acall, name=inner.get_name(), trace=False)
-
-
-_CLOSED = object()
+    def _book(self, run: Run, config: RunnableConfig) -> None:
+        """Into the checkpoint, together with what the agent wrote."""
+        if self._books and run.stored:
+            ChannelWrite.do_write(config, [ChannelWriteEntry(SPEND, spend_value(run))])
 
 
 def _values(state: Any) -> Any:

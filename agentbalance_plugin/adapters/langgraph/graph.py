@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy as copying
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.graph import Graph
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
@@ -19,9 +20,11 @@ from agentbalance_plugin.adapters.langgraph.dress import dress, entered
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.options import Settings
+from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
 from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
+from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.meter import DeadlineReached
 from agentbalance_plugin.runtime.report import RunReport
 
@@ -52,9 +55,7 @@ class BalancedStateGraph(_AnyGraph):
             ValueError: as `StateGraph.compile`; or no agent is found, or one needs what no
                 backbone has.
         """
-        builder = cast("_AnyGraph", StateGraph.__new__(StateGraph))
-        vars(builder).update(_copied(self))
-        layout = Layout.of(builder, self._settings)
+        layout = Layout.of(self._users(), self._settings)
         # Made here rather than by the first of several runs at once.
         self._settings.pacer(layout.team)
         compiled: _AnyCompiled = stock_compile(layout.builder, *args, **options)
@@ -63,16 +64,29 @@ class BalancedStateGraph(_AnyGraph):
         # In place: wrapped in another object it would not be known as a subgraph any more.
         compiled.__class__ = BalancedGraph
         made = cast("BalancedGraph", compiled)
-        made.shared = Shared(layout, Reports())
+        made.shared = Shared(
+            layout, Reports(), lambda: stock_compile(self._users(), *args, **options)
+        )
         return made
+
+    def _users(self) -> _AnyGraph:
+        """The user's builder again, in a copy."""
+        builder = cast("_AnyGraph", StateGraph.__new__(StateGraph))
+        vars(builder).update(_copied(self))
+        return builder
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What a compiled graph and its copies share."""
+    """What a compiled graph and its copies share.
+
+    Args:
+        stock: compiles the user's own graph, as it would be without a budget.
+    """
 
     layout: Layout
     reports: Reports
+    stock: Callable[[], _AnyCompiled]
 
 
 class BalancedGraph(_AnyCompiled):
@@ -95,6 +109,39 @@ class BalancedGraph(_AnyCompiled):
             KeyError: there is none, or it is too old (the last few hundred are kept).
         """
         return self.shared.reports.of(config)
+
+    def get_graph(
+        self,
+        config: RunnableConfig | None = None,
+        *,
+        xray: int | bool = False,
+        plan: Plan | None = None,
+    ) -> Graph:
+        """The user's graph, to be drawn.
+
+        Args:
+            config, xray: as for `CompiledStateGraph.get_graph`.
+            plan: draw this plan instead, for example `report.plan`.
+        """
+        if plan is not None:
+            return plan_graph(plan)
+        if self.shared.layout.messages is None:
+            return super().get_graph(config, xray=xray)
+        return self.shared.stock().get_graph(config, xray=xray)
+
+    async def aget_graph(
+        self,
+        config: RunnableConfig | None = None,
+        *,
+        xray: int | bool = False,
+        plan: Plan | None = None,
+    ) -> Graph:
+        """As `get_graph`."""
+        if plan is not None:
+            return plan_graph(plan)
+        if self.shared.layout.messages is None:
+            return await super().aget_graph(config, xray=xray)
+        return await self.shared.stock().aget_graph(config, xray=xray)
 
     def copy(self, update: dict[str, Any] | None = None) -> BalancedGraph:
         made = copying.copy(self)

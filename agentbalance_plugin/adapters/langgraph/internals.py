@@ -30,7 +30,7 @@ def _load(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ImportError(
             f"langgraph {version('langgraph')} has no {_NAMES[name]}.{name}, which "
-            "agentbalance-plugin needs; install langgraph>=1.2.22,<2 in a version tested with it"
+            "agentbalance-plugin needs; install langgraph>=1.2.12,<2 in a version tested with it"
         ) from error
 
 
@@ -68,6 +68,19 @@ def lent_saver(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
 def is_resuming(config: RunnableConfig) -> bool:
     """Whether a parent graph resumes, so that its subgraphs go on where they were."""
     return bool((config.get("configurable") or {}).get(_RESUMING))
+
+
+def read_nothing(writer: Any) -> None:
+    """Spare a conditional edge, one of a compiled node's writers, the state it does not look at.
+
+    LangGraph copies every channel for it otherwise.
+    """
+    writer.kwargs["reader"] = None
+
+
+def path_of(writer: Any) -> Any:
+    """What decides a conditional edge; None if a compiled node's writer is none."""
+    return getattr(getattr(getattr(writer, "func", None), "__self__", None), "path", None)
 
 
 def node_in(namespace: str, within: str) -> str:

@@ -37,8 +37,8 @@ class Layout:
         team: its agents; fixed where every plan keeps them and their order.
         routed: node -> why its routing is decided while the graph runs. Such a node is not left
             out when its calls are denied; the run ends instead.
-        messages: the state's one key, which holds messages, where agents are planned in full; None
-            where they keep the user's edges.
+        messages: the state's key of the messages, where agents are planned in full; None where
+            they keep the user's edges.
     """
 
     builder: _AnyGraph
@@ -65,7 +65,7 @@ class Layout:
         names = [agent.name for agent in agents]
         routed = routed_by_code(builder)
         if settings.mode != "backbones":
-            obstacle = why_not_full(builder, names)
+            obstacle = why_not_full(builder, names, vouched=settings.mode == "full")
             if obstacle is None:
                 team = Team(agents, decider=deciding_node(builder, names))
                 key = messages_key(builder)
@@ -96,18 +96,26 @@ class Layout:
         return () if self.routed or self.builder.branches else self.team.names
 
 
-def why_not_full(builder: _AnyGraph, names: Sequence[str]) -> str | None:
-    """What keeps a graph's agents from being planned in full; None if nothing does."""
+def why_not_full(builder: _AnyGraph, names: Sequence[str], *, vouched: bool = False) -> str | None:
+    """What keeps a graph's agents from being planned in full; None if nothing does.
+
+    Args:
+        vouched: the user says that agents depend on each other through messages alone.
+    """
     agents = set(names)
     if routed := routed_by_code(builder):
         node, reason = next(iter(routed.items()))
         return f"node {node!r} {reason}"
     if builder.branches:
         return "the graph's entry is conditional"
-    if messages_key(builder) is None:
+    key = messages_key(builder)
+    if key is None:
+        return "the state has not exactly one list of messages"
+    others = [name for name in (*builder.channels, *builder.managed) if name != key]
+    if others and not vouched:
         return (
-            "agents may depend on each other through the state, which holds more than one list of "
-            "messages"
+            f"agents may depend on each other through {', '.join(map(repr, others))} of the state; "
+            "if they do so through messages alone, say mode='full'"
         )
     if len(agents) < 2:
         return "there is only one agent"
@@ -129,15 +137,10 @@ def why_not_full(builder: _AnyGraph, names: Sequence[str]) -> str | None:
 
 
 def messages_key(builder: _AnyGraph) -> str | None:
-    """The state's only key, if it is a list of messages."""
+    """The state's one list of messages; None if there is none, or several."""
     channels = cast("dict[str, Any]", builder.channels)
-    if len(channels) != 1 or builder.managed:
-        return None
-    ((key, channel),) = channels.items()
-    if key == "__root__" or not isinstance(channel, BinaryOperatorAggregate):
-        return None
-    reducer: Any = cast("Any", channel).operator
-    return key if reducer is add_messages or _is_add_messages(reducer) else None
+    found = [key for key, channel in channels.items() if _holds_messages(channel)]
+    return found[0] if len(found) == 1 and found != ["__root__"] else None
 
 
 def has_cycle(builder: _AnyGraph, names: Sequence[str]) -> bool:
@@ -147,9 +150,12 @@ def has_cycle(builder: _AnyGraph, names: Sequence[str]) -> bool:
     return own or any((end, start) in edges for start, end in edges)
 
 
-def _is_add_messages(reducer: Any) -> bool:
-    """`add_messages` also makes reducers with a format of their own."""
-    return getattr(reducer, "func", None) is add_messages
+def _holds_messages(channel: object) -> bool:
+    if not isinstance(channel, BinaryOperatorAggregate):
+        return False
+    reducer: Any = cast("Any", channel).operator
+    # `add_messages` also makes reducers with a format of their own.
+    return reducer is add_messages or getattr(reducer, "func", None) is add_messages
 
 
 def _check_backbones(agents: Sequence[Agent], catalog: Catalog) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextvars
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -22,8 +20,10 @@ from langchain_core.messages import (
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
+from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.models import OUTPUT_CAPS
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
+from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import Caller
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
@@ -179,27 +179,25 @@ class Request:
             self.caller.deny(denial)
 
     def _within_time(self, work: Callable[[], Result]) -> Result:
-        """`work()`, given up at the deadline (TimeoutError).
+        """`work()`, given up at the deadline (TimeoutError) or when a vote is decided (Decided).
 
-        Python can't interrupt a blocking call, so one with a deadline runs in a thread that is
-        left behind; its connection ends with it.
+        Only a call that may have to be given up needs a thread.
         """
-        meter = self.caller.run.meter
+        meter, race = self._meter, self.caller.run.race
         left = meter.seconds_left(self.caller.agent)
-        if left is None:
+        if left is None and race is None:
             return work()
-        context = contextvars.copy_context()
-        outcome: Future[Result] = Future()
-
-        def run() -> None:
-            try:
-                outcome.set_result(context.run(work))
-            # Whatever it is belongs to the thread that waits.
-            except BaseException as error:
-                outcome.set_exception(error)
-
-        threading.Thread(target=run, name="agentbalance-call", daemon=True).start()
-        return outcome.result(max(0.0, left) * meter.clock.scale)
+        outcome = start(work)
+        timeout = None if left is None else max(0.0, left) * meter.clock.scale
+        try:
+            if race is None:
+                return outcome.result(timeout)
+            with race.stopping(outcome.cancel):
+                return outcome.result(timeout)
+        except CancelledError:
+            raise Decided from None
+        finally:
+            outcome.cancel()
 
 
 def _settle(call: Call, message: BaseMessage | None) -> None:

@@ -1,7 +1,7 @@
 """Agents that are planned in full: who runs, who hears whom, who decides.
 
-LangGraph runs in steps, each of which waits for all of its nodes. An agent's step is one after the
-last of those it waits for, so the agents of one step need no other join.
+LangGraph runs in steps, each of which waits for all of its nodes, so the agents of one step need no
+other join: each of them leads to all of the next.
 """
 
 from __future__ import annotations
@@ -23,14 +23,24 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelWrite,
     ChannelWriteEntry,
     RunnableCallable,
+    path_of,
+    read_nothing,
 )
 from agentbalance_plugin.adapters.langgraph.run import Run, own_run
+from agentbalance_plugin.adapters.langgraph.steps import Steps, steps_of
 from agentbalance_plugin.adapters.langgraph.stored import AUTHORS, TASK, plan_from_dict
 from agentbalance_plugin.agreement import leading_answer
 from agentbalance_plugin.plan import Plan
 
 DECISION = "agentbalance_decision"
 """The hidden node after the last agents: makes the answer the last message."""
+
+_GATES = "agentbalance_gates_{}"
+"""The hidden node before a step that has late gates. What it routes to is decided on what all
+agents of the step before have said; a route of theirs would see its own agent's message alone."""
+
+_AFTER = "agentbalance:after_"
+_THROUGH = "agentbalance:through_"
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
 AnswerExtractor = Callable[[str], str | None]
@@ -55,27 +65,114 @@ def lay_edges(builder: _AnyGraph, as_it_was: Plan, key: str, extract: AnswerExtr
     builder.waiting_edges -= joins
     builder.edges = {edge for edge in edges if not among & set(edge)}
     builder.add_node(DECISION, _decision(key, extract))
-    for end in sorted(exits or {END}):
+    leaves = sorted(exits or {END})
+    for end in leaves:
         builder.add_edge(DECISION, end)
-    ends = [*agents, DECISION]
-    builder.add_conditional_edges(feeder, _route(None, as_it_was), ends)
+    gates = {_GATES.format(step): step for step in range(1, len(agents))}
+    routes = _Routes(as_it_was, key, extract, leaves)
+    for gate in gates:
+        builder.add_node(gate, routes.before(gate, gates[gate]))
+    ends = [*agents, *gates, DECISION, *leaves]
+    builder.add_conditional_edges(feeder, routes.after(feeder, None), ends)
     for agent in agents:
-        builder.add_conditional_edges(
-            agent, _route(agent, as_it_was), [e for e in ends if e != agent]
-        )
+        others = [end for end in ends if end != agent]
+        builder.add_conditional_edges(agent, routes.after(agent, agent), others)
+    for gate, step in gates.items():
+        builder.add_conditional_edges(gate, routes.through(gate, step), [*agents, *leaves])
 
 
-def hide_decision(nodes: Mapping[str, Any]) -> None:
-    """Keep the decision out of streams of updates and out of traces."""
-    nodes[DECISION].tags = [TAG_HIDDEN]
+def finish(nodes: Mapping[str, Any]) -> None:
+    """Keep what `lay_edges` added out of streams of updates and out of traces, and let routes that
+    follow the plan alone not read the state.
+
+    Args:
+        nodes: of the compiled graph.
+    """
+    for name, node in nodes.items():
+        if name == DECISION or name.startswith(_GATES.format("")):
+            node.tags = [TAG_HIDDEN]
+        for writer in node.writers:
+            if str(getattr(path_of(writer), "name", "")).startswith(_AFTER):
+                read_nothing(writer)
 
 
-def steps_of(plan: Plan) -> dict[str, int]:
-    """Agent -> its step, from 0: one after the last of those it waits for."""
-    steps: dict[str, int] = {}
-    for agent in plan.order:
-        steps[agent] = 1 + max((steps[before] for before in plan.waits_for(agent)), default=-1)
-    return steps
+class _Routes:
+    """Who starts next."""
+
+    def __init__(
+        self, as_it_was: Plan, key: str, extract: AnswerExtractor, leaves: list[str]
+    ) -> None:
+        steps = steps_of(as_it_was, dict.fromkeys(as_it_was.assignment, 0.0))
+        self._as_it_was = (as_it_was, steps)
+        self._key = key
+        self._extract = extract
+        self._leaves = leaves
+
+    def after(self, node: str, agent: str | None) -> Any:
+        """From an agent, or from the node before all of them (None), to the next step."""
+
+        def following(_: Any, config: RunnableConfig) -> list[str]:
+            run = own_run(config, node)
+            plan, steps = self._laid_out(run, config)
+            if agent is None:
+                return _at(steps, 0)
+            if agent not in steps:
+                return []
+            step = steps[agent] + 1
+            agents = _at(steps, step)
+            if any(name in plan.late_gates for name in agents):
+                return [_GATES.format(step)]
+            if agents:
+                return agents
+            if run is not None and _has_decided(run, plan, agent, _at(steps, step - 1)):
+                run.chosen = agent
+                return self._leaves
+            return [DECISION]
+
+        return _route(following, _AFTER + node)
+
+    def before(self, gate: str, step: int) -> Any:
+        """The node before a step: makes the decision if nobody is to run any more."""
+
+        def decide_if_done(state: Any, config: RunnableConfig) -> Any:
+            run = own_run(config, gate)
+            if self._opened(run, step, state, config):
+                return None
+            return _make_last(state, self._key, self._extract, run, config)
+
+        return RunnableCallable(decide_if_done, name=gate, trace=False)
+
+    def through(self, gate: str, step: int) -> Any:
+        """From the node before a step to those of its agents that are to run; if there are none,
+        to those of the next step that has some."""
+
+        def following(state: Any, config: RunnableConfig) -> list[str]:
+            return self._opened(own_run(config, gate), step, state, config) or self._leaves
+
+        return _route(following, _THROUGH + gate)
+
+    def _opened(self, run: Run | None, step: int, state: Any, config: RunnableConfig) -> list[str]:
+        plan, steps = self._laid_out(run, config)
+        said = _said(_messages(state, self._key), authors_of(config))
+        answers = {name: self._extract(message.text) for name, message in said.items()}
+        for later in range(step, len(steps)):
+            agents = _at(steps, later)
+            closed = [name for name in agents if _stays_closed(plan, name, answers)]
+            if run is not None:
+                for name in closed:
+                    run.close(name)
+            if len(closed) < len(agents):
+                return [name for name in agents if name not in closed]
+        return []
+
+    def _laid_out(self, run: Run | None, config: RunnableConfig) -> tuple[Plan, Steps]:
+        if run is not None:
+            if run.plan is None or run.steps is None:
+                return self._as_it_was
+            return run.plan, run.steps
+        # The state is updated from outside of a run.
+        task = ChannelRead.do_read(config, select=TASK, fresh=True)
+        return (plan_from_dict(task["plan"]), task["steps"]) if task else self._as_it_was
 
 
 class Hearing:
@@ -84,34 +181,18 @@ class Hearing:
     Args:
         agent: whose.
         key: the state's key of the messages.
-        extract: the answer in a message's text.
     """
 
-    def __init__(self, agent: str, key: str, extract: AnswerExtractor) -> None:
+    def __init__(self, agent: str, key: str) -> None:
         self._agent = agent
         self._key = key
-        self._extract = extract
 
-    def planned(self, config: RunnableConfig) -> bool:
-        """Whether the task has a plan; one that the user's own graph began has none."""
-        return bool(ChannelRead.do_read(config, select=TASK))
-
-    def stays_out(self, state: Any, config: RunnableConfig) -> bool:
-        """Whether its late gate stays closed."""
-        plan = _plan(config)
-        gate = plan.late_gates.get(self._agent)
-        if gate is None:
-            return False
-        said = _said(_messages(state, self._key), _authors(config))
-        voters = [name for name in gate.watches if name in said]
-        answers = [self._extract(said[name].text) for name in voters]
-        _, confidence = leading_answer(answers, [plan.weight(name) for name in voters])
-        return confidence >= gate.threshold
-
-    def view(self, state: Any, config: RunnableConfig) -> Any:
+    def view(self, plan: Plan, state: Any, config: RunnableConfig) -> Any:
         """The state without the messages of agents that this one does not hear."""
-        authors = _authors(config)
-        heard = {self._agent, *_plan(config).parents(self._agent)}
+        authors = authors_of(config)
+        if not authors or not _messages(state, self._key):
+            return state
+        heard = {self._agent, *plan.parents(self._agent)}
         kept = [
             message
             for message in _messages(state, self._key)
@@ -124,27 +205,30 @@ class Hearing:
             return state.model_copy(update={self._key: kept})
         return dataclasses.replace(known, **{self._key: kept})
 
-    def sign(self, seen: Any, result: Any, config: RunnableConfig) -> Any:
-        """The node's result; its new messages are noted as the agent's.
+    def sign(
+        self, seen: Any, result: Any, config: RunnableConfig
+    ) -> tuple[Any, BaseMessage | None]:
+        """The node's result, whose new messages are noted as the agent's, and the last of them.
 
         Args:
             seen: the state that the node was given.
         """
         update: Any = result.update if isinstance(result, Command) else result
         if not isinstance(update, dict) or self._key not in update:
-            return cast("Any", result)
+            return cast("Any", result), None
         given = cast("dict[str, Any]", update)
         old = {message.id for message in _messages(seen, self._key)}
         listed = given[self._key] if isinstance(given[self._key], list) else [given[self._key]]
         messages = convert_to_messages(listed)
         for message in messages:
             message.id = message.id or str(uuid.uuid4())
-        by = {cast("str", m.id): self._agent for m in messages if m.id not in old}
+        new = [message for message in messages if message.id not in old]
+        by = {cast("str", message.id): self._agent for message in new}
         ChannelWrite.do_write(config, [ChannelWriteEntry(AUTHORS, by)])
-        signed = {**given, self._key: messages}
+        signed: Any = {**given, self._key: messages}
         if isinstance(result, Command):
-            return dataclasses.replace(cast("Any", result), update=signed)
-        return signed
+            signed = dataclasses.replace(cast("Any", result), update=signed)
+        return signed, new[-1] if new else None
 
 
 def decide(plan: Plan, said: Mapping[str, BaseMessage], extract: AnswerExtractor, run: Run) -> str:
@@ -162,52 +246,60 @@ def decide(plan: Plan, said: Mapping[str, BaseMessage], extract: AnswerExtractor
 
 
 def _decision(key: str, extract: AnswerExtractor) -> Any:
-    def make_last(state: Any, config: RunnableConfig) -> Any:
-        run = own_run(config, DECISION)
-        messages = _messages(state, key)
-        said = _said(messages, _authors(config))
-        if run is None or not said:
-            return None
-        chosen = run.chosen = decide(_plan(config), said, extract, run)
-        if messages[-1] is said[chosen]:
-            return None
-        # Users read the last message as the answer; the winner may have spoken earlier.
-        return {key: [said[chosen].model_copy(update={"id": str(uuid.uuid4())})]}
+    def make(state: Any, config: RunnableConfig) -> Any:
+        return _make_last(state, key, extract, own_run(config, DECISION), config)
 
-    return RunnableCallable(make_last, name=DECISION, trace=False)
+    return RunnableCallable(make, name=DECISION, trace=False)
 
 
-def _route(agent: str | None, as_it_was: Plan) -> Any:
-    """From an agent, or from what comes before all of them, to those that start next."""
-
-    def following(_: Any, config: RunnableConfig) -> list[str]:
-        task = ChannelRead.do_read(config, select=TASK, fresh=True)
-        plan = plan_from_dict(task["plan"]) if task else as_it_was
-        steps = steps_of(plan)
-        if agent is None:
-            return [name for name, step in steps.items() if step == 0]
-        if agent not in steps:
-            return []
-        step = steps[agent]
-        if step == max(steps.values()):
-            return [DECISION]
-        return [n for n in steps if steps[n] == step + 1 and agent in plan.waits_for(n)]
-
-    name = f"agentbalance:after_{agent or 'start'}"
-    return RunnableCallable(following, name=name, trace=False, recurse=False)
+def _make_last(
+    state: Any, key: str, extract: AnswerExtractor, run: Run | None, config: RunnableConfig
+) -> Any:
+    """The update that makes the answer the last message, which is where users look for it; the
+    winner of a vote may have spoken earlier."""
+    messages = _messages(state, key)
+    said = _said(messages, authors_of(config))
+    if run is None or run.plan is None or not said:
+        return None
+    chosen = run.chosen = decide(run.plan, said, extract, run)
+    if messages[-1] is said[chosen]:
+        return None
+    return {key: [said[chosen].model_copy(update={"id": str(uuid.uuid4())})]}
 
 
-def _plan(config: RunnableConfig) -> Plan:
-    return plan_from_dict(ChannelRead.do_read(config, select=TASK)["plan"])
-
-
-def _authors(config: RunnableConfig) -> dict[str, str]:
+def authors_of(config: RunnableConfig) -> dict[str, str]:
+    """Id of a message -> the agent that wrote it for this task."""
     return ChannelRead.do_read(config, select=AUTHORS) or {}
 
 
+def _route(following: Any, name: str) -> Any:
+    return RunnableCallable(following, name=name, trace=False, recurse=False)
+
+
+def _has_decided(run: Run, plan: Plan, agent: str, last: Sequence[str]) -> bool:
+    """Whether the last message is the answer as it is, which saves a step."""
+    by_itself = plan.decision == "agent" and agent == plan.decider and list(last) == [agent]
+    return by_itself and agent in run.speakers
+
+
+def _at(steps: Steps, step: int) -> list[str]:
+    return [name for name, at in steps.items() if at == step]
+
+
+def _stays_closed(plan: Plan, agent: str, answers: Mapping[str, str | None]) -> bool:
+    gate = plan.late_gates.get(agent)
+    if gate is None:
+        return False
+    voters = [name for name in gate.watches if name in answers]
+    weights = [plan.weight(name) for name in voters]
+    _, confidence = leading_answer([answers[name] for name in voters], weights)
+    return confidence >= gate.threshold
+
+
 def _messages(state: Any, key: str) -> list[AnyMessage]:
+    # A node whose input is only a part of the state may not see them.
     known: Any = state
-    return known[key] if isinstance(state, dict) else getattr(known, key)
+    return known.get(key, []) if isinstance(state, dict) else getattr(known, key, [])
 
 
 def _said(messages: Sequence[BaseMessage], authors: Mapping[str, str]) -> dict[str, BaseMessage]:

@@ -48,21 +48,23 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
     return plan
 
 
-def allot(run: Run, certain: Iterable[str], decider: str | None, prompt: int) -> None:
+def allot(run: Run, certain: Iterable[str], prompt: int) -> None:
     """Set aside a share of money and tokens for every agent that is certain to run.
 
     Without it the first of several parallel agents may hold all there is. What an agent leaves
-    goes to the others as soon as it is done.
+    goes to the others as soon as it is done. The decider gets up to half. Agents behind late gates
+    get nothing: mostly they do not run, and others would answer with half a message.
 
     Args:
-        certain: agents that are going to run.
-        decider: the agent whose message is the answer; it gets up to half.
+        certain: agents that no routing of the user's own leaves out.
         prompt: a bound of the task's prompt tokens.
     """
     plan, budget = run.plan, run.budget
     if plan is None:
         return
-    names = [name for name in certain if plan.assignment.get(name) is not None]
+    decider = plan.decider if plan.decision == "agent" else None
+    known = [name for name in certain if plan.assignment.get(name) is not None]
+    names = [name for name in known if name not in plan.late_gates]
     bounds = {name: prompt + heard_bound(plan, name) for name in names}
     backbones = {name: run.models.catalog[cast("str", plan.assignment[name])] for name in names}
     caps = {name: plan.output_caps.get(name, backbones[name].max_output_tokens) for name in names}
@@ -106,6 +108,8 @@ def _last_user_message(values: object) -> HumanMessage | None:
 def _messages(values: object) -> list[BaseMessage]:
     if isinstance(values, BaseMessage):
         return [values]
+    if isinstance(values, str):
+        return []
     if isinstance(values, Mapping):
         values = list(cast("Mapping[str, Any]", values).values())
     if isinstance(values, (list, tuple)):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from agentbalance_plugin.runtime.byte_bound import (
     IMAGE_TOKENS,
@@ -40,7 +40,8 @@ def prompt_bound(messages: Sequence[BaseMessage], options: Mapping[str, Any]) ->
 
 def _message_bound(message: BaseMessage) -> int:
     total = MESSAGE_FRAMING + size(message.name or "") + _content_bound(message.content)
-    total += size(getattr(message, "tool_call_id", None) or "")
+    if isinstance(message, ToolMessage):
+        total += size(message.tool_call_id)
     if message.additional_kwargs:
         total += size(_as_json(message.additional_kwargs))
     if isinstance(message, AIMessage):

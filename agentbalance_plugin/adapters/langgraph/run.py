@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -17,6 +17,8 @@ from langgraph.runtime import RunControl
 
 from agentbalance_plugin.adapters.langgraph.internals import control_of, namespace_of, node_in
 from agentbalance_plugin.adapters.langgraph.models import ChatModel, Models
+from agentbalance_plugin.adapters.langgraph.race import Race
+from agentbalance_plugin.adapters.langgraph.steps import Steps
 from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import Budget, Spend
@@ -60,7 +62,9 @@ class Run:
         price_usd: success that a US dollar must buy; None leaves it to the planner.
         number: identifies the run in its checkpoints.
         plan: of the earlier part of a resumed run.
+        steps: in which that plan runs; None where the user's edges hold.
         before: what that part spent.
+        stored: whether there are checkpoints to keep the books in.
     """
 
     def __init__(
@@ -75,7 +79,9 @@ class Run:
         price_usd: float | None = None,
         number: str | None = None,
         plan: Plan | None = None,
+        steps: Steps | None = None,
         before: Books | None = None,
+        stored: bool = True,
     ) -> None:
         self.models = models
         self.team = team
@@ -85,6 +91,11 @@ class Run:
         self.price_usd = price_usd
         self.number = number or uuid.uuid4().hex
         self.plan = plan
+        self.steps = steps
+        self.stored = stored
+        self.race: Race | None = None
+        if steps is not None:
+            self.lay_out(cast("Plan", plan), steps)
         self.before = before or Books(Spend(), {})
         self.meter = Meter(budget, clock=clock, already=self.before.total)
         self.planning = threading.Lock()
@@ -94,10 +105,16 @@ class Run:
         self.chosen: str | None = None
         self.confidence: float | None = None
         self.ended = False
+        self.speakers: set[str] = set()
         self._done: set[str] = set()
         self._skipped: dict[str, str] = {}
         self._closed: set[str] = set()
         self._lock = threading.Lock()
+
+    def lay_out(self, plan: Plan, steps: Steps) -> None:
+        """Let the plan say who runs when."""
+        self.plan, self.steps = plan, steps
+        self.race = None if plan.stop_at is None else Race(plan)
 
     def backbone_of(self, agent: str, needs: frozenset[str]) -> Backbone:
         """The planned backbone, or for a caller that was not planned the cheapest able one.
@@ -132,9 +149,11 @@ class Run:
         with self._lock:
             self._skipped[agent] = reason
         self.meter.unprotect(agent)
+        if self.race is not None:
+            self.race.left_out(agent)
 
-    def close_gate(self, agent: str) -> None:
-        """The agent's late gate stayed closed."""
+    def close(self, agent: str) -> None:
+        """The agent is not needed: its late gate stays closed, or the vote is decided."""
         with self._lock:
             self._closed.add(agent)
         self.meter.unprotect(agent)
@@ -168,11 +187,16 @@ class Run:
 
     def spend(self, agent: str) -> Spend:
         """Settled spend of one agent, over all parts of the run."""
-        return self.before.agents.get(agent, Spend()) + self.meter.spend(agent)
+        before = self.before.agents.get(agent)
+        spent = self.meter.spend(agent)
+        return spent if before is None else before + spent
 
     def books(self) -> Books:
         """Total and by agent, over all parts of the run."""
-        return Books(self.meter.spend(), {name: self.spend(name) for name in self.callers()})
+        agents = {**self.before.agents, **self.meter.spend_by_agent()}
+        if self.before.agents:
+            agents = {name: self.spend(name) for name in agents}
+        return Books(self.meter.spend(), agents)
 
 
 class BudgetControl(RunControl):
@@ -237,11 +261,13 @@ def caller_of(config: RunnableConfig | None, model: BaseChatModel | None = None)
     owner = vars(model).get(_CALLER) if model is not None else None
     if owner is not None:
         return owner
-    for candidate in (config, ensure_config()):
-        control = control_of(candidate)
-        if isinstance(control, BudgetControl):
-            run = control.run
-            return Caller(run, node_in(namespace_of(candidate), run.namespace) or "graph")
+    control = control_of(config)
+    if not isinstance(control, BudgetControl):
+        config = ensure_config()
+        control = control_of(config)
+    if isinstance(control, BudgetControl):
+        run = control.run
+        return Caller(run, node_in(namespace_of(config), run.namespace) or "graph")
     return _calling.get()
 
 

@@ -129,12 +129,14 @@ class Session:
             price_usd=price,
             number=task.number if task is not None else None,
             plan=task.plan if task is not None else None,
+            steps=task.steps if task is not None else None,
             before=task.books if task is not None else None,
+            stored=self.saver is not None,
         )
         run.control.outer = self._outer
         if task is not None:
             left = [name for name in layout.certain if name not in run.before.agents]
-            allot(run, left, task.plan.decider, 0)
+            allot(run, left, 0)
         return run
 
     def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:

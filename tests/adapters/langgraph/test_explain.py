@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from graphs import LARGE, MINI, NAMES, WIDE, Assign, Bench, chain_of
+from graphs import LARGE, MINI, NAMES, WIDE, Always, Assign, Bench, chain_of
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AnyMessage
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.message import add_messages
 
-from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Endpoint
+from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Endpoint, Plan
 from agentbalance_plugin.adapters.langgraph import balance, explain
 from agentbalance_plugin.adapters.langgraph.models import Models, models_for
 
@@ -41,10 +43,10 @@ async def test_what_is_pinned_is_told_with_its_reason(
 
 
 async def test_obstacles_to_full_planning_are_named(instant: Bench) -> None:
-    class More(MessagesState):
-        draft: str
+    class Two(MessagesState):
+        drafts: Annotated[list[AnyMessage], add_messages]
 
-    wide = chain_of({"a": instant.node("a"), "b": instant.node("b")}, More)
+    wide = chain_of({"a": instant.node("a"), "b": instant.node("b")}, Two)
     two = StateGraph(MessagesState)
     loop = StateGraph(MessagesState)
     between = chain_of({"a": instant.node("a"), "x": lambda state: {}, "b": instant.node("b")})
@@ -56,7 +58,7 @@ async def test_obstacles_to_full_planning_are_named(instant: Bench) -> None:
     loop.add_edge("a", "b")
     loop.add_edge("b", "a")
     obstacles = {
-        "more than one list of messages": wide,
+        "not exactly one list of messages": wide,
         "only one agent": instant.chain(("a",)),
         "several agents are the last": two,
         "in a loop": loop,
@@ -66,6 +68,25 @@ async def test_obstacles_to_full_planning_are_named(instant: Bench) -> None:
         with pytest.raises(ValueError, match=reason):
             instant.balance(builder, mode="full").compile()
         instant.balance(builder, mode="auto").compile()
+
+
+async def test_other_keys_of_the_state_are_planned_past_only_where_the_user_says_so(
+    instant: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class More(MessagesState):
+        draft: str
+
+    builder = chain_of({"a": instant.node("a"), "b": instant.node("b")}, More)
+    assert explain(builder).full is not None
+    assert "'draft' of the state; if they do so" in capsys.readouterr().out
+    plan = Plan({"b": MINI}, decider="b")
+    asked = {**instant.ask(), "draft": "kept"}
+    app = instant.balance(builder, mode="auto").compile()
+    assert len((await app.ainvoke(asked))["messages"]) == 3
+    app = instant.balance(builder, policy=Always(plan), mode="full").compile()
+    result = await app.ainvoke(asked)
+    assert len(result["messages"]) == 2
+    assert result["draft"] == "kept"
 
 
 async def test_agents_may_be_named(instant: Bench) -> None:

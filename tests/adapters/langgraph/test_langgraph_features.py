@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import operator
 from typing import Annotated, Any, Literal
 
+import httpx
 import pytest
-from graphs import LARGE, LLAMA, MINI, WIDE, Assign, Bench, chain_of, speakers
+from graphs import LARGE, LLAMA, MINI, WIDE, Always, Assign, Bench, chain_of, speakers
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.tools import tool
@@ -17,11 +19,17 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import NodeTimeoutError
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.pregel.remote import RemoteGraph
 from langgraph.runtime import RunControl, Runtime
 from langgraph.types import CachePolicy, Command, RetryPolicy, Send
+from langgraph_sdk.client import LangGraphClient
 from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from agentbalance_plugin import Budget
+from agentbalance_plugin import Budget, Plan
 
 THREAD: Any = {"configurable": {"thread_id": "one"}}
 
@@ -273,9 +281,12 @@ async def test_a_balanced_graph_inside_a_stock_graph_has_its_own_budget(instant:
     assert [name for name, _ in app.get_subgraphs()] == ["team"]
 
 
-async def test_streams_have_the_shapes_that_stock_graphs_give(instant: Bench) -> None:
+@pytest.mark.parametrize("planned", ["backbones", "full"])
+async def test_streams_have_the_shapes_that_stock_graphs_give(instant: Bench, planned: str) -> None:
     stock = instant.chain(("a", "b")).compile(checkpointer=InMemorySaver())
-    app = instant.balance(instant.chain(("a", "b"))).compile(checkpointer=InMemorySaver())
+    as_it_was = Plan({"a": MINI, "b": MINI}, edges=(("a", "b"),), decider="b")
+    balanced = instant.balance(instant.chain(("a", "b")), mode=planned, policy=Always(as_it_was))
+    app = balanced.compile(checkpointer=InMemorySaver())
     for mode in ("values", "updates", "messages", "tasks", "checkpoints", "debug", "custom"):
         shapes = []
         for graph in (stock, app):
@@ -294,6 +305,29 @@ def _shape(chunk: Any) -> Any:
     if isinstance(chunk, (list, tuple)):
         return [_shape(item) for item in chunk]
     return type(chunk).__name__
+
+
+async def test_a_remote_graph_is_sent_json_alone(instant: Bench) -> None:
+    sent: list[Any] = []
+
+    async def serve(request: Request) -> Response:
+        sent.append(await request.json())
+        said = json.dumps({"messages": [{"type": "ai", "content": "from afar"}]})
+        events = f"event: values\ndata: {said}\n\n"
+        return Response(events, media_type="text/event-stream")
+
+    server = Starlette(routes=[Route("/{path:path}", serve, methods=["POST"])])
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(server), base_url="http://127.0.0.1")
+    remote = RemoteGraph("elsewhere", client=LangGraphClient(http))
+    builder = chain_of({"a": instant.node("a"), "remote": remote})
+    budget = {"configurable": {"agentbalance": {"budget": {"cost_usd": 1.0}}}}
+    app = instant.balance(builder, agents=["a"]).compile()
+    result = await app.ainvoke(instant.ask(), budget)
+    assert result["messages"][-1].content == "from afar"
+    assert app.report.budget == Budget(cost_usd=1.0)
+    # A balanced graph at the other end is told the same budget.
+    assert sent[0]["config"]["configurable"]["agentbalance"] == {"budget": {"cost_usd": 1.0}}
+    await http.aclose()
 
 
 async def test_events_tell_of_every_call(instant: Bench) -> None:

@@ -11,6 +11,7 @@ import pytest
 from graphs import LARGE, MINI, Assign, Bench, chain_of
 from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -191,6 +192,23 @@ async def test_structured_output_by_function_calling_works(instant: Bench) -> No
     result = await app.ainvoke(task)
     assert result["messages"][-1].content == "7"
     assert instant.called()[0][1] == MINI
+
+
+class Elsewhere(FakeListChatModel):
+    """Of another provider than the backbones."""
+
+    def with_structured_output(self, schema: Any, **options: Any) -> Any:
+        return self.bind(response_format=schema.model_json_schema())
+
+
+async def test_structured_output_of_another_provider_is_refused_before_it_is_paid_for(
+    instant: Bench,
+) -> None:
+    model = Elsewhere(responses=["{}"]).with_structured_output(Answer)
+    app = instant.balance(chain_of({"solver": closure(model)})).compile()
+    with pytest.raises(ValueError, match="method='function_calling'"):
+        await app.ainvoke(instant.ask())
+    assert instant.called() == []
 
 
 async def test_calls_for_several_replies_are_refused(instant: Bench) -> None:

@@ -10,6 +10,7 @@ from graphs import LARGE, LLAMA, MINI, NAMES, WIDE, Always, Bench, chain_of, spe
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 
 from agentbalance_plugin import Budget, LateGate, Plan
 from agentbalance_plugin.adapters.langgraph import balance
@@ -266,6 +267,23 @@ async def test_a_thread_is_not_resumed_by_another_layout(bench: Bench) -> None:
     with pytest.raises(ValueError, match="no agents of this graph"):
         await fewer.ainvoke(None, THREAD)
     assert speakers(await app.ainvoke(None, THREAD))[-1] == "writer"
+
+
+@pytest.mark.virtual_time
+async def test_an_interrupt_of_a_planned_agent_is_answered(bench: Bench) -> None:
+    async def solver(state: MessagesState) -> Any:
+        return {"messages": [AIMessage(f"Answer: {interrupt('which?')}", name="solver")]}
+
+    plan = Plan({"solver": MINI, "writer": MINI}, edges=(("solver", "writer"),), decider="writer")
+    app = full(bench, plan, bench.chain(solver=solver), agents=NAMES).compile(
+        checkpointer=InMemorySaver()
+    )
+    result = await app.ainvoke(bench.ask(), THREAD)
+    assert [each.value for each in result["__interrupt__"]] == ["which?"]
+    result = await app.ainvoke(Command(resume="7"), THREAD)
+    assert speakers(result) == ["human", "solver", "writer"]
+    assert result["messages"][1].content == "Answer: 7"
+    assert app.report.complete
 
 
 @pytest.mark.virtual_time
