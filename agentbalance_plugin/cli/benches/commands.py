@@ -1,0 +1,60 @@
+"""`agentbalance bench ...`: options, and how findings are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from agentbalance_plugin.cli.options import Json, Seed
+
+if TYPE_CHECKING:
+    from agentbalance_plugin.cli.benches.measure import Findings
+
+bench = typer.Typer(help="Measurements of this package itself.", no_args_is_help=True)
+
+Rounds = Annotated[int, typer.Option(min=3, help="Paired rounds.")]
+
+
+@bench.callback()
+def one_thread() -> None:
+    """Measurements of this package itself, on one thread."""
+    # Read when numpy and torch load, which no command has done yet.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+
+@bench.command()
+def deadline(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind of chat.")] = 40,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure, in real time, how far past their deadlines runs return."""
+    from agentbalance_plugin.cli.benches.deadline import bench_deadline, print_overshoots
+
+    found = bench_deadline(runs=runs, seed=seed, console=Console(stderr=True))
+    if as_json:
+        typer.echo(json.dumps([overshoot.to_dict() for overshoot in found]))
+    else:
+        print_overshoots(found, Console())
+
+
+@bench.command()
+def planning(rounds: Rounds = 40, seed: Seed = 0, as_json: Json = False) -> None:
+    """Encode, plan and validate, against one pass of a sentence encoder; batches; growth."""
+    from agentbalance_plugin.cli.benches.planning import bench_planning
+
+    _show(bench_planning(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
+
+
+def _show(findings: Findings, as_json: bool) -> None:
+    from agentbalance_plugin.cli.benches.measure import print_findings
+
+    if as_json:
+        typer.echo(json.dumps(findings.to_dict()))
+    else:
+        print_findings(findings, Console())
