@@ -104,6 +104,11 @@ class Backbone:
     speed_source: str = "given"
     endpoint: Endpoint | None = None
     profile: Profile | None = None
+    # Worked out once: every call's worst case is computed from them several times.
+    picodollars_in: int = field(init=False, repr=False, compare=False, default=0)
+    """Pico-dollars per prompt token."""
+    picodollars_out: int = field(init=False, repr=False, compare=False, default=0)
+    """Pico-dollars per completion token."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -139,6 +144,8 @@ class Backbone:
             count: int | None = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
+        object.__setattr__(self, "picodollars_in", int(self.price_in_usd_per_mtok * 10**6))
+        object.__setattr__(self, "picodollars_out", int(self.price_out_usd_per_mtok * 10**6))
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """What a call costs, in nano-dollars, rounded up.
@@ -148,16 +155,6 @@ class Backbone:
         """
         pico = prompt_tokens * self.picodollars_in + completion_tokens * self.picodollars_out
         return -(-pico // 1000)
-
-    @property
-    def picodollars_in(self) -> int:
-        """Pico-dollars per prompt token."""
-        return int(self.price_in_usd_per_mtok * 10**6)
-
-    @property
-    def picodollars_out(self) -> int:
-        """Pico-dollars per completion token."""
-        return int(self.price_out_usd_per_mtok * 10**6)
 
 
 class Catalog(Mapping[str, Backbone]):

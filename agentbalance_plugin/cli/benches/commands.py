@@ -51,6 +51,22 @@ def planning(rounds: Rounds = 40, seed: Seed = 0, as_json: Json = False) -> None
     _show(bench_planning(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
 
 
+@bench.command()
+def autogen(rounds: Rounds = 40, seed: Seed = 0, as_json: Json = False) -> None:
+    """A chat of four agents as it is and wrapped; what the meter adds to a call."""
+    from agentbalance_plugin.cli.benches.autogen import bench_autogen
+
+    _show(bench_autogen(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
+
+
+@bench.command()
+def langgraph(rounds: Rounds = 40, seed: Seed = 0, as_json: Json = False) -> None:
+    """A graph of four agents as it is and balanced, over HTTP."""
+    from agentbalance_plugin.cli.benches.langgraph import bench_langgraph
+
+    _show(bench_langgraph(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
+
+
 def _show(findings: Findings, as_json: bool) -> None:
     from agentbalance_plugin.cli.benches.measure import print_findings
 

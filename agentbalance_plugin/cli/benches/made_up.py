@@ -11,6 +11,8 @@ from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.team import Agent, Team
 
+ROLE = "You are one of several experts. Work step by step, then state your answer."
+
 _SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
 
 
@@ -33,8 +35,7 @@ def _text(rng: np.random.Generator, words: int) -> str:
 def team(agents: int) -> Team:
     """Agents with roles of a usual length; the last decides."""
     names = [f"agent_{number + 1}" for number in range(agents)]
-    role = "You are one of several experts. Work step by step, then state your answer."
-    return Team(tuple(Agent(name, role) for name in names), decider=names[-1])
+    return Team(tuple(Agent(name, ROLE) for name in names), decider=names[-1])
 
 
 def catalog(traces: TraceSet, backbones: int, seed: int) -> Catalog:
