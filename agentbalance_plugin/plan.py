@@ -88,17 +88,30 @@ class Plan:
 
     def parents(self, agent: str) -> tuple[str, ...]:
         """The agents whose messages `agent` reads, in the plan's order."""
-        speakers = {speaker for speaker, listener in self.edges if listener == agent}
-        return tuple(name for name in self.assignment if name in speakers)
+        return self._parents.get(agent, ())
 
     def waits_for(self, agent: str) -> tuple[str, ...]:
         """The agents that must be done before `agent` starts: parents and watched agents."""
         gate = self.late_gates.get(agent)
-        before = {*self.parents(agent), *(gate.watches if gate else ())}
+        if gate is None:
+            return self.parents(agent)
+        before = {*self.parents(agent), *gate.watches}
         return tuple(name for name in self.assignment if name in before)
 
     def weight(self, agent: str) -> float:
         return self.weights.get(agent, 1.0)
+
+    @cached_property
+    def _parents(self) -> dict[str, tuple[str, ...]]:
+        place = {name: index for index, name in enumerate(self.assignment)}
+        speakers: dict[str, set[str]] = {}
+        for speaker, listener in self.edges:
+            if speaker in place:
+                speakers.setdefault(listener, set()).add(speaker)
+        return {
+            listener: tuple(sorted(names, key=place.__getitem__))
+            for listener, names in speakers.items()
+        }
 
     @cached_property
     def order(self) -> tuple[str, ...]:

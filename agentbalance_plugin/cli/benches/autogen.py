@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from time import perf_counter
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,7 +11,14 @@ from rich.console import Console
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.benches import made_up
-from agentbalance_plugin.cli.benches.measure import Figure, Findings, Ratio, in_turns_async
+from agentbalance_plugin.cli.benches.measure import (
+    Figure,
+    Findings,
+    Ratio,
+    Span,
+    in_turns_async,
+    timed_async,
+)
 from agentbalance_plugin.cli.benches.zero_latency import served, zero_latency_server
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.traces import TraceSet
@@ -75,15 +81,13 @@ async def _chats(found: Findings, url: str, rounds: int, seed: int, console: Con
         "wrapped, agents left to the policy": wrapped(),
     }
 
-    async def runs(team: Any) -> float:
-        took = 0.0
+    async def runs(team: Any) -> Span:
+        spans: list[Span] = []
         for _ in range(_RUNS_IN_A_ROW):
             # A run that followed another would send a longer prompt.
             await team.reset()
-            began = perf_counter()
-            await team.run(task=_TASK)
-            took += perf_counter() - began
-        return took / _RUNS_IN_A_ROW
+            spans.append(await timed_async(lambda: team.run(task=_TASK)))
+        return Span(fmean(s.wall for s in spans), fmean(s.busy for s in spans))
 
     measured = await in_turns_async(
         {name: (lambda team=team: runs(team)) for name, team in ways.items()},
@@ -92,23 +96,13 @@ async def _chats(found: Findings, url: str, rounds: int, seed: int, console: Con
         title="chats",
         seed=seed,
     )
-    calls = {n: t.report.spend.calls for n, t in ways.items() if n != "stock"}
     await clients.close()
-    report(found, measured, calls)
-
-
-def report(
-    found: Findings, measured: Mapping[str, Sequence[float]], calls: Mapping[str, int]
-) -> None:
-    """Figures of each way, and each way that made four calls as well against the stock one."""
-    for name, times in measured.items():
-        label = name if name not in calls else f"{name} ({calls[name]} calls)"
-        found.figures[f"a run, {label}"] = Figure([1e3 * t for t in times], "ms")
-    for name in calls:
-        same_work = calls[name] == len(_NAMES)
-        found.compare(
-            f"{name} / stock", measured[name], measured["stock"], bar=1.05 if same_work else None
-        )
+    for name, spans in measured.items():
+        made = len(_NAMES) if name == "stock" else ways[name].report.spend.calls
+        found.add_spans(f"a run, {name} ({made} calls)", spans)
+        if name != "stock":
+            bar = 1.05 if made == len(_NAMES) else None
+            found.compare_spans(f"{name} / stock", spans, measured["stock"], bar=bar)
 
 
 async def _calls(found: Findings, rounds: int, seed: int, console: Console) -> None:
@@ -136,25 +130,19 @@ async def _calls(found: Findings, rounds: int, seed: int, console: Console) -> N
 
     inner: Any = Immediate([])
 
-    async def bare() -> float:
-        began = perf_counter()
-        for _ in range(_CALLS_IN_A_ROW):
-            await inner.create(messages)
-        return (perf_counter() - began) / _CALLS_IN_A_ROW
+    async def bare() -> Span:
+        return await timed_async(lambda: inner.create(messages), _CALLS_IN_A_ROW)
 
-    async def metered() -> float:
+    async def metered() -> Span:
         meter = Meter(_BUDGET)
         meter.protect(_NAMES[-1], nanodollars=1000, seconds=1.0)
         client = BudgetClient(inner, backbone, meter, _NAMES[0], 1024)
-        began = perf_counter()
-        for _ in range(_CALLS_IN_A_ROW):
-            await client.create(messages)
-        return (perf_counter() - began) / _CALLS_IN_A_ROW
+        return await timed_async(lambda: client.create(messages), _CALLS_IN_A_ROW)
 
     measured = await in_turns_async(
         {"bare": bare, "metered": metered}, rounds, console, title="calls", seed=seed
     )
     pairs = zip(measured["metered"], measured["bare"], strict=True)
-    added = [1e6 * (with_meter - without) for with_meter, without in pairs]
+    added = [1e6 * (with_meter.wall - without.wall) for with_meter, without in pairs]
     found.figures["the budget client adds to a call"] = Figure(added, "µs")
     found.ratios["the budget client's addition / 50 µs"] = Ratio([a / 50.0 for a in added], bar=1.0)

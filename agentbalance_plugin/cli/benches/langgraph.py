@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
-from time import perf_counter
 from typing import Any
 
 from rich.console import Console
 
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.benches import made_up
-from agentbalance_plugin.cli.benches.measure import Figure, Findings, in_turns_async
+from agentbalance_plugin.cli.benches.measure import Findings, Span, in_turns_async, timed_async
 from agentbalance_plugin.cli.benches.zero_latency import served, zero_latency_server
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.traces import TraceSet
@@ -57,11 +56,9 @@ async def _bench(rounds: int, seed: int, console: Console) -> Findings:
             "balanced, agents left to the policy": balanced(),
         }
 
-        async def runs(app: Any) -> float:
-            began = perf_counter()
-            for _ in range(_RUNS_IN_A_ROW):
-                await app.ainvoke({"messages": [("user", _TASK)]})
-            return (perf_counter() - began) / _RUNS_IN_A_ROW
+        async def runs(app: Any) -> Span:
+            task = {"messages": [("user", _TASK)]}
+            return await timed_async(lambda: app.ainvoke(task), _RUNS_IN_A_ROW)
 
         measured = await in_turns_async(
             {name: (lambda app=app: runs(app)) for name, app in ways.items()},
@@ -70,12 +67,12 @@ async def _bench(rounds: int, seed: int, console: Console) -> Findings:
             title="graphs",
             seed=seed,
         )
-    for name, times in measured.items():
+    for name, spans in measured.items():
         made = len(_NAMES) if name == "stock" else ways[name].report.spend.calls
-        found.figures[f"a run, {name} ({made} calls)"] = Figure([1e3 * t for t in times], "ms")
+        found.add_spans(f"a run, {name} ({made} calls)", spans)
         if name != "stock":
             bar = 1.05 if made == len(_NAMES) else None
-            found.compare(f"{name} / stock", times, measured["stock"], bar=bar)
+            found.compare_spans(f"{name} / stock", spans, measured["stock"], bar=bar)
     found.notes.append(
         f"{len(_NAMES)} agents in a chain, one call each, through langchain-openai over HTTP to a "
         "local server that answers at once; async. Pinned agents make four calls on both sides."

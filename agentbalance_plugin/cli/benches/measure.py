@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from agentbalance_plugin.cli.progress import counting
+
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,19 @@ class Findings:
         values = [a / b for a, b in zip(over, under, strict=True)]
         self.ratios[label] = Ratio(values, bar, better)
 
+    def add_spans(self, label: str, spans: Sequence[Span]) -> None:
+        """Add how long something took, in milliseconds."""
+        self.figures[label] = Figure([1e3 * span.wall for span in spans], "ms")
+        self.figures[f"{label}, processor"] = Figure([1e3 * span.busy for span in spans], "ms")
+
+    def compare_spans(
+        self, label: str, over: Sequence[Span], under: Sequence[Span], *, bar: float | None = None
+    ) -> None:
+        """Compare by the clock and by processor time, which other processes do not blur."""
+        self.compare(label, [s.wall for s in over], [s.wall for s in under], bar=bar)
+        busy = [s.busy for s in over], [s.busy for s in under]
+        self.compare(f"{label}, processor", *busy, bar=bar)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values only."""
         found: dict[str, Any] = {
@@ -114,28 +129,42 @@ class Findings:
         return found | ({"notes": self.notes} if self.notes else {})
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+class Span(NamedTuple):
+    """How long something took, per run.
+
+    Args:
+        wall: seconds by the clock, those that other processes took included.
+        busy: seconds of processor time of this process.
+    """
+
+    wall: float
+    busy: float
 
 
-async def seconds_async(work: Callable[[], Awaitable[object]]) -> float:
-    """Wall time of one awaited call."""
-    began = time.perf_counter()
-    await work()
-    return time.perf_counter() - began
+def timed(work: Callable[[], object], times: int = 1) -> Span:
+    """The mean over some calls in a row."""
+    began, busy = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        work()
+    return Span((time.perf_counter() - began) / times, (time.process_time() - busy) / times)
+
+
+async def timed_async(work: Callable[[], Awaitable[object]], times: int = 1) -> Span:
+    """`timed` for what is awaited."""
+    began, busy = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        await work()
+    return Span((time.perf_counter() - began) / times, (time.process_time() - busy) / times)
 
 
 def in_turns(
-    ways: Mapping[str, Callable[[], float]],
+    ways: Mapping[str, Callable[[], Measured]],
     rounds: int,
     console: Console,
     *,
     title: str,
     seed: int = 0,
-) -> dict[str, list[float]]:
+) -> dict[str, list[Measured]]:
     """Measure several ways in turns.
 
     Args:
@@ -149,30 +178,28 @@ def in_turns(
         per way, one value per round.
     """
     rng = np.random.default_rng(seed)
-    names = list(ways)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[Measured]] = {name: [] for name in ways}
     with counting(console) as progress:
         for _ in progress.track(range(rounds + 1), description=title):
-            for name in rng.permutation(names).tolist():
+            for name in rng.permutation(list(ways)).tolist():
                 found[name].append(ways[name]())
     return {name: values[1:] for name, values in found.items()}
 
 
 async def in_turns_async(
-    ways: Mapping[str, Callable[[], Awaitable[float]]],
+    ways: Mapping[str, Callable[[], Awaitable[Measured]]],
     rounds: int,
     console: Console,
     *,
     title: str,
     seed: int = 0,
-) -> dict[str, list[float]]:
+) -> dict[str, list[Measured]]:
     """`in_turns` for ways that are awaited."""
     rng = np.random.default_rng(seed)
-    names = list(ways)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[Measured]] = {name: [] for name in ways}
     with counting(console) as progress:
         for _ in progress.track(range(rounds + 1), description=title):
-            for name in rng.permutation(names).tolist():
+            for name in rng.permutation(list(ways)).tolist():
                 found[name].append(await ways[name]())
     return {name: values[1:] for name, values in found.items()}
 

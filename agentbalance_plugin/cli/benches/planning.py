@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
+from statistics import median
 
 import numpy as np
 from rich.console import Console
@@ -13,7 +13,7 @@ from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.benches import made_up
 from agentbalance_plugin.cli.benches.encoder_pass import encoder_pass
-from agentbalance_plugin.cli.benches.measure import Figure, Findings, Ratio, in_turns, seconds
+from agentbalance_plugin.cli.benches.measure import Figure, Findings, Ratio, Span, in_turns, timed
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.traces import TraceSet
@@ -24,6 +24,8 @@ AGENTS, BACKBONES = 8, 14
 _BATCH = 64
 # Texts planned in one round: enough for the caches to be warm again after the yardstick ran.
 _IN_A_ROW = 20
+# Plans of each size.
+_SIZED = 60
 _MORE_AGENTS = (4, 8, 16, 32, 64)
 _MORE_BACKBONES = (14, 50, 200, 1_000)
 
@@ -71,22 +73,19 @@ def _against_encoder(
     found: Findings, planner: _Planner, rounds: int, seed: int, console: Console
 ) -> None:
     encode = encoder_pass(seed)
-    each: dict[str, list[float]] = {name: [] for name in BUDGETS}
-    work: dict[str, list[float]] = {name: [] for name in BUDGETS}
+    each: dict[str, list[Span]] = {name: [] for name in BUDGETS}
 
-    def plans(name: str) -> float:
-        times: list[float] = []
-        for text in planner.texts(_IN_A_ROW):
-            began, busy = time.perf_counter(), time.thread_time()
-            planner.plan(text, BUDGETS[name])
-            work[name].append(time.thread_time() - busy)
-            times.append(time.perf_counter() - began)
-        each[name].extend(times)
-        return float(np.median(times))
+    def plans(name: str) -> Span:
+        spans = [
+            timed(lambda text=text: planner.plan(text, BUDGETS[name]))
+            for text in planner.texts(_IN_A_ROW)
+        ]
+        each[name].extend(spans)
+        return Span(median(s.wall for s in spans), median(s.busy for s in spans))
 
     measured = in_turns(
         {
-            "encoder": lambda: seconds(encode),
+            "encoder": lambda: timed(encode),
             **{name: (lambda name=name: plans(name)) for name in BUDGETS},
         },
         rounds,
@@ -95,16 +94,16 @@ def _against_encoder(
         seed=seed,
     )
     encoder = measured.pop("encoder")
-    found.figures["encoder pass"] = Figure([1e3 * t for t in encoder], "ms")
+    found.add_spans("encoder pass", encoder)
     for name, medians in measured.items():
-        times, busy = each[name][_IN_A_ROW:], work[name][_IN_A_ROW:]
-        found.figures[f"plan, {name}"] = Figure([1e3 * t for t in times], "ms")
-        found.figures[f"plan, {name}, processor time"] = Figure([1e3 * t for t in busy], "ms")
-        found.compare(f"plan, {name} / encoder pass", medians, encoder, bar=1 / 40)
-        tail = float(np.percentile(times, 99) / np.median(times))
-        found.ratios[f"plan, {name}: p99 / p50"] = Ratio([tail], bar=4.0)
-        tail = float(np.percentile(busy, 99) / np.median(busy))
-        found.ratios[f"plan, {name}: p99 / p50 of processor time"] = Ratio([tail])
+        spans = each[name][_IN_A_ROW:]
+        found.add_spans(f"plan, {name}", spans)
+        found.compare_spans(f"plan, {name} / encoder pass", medians, encoder, bar=1 / 40)
+        for label, times in (
+            (f"plan, {name}: p99 / p50", [s.wall for s in spans]),
+            (f"plan, {name}: p99 / p50, processor", [s.busy for s in spans]),
+        ):
+            found.ratios[label] = Ratio([float(np.percentile(times, 99) / median(times))], bar=4.0)
     found.notes.append(
         f"{AGENTS} agents, {BACKBONES} backbones; a plan is encoded, made and validated, each for "
         "another text. Wall time holds what other processes took; processor time does not."
@@ -120,29 +119,27 @@ def _in_batches(
         return
     budget = BUDGETS["hard cap and deadline"]
 
-    def batch() -> float:
-        texts = planner.texts(_BATCH)
-        began = time.perf_counter()
-        for plan in plan_batch(texts, planner.team, budget, planner.catalog):
+    def batch() -> None:
+        for plan in plan_batch(planner.texts(_BATCH), planner.team, budget, planner.catalog):
             plan.validate(planner.team, planner.catalog)
-        return time.perf_counter() - began
 
-    def singly() -> float:
-        texts = planner.texts(_BATCH)
-        began = time.perf_counter()
-        for text in texts:
+    def singly() -> None:
+        for text in planner.texts(_BATCH):
             planner.plan(text, budget)
-        return time.perf_counter() - began
 
     measured = in_turns(
-        {"batch": batch, "one by one": singly}, rounds, console, title="batches", seed=seed
+        {"batch": lambda: timed(batch), "one by one": lambda: timed(singly)},
+        rounds,
+        console,
+        title="batches",
+        seed=seed,
     )
-    for name, times in measured.items():
-        found.figures[f"{_BATCH} plans, {name}"] = Figure([1e3 * t for t in times], "ms")
+    for name, spans in measured.items():
+        found.add_spans(f"{_BATCH} plans, {name}", spans)
     found.compare(
         f"rate of a batch of {_BATCH} / one by one",
-        measured["one by one"],
-        measured["batch"],
+        [span.wall for span in measured["one by one"]],
+        [span.wall for span in measured["batch"]],
         bar=8.0,
         better="above",
     )
@@ -165,15 +162,15 @@ def _growth(
         for agents, backbones in progress.track(sizes, description="growth"):
             catalog = made_up.catalog(traces, backbones, seed)
             planner = _Planner(policy, made_up.team(agents), catalog, texts)
-            first = seconds(lambda planner=planner: planner.plan(texts[0], budget))
+            first = timed(lambda planner=planner: planner.plan(texts[0], budget))
             times = [
-                seconds(lambda planner=planner, text=text: planner.plan(text, budget))
-                for text in planner.texts(60)
+                timed(lambda planner=planner, text=text: planner.plan(text, budget)).busy
+                for text in planner.texts(_SIZED)
             ]
-            medians[agents, backbones] = float(np.median(times))
+            medians[agents, backbones] = median(times)
             label = f"plan, {agents} agents, {backbones:,} backbones"
-            found.figures[label] = Figure([1e3 * t for t in times], "ms")
-            found.figures[f"{label}, the first of all"] = Figure([1e3 * first], "ms")
+            found.figures[f"{label}, processor"] = Figure([1e3 * t for t in times], "ms")
+            found.figures[f"{label}, the first of all"] = Figure([1e3 * first.wall], "ms")
 
     def exponent(small: tuple[int, int], large: tuple[int, int]) -> float:
         sizes = max(large[0] / small[0], large[1] / small[1])
