@@ -67,6 +67,18 @@ def langgraph(rounds: Rounds = 40, seed: Seed = 0, as_json: Json = False) -> Non
     _show(bench_langgraph(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
 
 
+@bench.command()
+def schedule(
+    plans: Annotated[int, typer.Option(min=1, help="Random plans.")] = 200,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """How long random plans run against their critical paths, latencies known."""
+    from agentbalance_plugin.cli.benches.schedule import bench_schedule
+
+    _show(bench_schedule(plans=plans, seed=seed, console=Console(stderr=True)), as_json)
+
+
 def _show(findings: Findings, as_json: bool) -> None:
     from agentbalance_plugin.cli.benches.measure import print_findings
 
