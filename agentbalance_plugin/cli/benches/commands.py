@@ -79,6 +79,14 @@ def schedule(
     _show(bench_schedule(plans=plans, seed=seed, console=Console(stderr=True)), as_json)
 
 
+@bench.command("import")
+def importing(rounds: Rounds = 15, seed: Seed = 0, as_json: Json = False) -> None:
+    """Importing the package and building a policy, against numpy alone; megabytes installed."""
+    from agentbalance_plugin.cli.benches.importing import bench_import
+
+    _show(bench_import(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
+
+
 def _show(findings: Findings, as_json: bool) -> None:
     from agentbalance_plugin.cli.benches.measure import print_findings
 
