@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from agentbalance_plugin.cli.benches import THREADS
 from agentbalance_plugin.cli.options import Json, Seed
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ Rounds = Annotated[int, typer.Option(min=3, help="Paired rounds.")]
 @bench.callback()
 def one_thread() -> None:
     """Measurements of this package itself, on one thread."""
-    # Read when numpy and torch load, which no command has done yet.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    # No command has loaded numpy or torch yet.
+    for variable in THREADS:
         os.environ.setdefault(variable, "1")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 import agentbalance_plugin
+from agentbalance_plugin.cli.benches import THREADS
 from agentbalance_plugin.cli.benches.measure import Figure, Findings, Ratio, Span, in_turns
 
 _NUMPY = "import numpy"
@@ -55,7 +57,11 @@ def _fresh(code: str) -> Span:
         f"{code}\n"
         "print([time.perf_counter() - wall, time.process_time() - busy])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd="/")
+    # Threads as a user's interpreter starts them: the limits of the other measurements go.
+    environment = {name: value for name, value in os.environ.items() if name not in THREADS}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, cwd="/", env=environment
+    )
     return Span(*json.loads(done.stdout))
 
 
