@@ -88,6 +88,14 @@ def importing(rounds: Rounds = 15, seed: Seed = 0, as_json: Json = False) -> Non
     _show(bench_import(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
 
 
+@bench.command()
+def replay(rounds: Rounds = 10, seed: Seed = 0, as_json: Json = False) -> None:
+    """Team outcomes a second against a plain loop; memory with ten times the plans."""
+    from agentbalance_plugin.cli.benches.replay import bench_replay
+
+    _show(bench_replay(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
+
+
 def _show(findings: Findings, as_json: bool) -> None:
     from agentbalance_plugin.cli.benches.measure import print_findings
 
