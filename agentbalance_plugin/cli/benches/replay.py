@@ -19,7 +19,8 @@ from agentbalance_plugin.plan import LateGate, Plan
 _NAMES = ("first", "second", "third", "fourth")
 _PLANS = 40
 _LOOPED = 400
-_MEMORY_PLANS = (100, 1_000)
+_MEMORY_PLANS = (2_000, 20_000)
+_MEMORY_QUERIES = 40
 
 _Draw = np.random.Generator
 
@@ -80,7 +81,7 @@ def _check(replay: Replay, loop: PlainLoop, pairs: list[tuple[int, Plan]]) -> No
 def _memory(found: Findings, replay: Replay, queries: np.ndarray, rng: _Draw) -> None:
     """What a replay holds besides its results, for some plans and for ten times as many."""
     held: list[float] = []
-    some = queries[:200]
+    some = queries[:_MEMORY_QUERIES]
     for count in _MEMORY_PLANS:
         plans = [_debate(rng, replay.traces) for _ in range(count)]
         replay.evaluate(some[:1], plans)
@@ -92,7 +93,7 @@ def _memory(found: Findings, replay: Replay, queries: np.ndarray, rng: _Draw) ->
         held.append((peak - kept) / 1e6)
         found.figures[f"memory besides the results, {count:,} plans"] = Figure([held[-1]], "MB")
     found.ratios[f"memory, {_MEMORY_PLANS[1]:,} / {_MEMORY_PLANS[0]:,} plans"] = Ratio(
-        [held[1] / held[0]]
+        [held[1] / held[0]], bar=1.1
     )
 
 
