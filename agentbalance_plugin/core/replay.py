@@ -262,7 +262,8 @@ class Replay:
             same = np.flatnonzero(agents == size)
             for begin in range(0, len(same), _PLANS_AT_ONCE):
                 group = same[begin : begin + _PLANS_AT_ONCE]
-                designs = Designs.of([plans[p] for p in group.tolist()], self._column, samples)
+                some = [plans[int(position)] for position in group]
+                designs = Designs.of(some, self._column, samples)
                 for rows, queries, which in pairs(group):
                     found, counts = run_designs(self._calls, designs, which, queries)
                     results.store(rows, found)

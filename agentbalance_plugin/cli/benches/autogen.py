@@ -11,6 +11,8 @@ from rich.console import Console
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.benches import made_up
+from agentbalance_plugin.cli.benches.concurrency import measure_concurrency
+from agentbalance_plugin.cli.benches.local_server import local_server, served
 from agentbalance_plugin.cli.benches.measure import (
     Figure,
     Findings,
@@ -19,7 +21,6 @@ from agentbalance_plugin.cli.benches.measure import (
     in_turns_async,
     timed_async,
 )
-from agentbalance_plugin.cli.benches.zero_latency import served, zero_latency_server
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.extras import require
@@ -42,9 +43,10 @@ def bench_autogen(*, rounds: int, seed: int, console: Console) -> Findings:
 
 async def _bench(rounds: int, seed: int, console: Console) -> Findings:
     found = Findings("autogen")
-    async with zero_latency_server() as url:
+    async with local_server() as url:
         await _chats(found, url, rounds, seed, console)
     await _calls(found, rounds, seed, console)
+    await measure_concurrency(found, seed, console)
     found.notes.append(
         f"{len(_NAMES)} agents, one turn each, over HTTP to a local server that answers at once. "
         "All agents are pinned, so that both sides make four calls."

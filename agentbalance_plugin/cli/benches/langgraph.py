@@ -10,8 +10,8 @@ from rich.console import Console
 
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.benches import made_up
+from agentbalance_plugin.cli.benches.local_server import local_server, served
 from agentbalance_plugin.cli.benches.measure import Findings, Span, in_turns_async, timed_async
-from agentbalance_plugin.cli.benches.zero_latency import served, zero_latency_server
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.extras import require
@@ -33,7 +33,7 @@ async def _bench(rounds: int, seed: int, console: Console) -> Findings:
 
     openai = require("langchain_openai", extra="langgraph")
     found = Findings("langgraph")
-    async with zero_latency_server() as url:
+    async with local_server() as url:
         catalog = served(TraceSet.shipped("reasoning").profiled_candidates(), url)
         models = {
             name: openai.ChatOpenAI(model=name, base_url=url, api_key="local", max_retries=0)

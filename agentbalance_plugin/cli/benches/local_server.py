@@ -1,4 +1,4 @@
-"""A local endpoint that answers at once, always the same: what is left is client and framework."""
+"""A local endpoint that always answers the same: what is left is client and framework."""
 
 from __future__ import annotations
 
@@ -48,9 +48,12 @@ def _reply(body: bytes) -> bytes:
 class _Connection(asyncio.Protocol):
     """Reads requests with a content-length, which is all that the clients send."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float, places: asyncio.Semaphore | None) -> None:
+        self._seconds = seconds
+        self._places = places
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -65,15 +68,34 @@ class _Connection(asyncio.Protocol):
             if len(self._buffer) < total:
                 return
             body, self._buffer = self._buffer[end + 4 : total], self._buffer[total:]
-            assert self._transport is not None
-            self._transport.write(_reply(body))
+            if self._places is None:
+                self._send(body)
+            else:
+                task = asyncio.create_task(self._send_later(body, self._places))
+                self._waiting.add(task)
+                task.add_done_callback(self._waiting.discard)
+
+    async def _send_later(self, body: bytes, places: asyncio.Semaphore) -> None:
+        async with places:
+            await asyncio.sleep(self._seconds)
+        self._send(body)
+
+    def _send(self, body: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(_reply(body))
 
 
 @asynccontextmanager
-async def zero_latency_server() -> AsyncGenerator[str]:
-    """Serve in the running event loop; yields the base URL for OpenAI clients."""
+async def local_server(seconds: float = 0.0, at_once: int | None = None) -> AsyncGenerator[str]:
+    """Serve in the running event loop; yields the base URL for OpenAI clients.
+
+    Args:
+        seconds: that a reply takes, with `at_once`.
+        at_once: replies made at a time, others wait; None answers all of them at once.
+    """
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0)
+    places = None if at_once is None else asyncio.Semaphore(at_once)
+    server = await loop.create_server(lambda: _Connection(seconds, places), "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     finally:
