@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _NAMES = ("planner", "solver", "critic", "decider")
 _BUDGET = Budget(cost_usd=0.5, latency_s=600.0)
 # Runs at a time, and how many are run.
-_LOADS = {1: 3, 20: 40, 200: 200}
-_REPLY_S = 0.1
+_LOADS = {1: 2, 20: 40, 200: 200}
+_REPLY_S = 0.2
 _AT_ONCE = 8
 _LIMIT = _AT_ONCE / _REPLY_S
 _BLOCKED_MS = 5.0
@@ -73,30 +73,29 @@ async def measure_concurrency(found: Findings, seed: int, console: Console) -> N
         clients = clients_for(catalog)
         ready = [(backbone, clients(name)) for name, backbone in catalog.items()]
         tasks = made_up.tasks(max(_LOADS.values()), seed)
+        # One wrapped chat serves all of them, as in a service; each run has copies of its agents.
+        team = wrap_groupchat(
+            _chat(ready[0][1]),
+            budget=_BUDGET,
+            backbones=ready,
+            policy=policy,
+            pinned=_NAMES,
+            mode="backbones",
+        )
         rates: dict[int, float] = {}
         with counting(console) as progress:
             for at_once, runs in _LOADS.items():
-                teams = [
-                    wrap_groupchat(
-                        _chat(ready[0][1]),
-                        budget=_BUDGET,
-                        backbones=ready,
-                        policy=policy,
-                        pinned=_NAMES,
-                    )
-                    for _ in range(runs)
-                ]
                 policy.watch()
                 bar = progress.add_task(f"{at_once} at a time", total=runs)
                 free = asyncio.Semaphore(at_once)
 
-                async def run(team: Any, task: str, free: asyncio.Semaphore = free) -> None:
+                async def run(task: str, free: asyncio.Semaphore = free) -> None:
                     async with free:
                         await team.run(task=task)
 
+                await team.reset()
                 began = time.perf_counter()
-                done = [asyncio.create_task(run(*pair)) for pair in zip(teams, tasks, strict=False)]
-                for each in asyncio.as_completed(done):
+                for each in asyncio.as_completed([run(task) for task in tasks[:runs]]):
                     await each
                     progress.advance(bar)
                 rates[at_once] = runs * len(_NAMES) / (time.perf_counter() - began)

@@ -95,7 +95,10 @@ async def local_server(seconds: float = 0.0, at_once: int | None = None) -> Asyn
     """
     loop = asyncio.get_running_loop()
     places = None if at_once is None else asyncio.Semaphore(at_once)
-    server = await loop.create_server(lambda: _Connection(seconds, places), "127.0.0.1", 0)
+    # Hundreds of runs connect at once: a full backlog would cost each of them a second.
+    server = await loop.create_server(
+        lambda: _Connection(seconds, places), "127.0.0.1", 0, backlog=2048
+    )
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     finally:
