@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,6 +95,50 @@ def replay(rounds: Rounds = 10, seed: Seed = 0, as_json: Json = False) -> None:
     from agentbalance_plugin.cli.benches.replay import bench_replay
 
     _show(bench_replay(rounds=rounds, seed=seed, console=Console(stderr=True)), as_json)
+
+
+@bench.command()
+def train(seed: Seed = 0, as_json: Json = False) -> None:
+    """Time and peak memory of training, on the shipped traces and on a million responses."""
+    from agentbalance_plugin.cli.benches.training import bench_train
+
+    _show(bench_train(seed=seed, console=Console(stderr=True)), as_json)
+
+
+@bench.command("table")
+def performance_table(
+    write: Annotated[
+        Path | None, typer.Option(help="Page whose table is replaced; left out: print it.")
+    ] = None,
+    rounds: Rounds = 15,
+    seed: Seed = 0,
+) -> None:
+    """Measure everything, one after the other, for the table in docs/performance.md."""
+    from agentbalance_plugin.cli.benches import (
+        autogen,
+        importing,
+        langgraph,
+        page,
+        planning,
+        replay,
+        schedule,
+        training,
+    )
+
+    console = Console(stderr=True)
+    found = [
+        planning.bench_planning(rounds=rounds, seed=seed, console=console),
+        autogen.bench_autogen(rounds=rounds, seed=seed, console=console),
+        langgraph.bench_langgraph(rounds=rounds, seed=seed, console=console),
+        replay.bench_replay(rounds=rounds, seed=seed, console=console),
+        importing.bench_import(rounds=rounds, seed=seed, console=console),
+        schedule.bench_schedule(plans=200, seed=seed, console=console),
+        training.bench_train(seed=seed, console=console),
+    ]
+    if write is None:
+        typer.echo(page.table(found))
+    else:
+        page.write_table(write, found)
 
 
 def _show(findings: Findings, as_json: bool) -> None:
