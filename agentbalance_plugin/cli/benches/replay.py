@@ -68,6 +68,16 @@ def bench_replay(*, rounds: int, seed: int, console: Console) -> Findings:
     return found
 
 
+def check_outcomes(pairs: int, seed: int) -> None:
+    """Compare some outcomes of every kind of team (AssertionError: they differ)."""
+    traces = TraceSet.shipped("reasoning")
+    complete = np.flatnonzero((traces.correct >= 0).all(axis=1))
+    replay, loop = Replay(traces, seed=seed), PlainLoop(traces, seed)
+    rng = np.random.default_rng(seed)
+    for make in _KINDS.values():
+        _check(replay, loop, [(int(rng.choice(complete)), make(rng, traces)) for _ in range(pairs)])
+
+
 def _check(replay: Replay, loop: PlainLoop, pairs: list[tuple[int, Plan]]) -> None:
     outcomes = replay.evaluate_pairs([query for query, _ in pairs], [plan for _, plan in pairs])
     for row, (query, plan) in enumerate(pairs):
