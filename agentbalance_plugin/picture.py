@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import graphlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from agentbalance_plugin.extras import require
 from agentbalance_plugin.plan import Plan
@@ -69,14 +70,13 @@ def draw(plan: Plan, path: str | Path, status: Mapping[str, str] | None = None) 
 
 def _layers(plan: Plan) -> list[list[str]]:
     """Agents by hop, between the task and the answer."""
-    import networkx as nx
-
-    graph = cast("Any", nx.DiGraph())
-    graph.add_nodes_from(plan.assignment)
-    for name in plan.assignment:
-        graph.add_edges_from((before, name) for before in plan.waits_for(name))
-    hops: list[list[str]] = [sorted(layer, key=list(plan.assignment).index)
-                             for layer in nx.topological_generations(graph)]  # fmt: skip
+    sorter = graphlib.TopologicalSorter({name: plan.waits_for(name) for name in plan.assignment})
+    sorter.prepare()
+    hops: list[list[str]] = []
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        hops.append(sorted(ready, key=list(plan.assignment).index))
+        sorter.done(*ready)
     return [[_TASK], *hops, [_ANSWER]]
 
 

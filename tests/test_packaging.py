@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def test_the_leaves_load_nothing_heavy() -> None:
         " Team"
     )
     assert not loaded & (HEAVY | {"numpy"})
+
+
+def test_building_a_policy_and_planning_load_numpy_and_nothing_heavy() -> None:
+    loaded = modules_after("from agentbalance_plugin import Policy; Policy.load()")
+    assert "numpy" in loaded
+    assert not loaded & (HEAVY | {"array_api_compat", "kmedoids", "rich"})
+    loaded = modules_after(
+        "from decimal import Decimal\n"
+        "from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Policy, Team\n"
+        "catalog = Catalog(Backbone(f'b{n}', Decimal(n), Decimal(n)) for n in range(1, 6))\n"
+        "team = Team((Agent('a'), Agent('b'), Agent('c')), decider='c')\n"
+        "Policy.load().plan('2 + 2?', team, Budget(cost_usd=1), catalog).validate(team, catalog)"
+    )
+    assert not loaded & HEAVY
+
+
+def test_installing_without_extras_brings_nothing_that_only_an_extra_needs() -> None:
+    # What makes the base installation small: see `agentbalance bench import`.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = {requirement.partition(">")[0] for requirement in project["dependencies"]}
+    assert not base & {"torch", "pyarrow", "networkx", "pydantic", "tiktoken", "matplotlib"}
 
 
 def test_public_names_are_there_and_others_are_not() -> None:

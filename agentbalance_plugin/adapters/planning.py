@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,10 @@ from agentbalance_plugin.team import Agent, Team
 
 LARGEST_SHARE = 0.5
 """At most this much is set aside for the decider: those it listens to have to be paid as well."""
+
+# A loop that serves many runs is to be held up for five milliseconds at most, by a slower machine
+# than this one as well.
+_LONGEST_IN_LOOP_S = 0.003
 
 # Rough size of a token of prose; only used to set shares aside, never as a bound.
 _BYTES_PER_TOKEN = 6
@@ -73,6 +78,27 @@ def plan_task(
         plan = planner.plan(query, team, budget, catalog)
     plan.validate(team, catalog)
     return plan
+
+
+def takes_long(planner: Planner, team: Team, budget: Budget, catalog: Catalog) -> bool:
+    """Whether a policy's plans take so long that an event loop should not wait for them.
+
+    Looks at team and catalog for the first time as well, which is the longest part and is done
+    here, before there is a task. A planner of the user's own is not asked: it may count its calls.
+    """
+    if not isinstance(planner, Policy):
+        return False
+    took = 0.0
+    # Only the second plan shows what all later ones take.
+    for _ in range(2):
+        began = time.thread_time()
+        try:
+            planner.plan("", team, budget, catalog, Knobs(price_usd=0.0))
+        except ValueError:
+            # A run says so, with its own task in view.
+            return False
+        took = time.thread_time() - began
+    return took > _LONGEST_IN_LOOP_S
 
 
 def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> None:

@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from agentbalance_plugin.cli.benches.commands import bench
+from agentbalance_plugin.cli.options import Json, Seed, Traces
+
 app = typer.Typer(
     name="agentbalance",
     help="Cost and latency budgets for multi-agent systems.",
@@ -17,12 +20,6 @@ app = typer.Typer(
 )
 
 SUITES = ("reasoning", "mmlu_pro", "mmlu")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
-Traces = Annotated[
-    Path | None, typer.Option(help="Folder of recorded traces; left out: the shipped figures.")
-]
 
 
 @app.command()
@@ -86,43 +83,7 @@ def evaluate_command(
         print_scores(scores, suite, split, Console())
 
 
-bench = typer.Typer(help="Measurements of this package itself.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
-
-
-@bench.command("deadline")
-def bench_deadline(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind of chat.")] = 40,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Measure, in real time, how far past their deadlines runs return."""
-    from rich.console import Console
-
-    from agentbalance_plugin.cli import bench as benches
-
-    found = benches.bench_deadline(runs=runs, seed=seed, console=Console(stderr=True))
-    if as_json:
-        typer.echo(json.dumps([overshoot.to_dict() for overshoot in found]))
-    else:
-        benches.print_overshoots(found, Console())
-
-
-@bench.command("langgraph")
-def bench_langgraph_command(
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each graph.")] = 200,
-    as_json: Json = False,
-) -> None:
-    """Time a LangGraph graph as it is, with the hook passing it through, and planned."""
-    from rich.console import Console
-
-    from agentbalance_plugin.cli.bench_langgraph import bench_langgraph, print_overheads, to_dict
-
-    found = bench_langgraph(runs=runs, console=Console(stderr=True))
-    if as_json:
-        typer.echo(json.dumps(to_dict(found)))
-    else:
-        print_overheads(found, Console())
 
 
 @app.command("serve-backbones")

@@ -20,6 +20,7 @@ from agentbalance_plugin.core.outcomes import CopyMode, Provenance
 from agentbalance_plugin.core.sampling import (
     KeyArray,
     draw_keys,
+    further_keys,
     normals,
     string_key,
     string_keys,
@@ -110,8 +111,19 @@ class Calls:
         estimate_on: str,
     ) -> None:
         self._traces = traces
-        self._samples = traces.samples
-        self._seed = seed
+        self._depth = traces.samples.correct.shape[2]
+        self._cells = traces.samples.correct[:, :, 0].size
+        # Looked up by one position: cell, then [S] times [Q, B] for further samples.
+        samples = traces.samples
+        self._answer, self._correct, self._prompt, self._visible = (
+            np.moveaxis(array, 2, 0).reshape(-1)
+            for array in (
+                samples.answer,
+                samples.correct,
+                samples.prompt_tokens,
+                samples.visible_tokens,
+            )
+        )
         self._influence = influence
         self._identical = copies == "identical"
         self.no_counts = Provenance(
@@ -120,9 +132,10 @@ class Calls:
         known = abilities(traces, estimate_on)
         self._log_odds = known.log_odds
         self._copies = Copies(traces, known, estimate_on)
-        self._query_keys = string_keys(query.key for query in traces.queries)
-        self._backbone_keys = string_keys(traces.backbones)
-        self._hidden = replace(traces, catalog=catalog).hidden_tokens
+        query_keys = string_keys(query.key for query in traces.queries)
+        keys = draw_keys(seed, query_keys[:, None], string_keys(traces.backbones))
+        self._keys = keys.reshape(-1)
+        self._hidden = replace(traces, catalog=catalog).hidden_tokens.reshape(-1)
         backbones = [catalog[name] for name in traces.backbones]
         self._pico_in = np.array([b.picodollars_in for b in backbones], dtype=np.int64)
         self._pico_out = np.array([b.picodollars_out for b in backbones], dtype=np.int64)
@@ -171,41 +184,34 @@ class Calls:
             sample: [n] which sample of the backbone it is; negative: the number of peers of the
                 same backbone that it reads.
         """
+        cell = query * len(self._max_output) + backbone
         copy = np.maximum(sample, 0)
         for peer in peers:
             copy += (sample < 0) & peer.heard & (peer.backbone == backbone)
         if self._identical:
             copy = np.zeros_like(copy)
-        alone, row, resampled = self._recorded(query, backbone, copy)
-        missing = self._samples.correct[query, backbone, 0] < 0
-        voices = [self._voice(query, peer) for peer in peers]
-        keys = draw_keys(
-            self._seed,
-            self._query_keys[query],
-            self._backbone_keys[backbone],
-            agent,
-            turn,
-        )
-        answer, correct, influenced = after_reading(
-            alone, voices, draw_keys(0, keys, _READ), self._influence
-        )
+        row, answered, resampled = self._recorded(query, backbone, cell, copy)
+        missing = self._correct[cell] < 0
+        # What each draw is for is mixed once into all of the call's draws.
+        keys = draw_keys(0, further_keys(self._keys[cell], agent, turn))
+        answer = self._answer[answered].astype(np.int64)
+        correct = self._correct[answered] == 1
+        influenced = self._read(query, backbone, peers, keys, answer, correct) & ~missing
         answer[missing], correct[missing] = -1, False
-        influenced &= ~missing
 
-        benchmark = self._benchmark[query]
-        prompt = np.where(
-            missing, self._mean_prompt[benchmark, backbone], self._samples.prompt_tokens[row]
-        ).astype(np.int64)
+        prompt = self._prompt[row].astype(np.int64)
+        visible = self._visible[row].astype(np.int64)
+        if missing.any():
+            benchmark = self._benchmark[query[missing]]
+            prompt[missing] = self._mean_prompt[benchmark, backbone[missing]]
+            visible[missing] = self._mean_visible[benchmark, backbone[missing]]
         for peer in peers:
-            prompt += np.where(peer.heard, peer.visible_tokens, 0)
-        visible = np.where(
-            missing, self._mean_visible[benchmark, backbone], self._samples.visible_tokens[row]
-        ).astype(np.int64)
-        hidden = self._hidden[query, backbone].astype(np.int64)
+            prompt += peer.visible_tokens * peer.heard
+        hidden = self._hidden[cell].astype(np.int64)
         cap = np.minimum(caps, self._max_output[backbone])
         cut = visible + hidden > cap
-        hidden = np.where(cut, np.minimum(hidden, cap), hidden)
-        visible = np.where(cut, cap - hidden, visible)
+        np.minimum(hidden, cap, out=hidden, where=cut)
+        np.subtract(cap, hidden, out=visible, where=cut)
         answer[cut], correct[cut] = -1, False
 
         latency_s, measured = self._latency(query, backbone, visible + hidden, keys)
@@ -242,51 +248,74 @@ class Calls:
         return spoken, counts
 
     def _recorded(
-        self, query: IntArray, backbone: IntArray, sample: IntArray
-    ) -> tuple[Voice, tuple[IntArray, IntArray, IntArray], BoolArray]:
-        """What a backbone answers alone, the row of its tokens, and whether it was resampled."""
-        log_odds = self._log_odds[self._traces.category[query], backbone]
-        depth = self._samples.correct.shape[2]
-        real = np.minimum(sample, depth - 1)
-        real = np.where(
-            (sample < depth) & (self._samples.correct[query, backbone, real] >= 0), real, 0
+        self, query: IntArray, backbone: IntArray, cell: IntArray, sample: IntArray
+    ) -> tuple[IntArray, IntArray, BoolArray]:
+        """Rows of the tokens, rows of the answers, and which of those were resampled."""
+        resampled = np.zeros(len(query), dtype=np.bool_)
+        further = np.flatnonzero(sample)
+        if not len(further):
+            return cell, cell, resampled
+        row, answered = cell.copy(), cell.copy()
+        real = np.minimum(sample[further], self._depth - 1)
+        there = (sample[further] < self._depth) & (
+            self._correct[cell[further] + real * self._cells] >= 0
         )
-        resampled = (sample > 0) & (real == 0)
-        resampled &= self._samples.correct[query, backbone, 0] >= 0
-        row = (query, backbone, real)
-        source = backbone
-        if resampled.any():
+        row[further[there]] += real[there] * self._cells
+        answered[further[there]] = row[further[there]]
+        again = further[~there]
+        again = again[self._correct[cell[again]] >= 0]
+        if len(again):
             # Not keyed by the agent: the same copy of a backbone gives one answer to whoever asks.
-            keys = draw_keys(
-                self._seed, self._query_keys[query], self._backbone_keys[backbone], sample
-            )
+            keys = draw_keys(0, further_keys(self._keys[cell[again]], sample[again]))
             taken = self._copies.sources(
-                query,
-                backbone,
-                uniforms(draw_keys(0, keys, _REPEAT)),
-                uniforms(draw_keys(0, keys, _WHICH)),
+                query[again],
+                backbone[again],
+                uniforms(further_keys(keys, _REPEAT)),
+                uniforms(further_keys(keys, _WHICH)),
             )
-            source = np.where(resampled, taken, backbone)
-        answered = (query, source, real)
-        voice = Voice(
-            answer=self._samples.answer[answered].astype(np.int64),
-            correct=self._samples.correct[answered] == 1,
-            log_odds=log_odds,
-        )
-        return voice, row, resampled
+            answered[again] += taken - backbone[again]
+            resampled[again] = True
+        return row, answered, resampled
 
-    def _voice(self, query: IntArray, peer: Message) -> Voice:
-        return Voice(
-            answer=np.where(peer.heard, peer.answer, -1),
-            correct=peer.correct,
-            log_odds=self._log_odds[self._traces.category[query], peer.backbone],
-        )
+    def _read(
+        self,
+        query: IntArray,
+        backbone: IntArray,
+        peers: Sequence[Message],
+        keys: KeyArray,
+        answer: IntArray,
+        correct: BoolArray,
+    ) -> BoolArray:
+        """Change the answers of those that faced disagreement; [n] which did."""
+        faced = np.zeros(len(query), dtype=np.bool_)
+        for peer in peers:
+            faced |= peer.heard & (peer.answer >= 0) & (peer.answer != answer)
+        rows = np.flatnonzero(faced)
+        if len(rows):
+            category = self._traces.category[query[rows]]
+            own = Voice(answer[rows], correct[rows], self._log_odds[category, backbone[rows]])
+            voices = [
+                Voice(
+                    np.where(peer.heard[rows], peer.answer[rows], -1),
+                    peer.correct[rows],
+                    self._log_odds[category, peer.backbone[rows]],
+                )
+                for peer in peers
+            ]
+            answer[rows], correct[rows], _ = after_reading(
+                own, voices, further_keys(keys[rows], _READ), self._influence
+            )
+        return faced
 
     def _latency(
         self, query: IntArray, backbone: IntArray, tokens: IntArray, keys: KeyArray
     ) -> tuple[FloatArray, BoolArray]:
-        """Modelled seconds, and where a measurement exists."""
-        noise = normals(draw_keys(0, keys, _LATENCY))
+        """Modelled seconds, and where a measurement exists.
+
+        Args:
+            keys: of the calls' draws.
+        """
+        noise = normals(further_keys(keys, _LATENCY))
         nominal = self._ttft[backbone] + tokens / self._tokens_per_s[backbone]
         modelled = nominal * np.exp(_LATENCY_SIGMA * noise - _LATENCY_SIGMA**2 / 2)
         if self._traces.latency_s is None:

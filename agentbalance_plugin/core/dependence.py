@@ -11,6 +11,7 @@ FloatArray = NDArray[np.float64]
 
 _GRID = np.arange(0.0, 3.01, 0.1)
 _NODES = 9
+_ROWS_AT_ONCE = 512
 # Pairs of wrong answers that a benchmark's rate is worth in one of its categories.
 _SHRINKAGE = 200.0
 
@@ -21,11 +22,15 @@ def coincidence_of(traces: TraceSet, split: str) -> dict[str, float]:
     Shrunk to the rate of the benchmark. A missing answer is equal to nothing.
     """
     part = traces.split(split)
-    wrong = (part.correct == 0)[:, :, None] & (part.correct == 0)[:, None, :]
-    equal = (part.answer[:, :, None] == part.answer[:, None, :]) & (part.answer >= 0)[:, :, None]
-    upper = np.triu(np.ones(wrong.shape[1:], dtype=np.bool_), k=1)
-    pairs = (wrong & upper).sum(axis=(1, 2))
-    same = (wrong & equal & upper).sum(axis=(1, 2))
+    # Counted by answer: a table of all pairs would take the square of the backbones.
+    wrong = part.correct == 0
+    row, column = np.nonzero(wrong & (part.answer >= 0))
+    shared = np.stack([row, part.answer[row, column].astype(np.int64)])
+    groups, sizes = np.unique(shared, axis=1, return_counts=True)
+    same = np.zeros(len(part.queries), dtype=np.int64)
+    np.add.at(same, groups[0], sizes * (sizes - 1) // 2)
+    count = wrong.sum(axis=1)
+    pairs = count * (count - 1) // 2
     benchmark = np.array([query.benchmark for query in part.queries])
     found: dict[str, float] = {}
     for number, category in enumerate(part.categories):
@@ -49,10 +54,14 @@ def fit_shared(log_odds: FloatArray, correct: FloatArray, recorded: FloatArray) 
     best, best_likelihood = 0.0, -np.inf
     for deviation in _GRID.tolist():
         widened = log_odds * np.sqrt(1.0 + np.pi / 8.0 * deviation**2)
-        logits = widened[None] + deviation * nodes[:, None, None]
-        # log sigmoid(x) where right, log sigmoid(-x) where wrong.
-        signed = logits * np.sign(correct - 0.5)
-        each = (-np.logaddexp(0.0, -signed) * recorded).sum(axis=2) + log_weights[:, None]
+        each = np.empty((_NODES, len(log_odds)))
+        for begin in range(0, len(log_odds), _ROWS_AT_ONCE):
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            logits = widened[rows] + deviation * nodes[:, None, None]
+            # log sigmoid(x) where right, log sigmoid(-x) where wrong.
+            signed = logits * np.sign(correct[rows] - 0.5)
+            each[:, rows] = (-np.logaddexp(0.0, -signed) * recorded[rows]).sum(axis=2)
+        each += log_weights[:, None]
         top = each.max(axis=0)
         likelihood = float((top + np.log(np.exp(each - top).sum(axis=0))).sum())
         if likelihood > best_likelihood:

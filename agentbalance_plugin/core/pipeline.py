@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ class PipelineValues:
         success, cost_usd, latency_s: [n] predicted. What a later step gains from a better earlier
             one was recorded nowhere; success is taken to be a weighted mean of both backbones' own.
         worst_usd: [n] most that the team may cost.
+        options: per agent that calls, [B] whether it may use a backbone.
     """
 
     others: NDArray[np.int64]
@@ -39,6 +40,7 @@ class PipelineValues:
     cost_usd: FloatArray
     latency_s: FloatArray
     worst_usd: FloatArray
+    options: Mapping[str, NDArray[np.bool_]]
 
 
 def pipeline_values(team: Team, roster: Roster, outlook: Outlook, limits: Limits) -> PipelineValues:
@@ -49,15 +51,12 @@ def pipeline_values(team: Team, roster: Roster, outlook: Outlook, limits: Limits
     """
     table, predicted = roster.table, outlook.predicted
     callers = [agent for agent in team.agents if agent.calls_backbone]
-    options = {agent.name: _options(agent, roster) for agent in callers}
-    size = len(table.names)
-    pairs = [
-        (other, last)
-        for other in range(size)
-        for last in range(size)
-        if _possible(options, team.decider, other, last)
-    ] or [_cheapest(options, team.decider, table.price_in + table.price_out)]
-    others, last = np.array(pairs, dtype=np.int64).T
+    options = _options(callers, roster.table)
+    pairs = np.argwhere(_possible(options, team.decider))
+    if not len(pairs):
+        price = table.price_in + table.price_out
+        pairs = np.array([_cheapest(options, team.decider, price)], dtype=np.int64)
+    others, last = pairs.T
     success = 1.0 / (1.0 + np.exp(-predicted.log_odds[0]))
     visible = np.exp(outlook.log_tokens[0] + outlook.sigma[0] ** 2 / 2)
     before = max(0, len(callers) - 1)
@@ -75,6 +74,7 @@ def pipeline_values(team: Team, roster: Roster, outlook: Outlook, limits: Limits
         worst_usd=before * worst[others]
         + worst[last]
         + 6 * read * (before * table.price_in[others] + table.price_in[last]),
+        options=options,
     )
 
 
@@ -112,8 +112,8 @@ def pipeline_plan(
             assignment[agent.name] = None
             continue
         wanted = last if agent.name == team.decider else others
-        options = _options(agent, roster)
-        column = wanted if options[wanted] else _cheapest_of(options, table)
+        mask = found.options[agent.name]
+        column = wanted if mask[wanted] else _cheapest_of(mask, table)
         assignment[agent.name] = table.names[column]
     callers = sum(agent.calls_backbone for agent in team.agents)
     return Plan(
@@ -130,28 +130,32 @@ def pipeline_plan(
     )
 
 
-def _options(agent: Agent, roster: Roster) -> NDArray[np.bool_]:
-    table = roster.table
-    fits = np.array(
-        [
-            agent.needs <= capable and agent.backbone in (None, name)
-            for name, capable in zip(table.names, table.capable, strict=True)
-        ]
-    )
-    if not fits.any():
-        raise ValueError(f"agent {agent.name!r} needs {sorted(agent.needs)}, no backbone has that")
-    return fits
+def _options(agents: Sequence[Agent], table: ProfileTable) -> dict[str, NDArray[np.bool_]]:
+    """Per agent, [B] whether it may use a backbone (ValueError: an agent can use none)."""
+    masks: dict[tuple[frozenset[str], str | None], NDArray[np.bool_]] = {}
+    for agent in agents:
+        wish = (agent.needs, agent.backbone)
+        if wish not in masks:
+            fits = [
+                agent.needs <= capable and agent.backbone in (None, name)
+                for name, capable in zip(table.names, table.capable, strict=True)
+            ]
+            if not any(fits):
+                raise ValueError(
+                    f"agent {agent.name!r} needs {sorted(agent.needs)}, no backbone has that"
+                )
+            masks[wish] = np.array(fits)
+    return {agent.name: masks[agent.needs, agent.backbone] for agent in agents}
 
 
-def _possible(
-    options: Mapping[str, NDArray[np.bool_]], decider: str | None, other: int, last: int
-) -> bool:
-    """Whether agents with a choice can take these; those pinned elsewhere keep their own."""
-    for name, mask in options.items():
-        wanted = last if name == decider else other
-        if not mask[wanted] and mask.sum() > 1:
-            return False
-    return True
+def _possible(options: Mapping[str, NDArray[np.bool_]], decider: str | None) -> NDArray[np.bool_]:
+    """[B, B] whether all others can take the first and the decider the second; agents without a
+    choice keep their own."""
+    free = {name: mask | (mask.sum() <= 1) for name, mask in options.items()}
+    every = np.ones(len(next(iter(free.values()))), dtype=np.bool_)
+    last = free.get(decider, every) if decider is not None else every
+    others = [mask for name, mask in free.items() if name != decider]
+    return np.logical_and.reduce([every, *others])[:, None] & last
 
 
 def _cheapest(

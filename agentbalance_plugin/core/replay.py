@@ -7,7 +7,7 @@ samples of one backbone, latency, hidden reasoning tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,7 @@ IntArray = NDArray[np.int64]
 
 # Rows worked on at once: what fits in the processor's cache is also what bounds memory.
 _CHUNK = 16_384
+_PLANS_AT_ONCE = 1024
 
 _NO_CAP = np.iinfo(np.int64).max
 
@@ -195,16 +196,19 @@ class Replay:
         """
         positions = np.asarray(queries, dtype=np.int64)
         several = [plans] if isinstance(plans, Plan) else list(plans)
-        count = len(several)
-        flat = self.evaluate_pairs(
-            np.repeat(positions, count),
-            several,
-            np.tile(np.arange(count), len(positions)),
-            samples=samples,
-        )
+        width = max(1, len(several))
+
+        def pairs(group: IntArray) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+            # Worked out chunk by chunk: lists of all pairs would grow with the plans.
+            for begin in range(0, len(positions) * len(group), _CHUNK):
+                end = min(begin + _CHUNK, len(positions) * len(group))
+                query, member = np.divmod(np.arange(begin, end), len(group))
+                yield query * width + group[member], positions[query], member
+
+        flat = self._run(several, len(positions) * len(several), pairs, samples or {})
         if isinstance(plans, Plan):
             return flat
-        return _reshaped(flat, (len(positions), count))
+        return _reshaped(flat, (len(positions), len(several)))
 
     def evaluate_pairs(
         self,
@@ -226,21 +230,44 @@ class Replay:
         chosen = np.arange(len(plans)) if which is None else np.asarray(which, dtype=np.int64)
         if len(chosen) != len(positions):
             raise ValueError(f"{len(positions)} queries but {len(chosen)} plans for them")
+
+        def pairs(group: IntArray) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+            member = np.full(len(plans), -1, dtype=np.int64)
+            member[group] = np.arange(len(group))
+            rows = np.flatnonzero(member[chosen] >= 0)
+            for begin in range(0, len(rows), _CHUNK):
+                part = rows[begin : begin + _CHUNK]
+                yield part, positions[part], member[chosen[part]]
+
+        return self._run(plans, len(positions), pairs, samples or {})
+
+    def _run(
+        self,
+        plans: Sequence[Plan],
+        count: int,
+        pairs: Callable[[IntArray], Iterator[tuple[IntArray, IntArray, IntArray]]],
+        samples: Mapping[str, int],
+    ) -> Outcomes:
+        """Some plans of one size after the other, each chunk by chunk.
+
+        Args:
+            count: results.
+            pairs: for some of the plans, given by their positions: chunks of (rows of the
+                results, queries, which of these plans).
+        """
         agents = np.array([len(plan.assignment) for plan in plans], dtype=np.int64)
-        results = Results.empty(len(positions))
+        results = Results.empty(count)
         provenance = self._calls.no_counts
         for size in np.unique(agents):
-            same = [plan for plan in plans if len(plan.assignment) == size]
-            designs = Designs.of(same, self._column, samples or {})
-            row = np.cumsum(agents == size) - 1
-            members = np.flatnonzero(agents[chosen] == size)
-            for begin in range(0, len(members), _CHUNK):
-                part = members[begin : begin + _CHUNK]
-                found, counts = run_designs(
-                    self._calls, designs, row[chosen[part]], positions[part]
-                )
-                results.store(part, found)
-                provenance += counts
+            same = np.flatnonzero(agents == size)
+            for begin in range(0, len(same), _PLANS_AT_ONCE):
+                group = same[begin : begin + _PLANS_AT_ONCE]
+                some = [plans[int(position)] for position in group]
+                designs = Designs.of(some, self._column, samples)
+                for rows, queries, which in pairs(group):
+                    found, counts = run_designs(self._calls, designs, which, queries)
+                    results.store(rows, found)
+                    provenance += counts
         return Outcomes(
             correct=results.correct,
             answer=results.answer,

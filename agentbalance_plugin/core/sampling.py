@@ -21,6 +21,7 @@ FloatArray = NDArray[np.float64]
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
 @lru_cache(maxsize=65_536)
@@ -42,10 +43,16 @@ def draw_keys(seed: int, *parts: KeyArray | NDArray[np.int64] | np.uint64 | int)
         seed: any integer; its low 64 bits count.
         parts: what the draw is for (keys of the query, the backbone, ...). Their order matters.
     """
-    key = _mix(np.atleast_1d(np.uint64(seed & 0xFFFFFFFFFFFFFFFF)))
+    return further_keys(_mix(np.atleast_1d(np.uint64(seed & 0xFFFFFFFFFFFFFFFF))), *parts)
+
+
+def further_keys(
+    keys: KeyArray, *parts: KeyArray | NDArray[np.int64] | np.uint64 | int
+) -> KeyArray:
+    """The keys that `draw_keys` gives for what `keys` were made of and some parts more."""
     for part in parts:
-        key = _mix(key ^ np.asarray(part).astype(np.uint64))
-    return key
+        keys = _mix(keys ^ np.asarray(part).astype(np.uint64, copy=False))
+    return keys
 
 
 def uniforms(keys: KeyArray) -> FloatArray:
@@ -60,8 +67,14 @@ def normals(keys: KeyArray) -> FloatArray:
 
 
 def _mix(keys: KeyArray) -> KeyArray:
-    with np.errstate(over="ignore"):
-        keys = keys + _GAMMA
-        keys = (keys ^ (keys >> np.uint64(30))) * _MIX_1
-        keys = (keys ^ (keys >> np.uint64(27))) * _MIX_2
-    return keys ^ (keys >> np.uint64(31))
+    # In place: most of a replay's time goes here.
+    keys = keys + _GAMMA
+    shifted = keys >> _SHIFTS[0]
+    keys ^= shifted
+    keys *= _MIX_1
+    np.right_shift(keys, _SHIFTS[1], out=shifted)
+    keys ^= shifted
+    keys *= _MIX_2
+    np.right_shift(keys, _SHIFTS[2], out=shifted)
+    keys ^= shifted
+    return keys

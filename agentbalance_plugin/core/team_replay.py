@@ -1,8 +1,8 @@
 """Plans over many queries at once: who runs, who hears whom, who decides, when it is over.
 
 The rules are those of the live scheduler (`agentbalance_plugin.runtime.scheduler`). Plans with
-equally many agents are run together, whatever their edges: an agent is a slot in the order of its
-plan's assignment, and each step runs, for every query, the slot that is next in its plan's order.
+equally many agents are run together, whatever their edges: step s runs, for every query, the agent
+that is s-th in its plan's order.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ _NO_CAP = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Designs:
-    """P plans of A agents each.
+    """P plans of A agents each, the agents in the order in which they run.
 
     Args:
-        order: [P, A] slots in the order in which they run.
-        column: [P, A] backbone; -1 for an agent that calls none.
-        key: [P, A] of the agents' names.
-        weight: [P, A] log-odds in votes and late gates.
-        cap: [P, A] most output tokens.
-        sample: [P, A] which sample of its backbone it gives; -1: by the number of its peers.
-        threshold: [P, A] of the late gate; infinite without one.
+        column: [A, P] backbone; -1 for an agent that calls none.
+        key: [A, P] of the agents' names.
+        weight: [A, P] log-odds in votes and late gates.
+        cap: [A, P] most output tokens.
+        sample: [A, P] which sample of its backbone it gives; -1: by the number of its peers.
+        threshold: [A, P] of the late gate; infinite without one.
+        watched: [A, A, P] the agents that each late gate compares, in its order; -1 after the last.
+        edge: [A, A, P] whether the first hears the second.
+        waits: [A, A, P] whether the first starts after the second.
         stop_at: [P] confidence that ends a vote; infinite where all are waited for.
-        watched: [P, A, A] the slots that each late gate compares, in its order; -1 after the last.
-        edge: [P, A, A] whether the first hears the second.
-        waits: [P, A, A] whether the first starts after the second.
-        decider: [P] slot; -1 for none.
+        voters: [A, P] the agents in the order of the plan's assignment, in which votes count them.
+        decider: [P] position among the voters; -1 for none.
         votes: [P] whether the decision is a vote.
     """
 
-    order: IntArray
     column: IntArray
     key: KeyArray
     weight: FloatArray
     cap: IntArray
     sample: IntArray
     threshold: FloatArray
-    stop_at: FloatArray
     watched: IntArray
     edge: BoolArray
     waits: BoolArray
+    stop_at: FloatArray
+    voters: IntArray
     decider: IntArray
     votes: BoolArray
 
@@ -74,45 +74,48 @@ class Designs:
         Raises:
             PlanError: a plan has a cycle.
         """
-        square = (len(plans), len(plans[0].assignment), len(plans[0].assignment))
-        order: list[list[int]] = []
-        columns: list[list[int]] = []
-        keys: list[list[np.uint64]] = []
-        threshold = np.full(square[:2], np.inf)
-        watched = np.full(square, -1, dtype=np.int64)
-        edge = np.zeros(square, dtype=np.bool_)
-        waits = np.zeros(square, dtype=np.bool_)
-        for row, plan in enumerate(plans):
-            slot = {agent: index for index, agent in enumerate(plan.assignment)}
-            order.append([slot[agent] for agent in plan.order])
-            columns.append([-1 if b is None else column(b) for b in plan.assignment.values()])
-            keys.append([string_key(agent) for agent in slot])
+        agents = len(plans[0].assignment)
+        flat, cube = (agents, len(plans)), (agents, agents, len(plans))
+        columns, caps, chosen, voters = (np.empty(flat, dtype=np.int64) for _ in range(4))
+        keys = np.empty(flat, dtype=np.uint64)
+        weights, threshold = np.empty(flat), np.full(flat, np.inf)
+        watched = np.full(cube, -1, dtype=np.int64)
+        edge, waits = np.zeros(cube, dtype=np.bool_), np.zeros(cube, dtype=np.bool_)
+        for number, plan in enumerate(plans):
+            step = {agent: index for index, agent in enumerate(plan.order)}
+            backbones = [plan.assignment[agent] for agent in step]
+            columns[:, number] = [-1 if name is None else column(name) for name in backbones]
+            keys[:, number] = [string_key(agent) for agent in step]
+            weights[:, number] = [plan.weight(agent) for agent in step]
+            caps[:, number] = [plan.output_caps.get(agent, _NO_CAP) for agent in step]
+            chosen[:, number] = [samples.get(agent, -1) for agent in step]
+            voters[:, number] = [step[agent] for agent in plan.assignment]
             for speaker, listener in plan.edges:
-                edge[row, slot[listener], slot[speaker]] = True
+                edge[step[listener], step[speaker], number] = True
             for agent, gate in plan.late_gates.items():
-                threshold[row, slot[agent]] = gate.threshold
-                seen = [slot[name] for name in gate.watches]
-                watched[row, slot[agent], : len(seen)] = seen
-                waits[row, slot[agent], seen] = True
+                threshold[step[agent], number] = gate.threshold
+                seen = [step[name] for name in gate.watches]
+                watched[step[agent], : len(seen), number] = seen
+                waits[step[agent], seen, number] = True
         return cls(
-            order=np.array(order, dtype=np.int64),
-            column=np.array(columns, dtype=np.int64),
-            key=np.array(keys, dtype=np.uint64),
-            weight=np.array([[p.weight(a) for a in p.assignment] for p in plans], dtype=np.float64),
-            cap=np.array([[p.output_caps.get(a, _NO_CAP) for a in p.assignment] for p in plans]),
-            sample=np.array([[samples.get(a, -1) for a in p.assignment] for p in plans]),
+            column=columns,
+            key=keys,
+            weight=weights,
+            cap=caps,
+            sample=chosen,
             threshold=threshold,
-            stop_at=np.array([np.inf if p.stop_at is None else p.stop_at for p in plans]),
             watched=watched,
             edge=edge,
             waits=waits | edge,
-            decider=np.array([_slot(plan, plan.decider) for plan in plans], dtype=np.int64),
+            stop_at=np.array([np.inf if p.stop_at is None else p.stop_at for p in plans]),
+            voters=voters,
+            decider=np.array([_place(plan, plan.decider) for plan in plans], dtype=np.int64),
             votes=np.array([p.decision == "vote" for p in plans], dtype=np.bool_),
         )
 
 
-def _slot(plan: Plan, agent: str | None) -> int:
-    return next((slot for slot, name in enumerate(plan.assignment) if name == agent), -1)
+def _place(plan: Plan, agent: str | None) -> int:
+    return next((place for place, name in enumerate(plan.assignment) if name == agent), -1)
 
 
 @dataclass(frozen=True)
@@ -158,121 +161,132 @@ def run_designs(
     calls: Calls, designs: Designs, plans: IntArray, queries: IntArray
 ) -> tuple[Results, Provenance]:
     """Plan `plans[i]` of the designs on query `queries[i]`, for n of them."""
-    count, agents = len(queries), designs.order.shape[1]
+    agents, count = len(designs.column), len(queries)
     results = Results.empty(count)
     provenance = calls.no_counts
-    column, weights = designs.column[plans], designs.weight[plans]
-    answers = np.full((count, agents), -1, dtype=np.int64)
-    correct = np.zeros((count, agents), dtype=np.bool_)
-    heard = np.zeros((count, agents), dtype=np.bool_)
-    visible = np.zeros((count, agents), dtype=np.int64)
-    ends = np.zeros((count, agents))
-    depths = np.zeros((count, agents), dtype=np.int64)
-    every = np.arange(count)
+    column, weights = designs.column[:, plans], designs.weight[:, plans]
+    # [A, n]: what one agent did lies side by side.
+    answers = np.full((agents, count), -1, dtype=np.int64)
+    correct = np.zeros((agents, count), dtype=np.bool_)
+    heard = np.zeros((agents, count), dtype=np.bool_)
+    visible = np.zeros((agents, count), dtype=np.int64)
+    ends = np.zeros((agents, count))
+    depths = np.zeros((agents, count), dtype=np.int64)
     for step in range(agents):
-        slots = designs.order[plans, step]
-        waits = designs.waits[plans, slots]
-        ends[every, slots] = np.where(waits, ends, 0.0).max(axis=1)
-        depths[every, slots] = np.where(waits, depths, 0).max(axis=1)
-        runs = _run(designs, plans, slots, np.where(heard, answers, SILENT), weights)
-        heard[every, slots] = runs
-        depths[every, slots] += runs
-        rows = np.flatnonzero(runs & (column[every, slots] >= 0))
+        for before in np.flatnonzero(designs.waits[step].any(axis=1)):
+            waits = designs.waits[step, before][plans]
+            np.maximum(ends[step], ends[before], out=ends[step], where=waits)
+            np.maximum(depths[step], depths[before], out=depths[step], where=waits)
+        heard[step] = _runs(designs, step, plans, answers, heard, weights)
+        depths[step] += heard[step]
+        rows = np.flatnonzero(heard[step] & (column[step] >= 0))
         if not len(rows):
             continue
-        at = (rows, slots[rows])
-        edges = designs.edge[plans[rows], slots[rows]]
+        which = plans[rows]
         peers = [
             Message(
-                heard=edges[:, slot] & heard[rows, slot],
-                backbone=column[rows, slot],
-                answer=answers[rows, slot],
-                correct=correct[rows, slot],
-                visible_tokens=visible[rows, slot],
+                heard=designs.edge[step, peer][which] & heard[peer, rows],
+                backbone=column[peer, rows],
+                answer=answers[peer, rows],
+                correct=correct[peer, rows],
+                visible_tokens=visible[peer, rows],
             )
-            for slot in np.flatnonzero(edges.any(axis=0))
+            for peer in np.flatnonzero(designs.edge[step].any(axis=1))
         ]
-        mine = (plans[rows], slots[rows])
         spoken, counts = calls.speak(
             queries[rows],
-            column[at],
-            designs.key[mine],
+            column[step, rows],
+            designs.key[step, which],
             0,
             peers,
-            designs.cap[mine],
-            designs.sample[mine],
+            designs.cap[step, which],
+            designs.sample[step, which],
         )
         provenance += counts
-        answers[at] = spoken.message.answer
-        correct[at] = spoken.message.correct
-        visible[at] = spoken.message.visible_tokens
-        ends[at] += spoken.latency_s
+        answers[step, rows] = spoken.message.answer
+        correct[step, rows] = spoken.message.correct
+        visible[step, rows] = spoken.message.visible_tokens
+        ends[step, rows] += spoken.latency_s
         results.cost_nanodollars[rows] += spoken.cost_nanodollars
         results.prompt_tokens[rows] += spoken.prompt_tokens
         results.completion_tokens[rows] += spoken.completion_tokens
         results.calls[rows] += 1
-    heard, ends = _waited_for(designs.stop_at[plans], answers, weights, heard, ends)
-    ends.max(axis=1, out=results.latency_s)
-    depths.max(axis=1, out=results.hops)
+    order = designs.voters[:, plans]
+    answers, correct, heard, weights, ends = (
+        np.take_along_axis(array, order, axis=0)
+        for array in (answers, correct, heard, weights, ends)
+    )
+    _wait(designs.stop_at[plans], answers, weights, heard, ends)
+    ends.max(axis=0, out=results.latency_s)
+    depths.max(axis=0, out=results.hops)
     chosen = _chosen(designs, plans, answers, weights, heard)
     spoke = np.flatnonzero(chosen >= 0)
-    results.answer[spoke] = answers[spoke, chosen[spoke]]
-    results.correct[spoke] = correct[spoke, chosen[spoke]]
+    results.answer[spoke] = answers[chosen[spoke], spoke]
+    results.correct[spoke] = correct[chosen[spoke], spoke]
     return results, provenance
 
 
-def _waited_for(
+def _runs(
+    designs: Designs,
+    step: int,
+    plans: IntArray,
+    answers: IntArray,
+    heard: BoolArray,
+    weights: FloatArray,
+) -> BoolArray:
+    """[n] whether the agents of a step run: they have no late gate, or it opens."""
+    runs = np.ones(len(plans), dtype=np.bool_)
+    if not np.isfinite(designs.threshold[step]).any():
+        return runs
+    threshold = designs.threshold[step][plans]
+    gated = np.flatnonzero(np.isfinite(threshold))
+    if len(gated):
+        watched = designs.watched[step][:, plans[gated]]
+        watched = watched[(watched >= 0).any(axis=1)]
+        spoke = (watched >= 0) & heard[watched, gated]
+        voters = np.where(spoke, answers[watched, gated], SILENT)
+        runs[gated] = gates_open(voters, weights[watched, gated], threshold[gated])
+    return runs
+
+
+def _wait(
     stop_at: FloatArray,
     answers: IntArray,
     weights: FloatArray,
     heard: BoolArray,
     ends: FloatArray,
-) -> tuple[BoolArray, FloatArray]:
-    """Who spoke, and when, once decided votes do not wait for the others."""
+) -> None:
+    """Take those out of who spoke, and when, whom a decided vote did not wait for."""
     rows = np.flatnonzero(np.isfinite(stop_at))
-    if not len(rows):
-        return heard, ends
-    heard, ends = heard.copy(), ends.copy()
-    at = ends[rows]
-    order = np.argsort(at, axis=1, kind="stable")
-    open_rows = np.ones(len(rows), dtype=np.bool_)
-    for last in range(at.shape[1] - 1):
-        when = np.take_along_axis(at, order[:, [last]], axis=1)
-        here = at <= when
-        _, confidence = leading_answers(np.where(here, answers[rows], -1), weights[rows])
-        over = open_rows & (confidence >= stop_at[rows])
-        open_rows &= ~over
-        heard[rows[over]] &= here[over]
-        ends[rows[over]] = np.where(here[over], at[over], 0.0)
-    return heard, ends
-
-
-def _run(
-    designs: Designs, plans: IntArray, slots: IntArray, answers: IntArray, weights: FloatArray
-) -> BoolArray:
-    """[n] whether the agent in each slot runs: it has no late gate, or the gate opens."""
-    runs = np.ones(len(plans), dtype=np.bool_)
-    threshold = designs.threshold[plans, slots]
-    gated = np.flatnonzero(np.isfinite(threshold))
-    if len(gated):
-        watched = designs.watched[plans[gated], slots[gated]]
-        watched = watched[:, (watched >= 0).any(axis=0)]
-        voters = np.where(watched >= 0, answers[gated[:, None], watched], SILENT)
-        runs[gated] = gates_open(voters, weights[gated[:, None], watched], threshold[gated])
-    return runs
+    moments = np.sort(ends[:, rows], axis=0)
+    for last in range(len(ends) - 1):
+        if not len(rows):
+            return
+        here = ends[:, rows] <= moments[last]
+        _, confidence = leading_answers(np.where(here, answers[:, rows], -1), weights[:, rows])
+        over = confidence >= stop_at[rows]
+        heard[:, rows[over]] &= here[:, over]
+        ends[:, rows[over]] *= here[:, over]
+        rows, moments = rows[~over], moments[:, ~over]
 
 
 def _chosen(
     designs: Designs, plans: IntArray, answers: IntArray, weights: FloatArray, heard: BoolArray
 ) -> IntArray:
-    """[n] slot of the agent whose message is the answer; -1 where nobody spoke."""
-    chosen, _ = leading_answers(np.where(heard, answers, SILENT), weights)
-    # Nothing to compare: the decider's message, else the most reliable speaker's, the last of
-    # equals.
-    reliable = np.where(heard, weights, -np.inf)[:, ::-1]
-    fallback = answers.shape[1] - 1 - np.argmax(reliable, axis=1)
-    fallback = np.where(heard.any(axis=1), fallback, -1)
-    decider = designs.decider[plans]
-    decider_spoke = (decider >= 0) & heard[np.arange(len(plans)), decider]
-    chosen = np.where(decider_spoke & ((chosen < 0) | ~designs.votes[plans]), decider, chosen)
-    return np.where(chosen < 0, fallback, chosen)
+    """[n] position of the agent whose message is the answer; -1 where nobody spoke."""
+    decider, count = designs.decider[plans], len(plans)
+    decides = (decider >= 0) & heard[decider, np.arange(count)]
+    chosen = np.where(decides, decider, -1)
+    # The others vote.
+    open_rows = np.flatnonzero(~decides | designs.votes[plans])
+    if len(open_rows):
+        heard, weights = heard[:, open_rows], weights[:, open_rows]
+        leader, _ = leading_answers(np.where(heard, answers[:, open_rows], SILENT), weights)
+        # Nothing to compare: the decider's message, else the most reliable speaker's, the last of
+        # equals.
+        reliable = np.where(heard, weights, -np.inf)[::-1]
+        fallback = len(heard) - 1 - np.argmax(reliable, axis=0)
+        fallback = np.where(heard.any(axis=0), fallback, -1)
+        fallback = np.where(decides[open_rows], decider[open_rows], fallback)
+        chosen[open_rows] = np.where(leader >= 0, leader, fallback)
+    return chosen

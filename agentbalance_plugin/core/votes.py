@@ -19,38 +19,44 @@ _CLOSE = 1e-9
 
 
 def leading_answers(answers: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
-    """The leading answer of each row.
+    """The leading answer of n votes.
 
     Args:
-        answers: [n, W] codes, -1 where there is none, `SILENT` where nobody spoke.
-        weights: [n, W] log-odds.
+        answers: [W, n] codes, -1 where there is none, `SILENT` where nobody spoke.
+        weights: [W, n] log-odds.
 
     Returns:
         ([n] position of the first that holds the leading answer, -1 where nobody answered;
         [n] confidence, up to rounding that of the scalar definition).
     """
-    count, width = answers.shape
-    totals = np.zeros((width, count))
-    first = answers.T >= 0
-    for i in range(width):
-        for j in range(width):
-            # Summed in the voters' order, as the scalar definition does, so that ties are ties.
-            totals[i] += np.where(answers[:, j] == answers[:, i], weights[:, j], 0.0)
-        for j in range(i):
-            first[i] &= answers[:, j] != answers[:, i]
+    width, count = answers.shape
+    same = {(i, j): answers[i] == answers[j] for i in range(width) for j in range(i)}
+    given = answers >= 0
     leader = np.full(count, -1, dtype=np.int64)
     lead = np.full(count, -np.inf)
+    # What counts: each distinct answer once, and each missing one as one that nobody else gave.
+    counted = np.full((width, count), -np.inf)
     for i in range(width):
-        better = first[i] & (totals[i] > lead)
+        first = given[i].copy()
+        total = np.zeros(count)
+        for j in range(width):
+            # Summed in the voters' order, as the scalar definition does, so that ties are ties.
+            if i == j:
+                total += weights[i]
+            else:
+                total += np.where(same[max(i, j), min(i, j)], weights[j], 0.0)
+        for j in range(i):
+            first &= ~same[i, j]
+        better = first & (total > lead)
         leader[better] = i
-        lead[better] = totals[i][better]
-    # A missing answer is one that nobody else gave: it weighs, but never leads.
-    missing = answers.T == -1
-    totals = np.where(missing, weights.T, totals)
-    counted = first | missing
-    top = np.maximum(0.0, np.where(counted, totals, -np.inf).max(axis=0))
-    weight = np.where(counted, np.exp(np.where(counted, totals - top, 0.0)), 0.0).sum(axis=0)
-    return leader, np.exp(lead - top) / (np.exp(-top) + weight)
+        lead[better] = total[better]
+        np.copyto(counted[i], total, where=first)
+        np.copyto(counted[i], weights[i], where=answers[i] == -1)
+    top = np.maximum(0.0, counted.max(axis=0))
+    norm = np.exp(-top)
+    for i in range(width):
+        norm += np.exp(counted[i] - top)
+    return leader, np.exp(lead - top) / norm
 
 
 def gates_open(answers: IntArray, weights: FloatArray, thresholds: FloatArray) -> BoolArray:
@@ -65,9 +71,9 @@ def gates_open(answers: IntArray, weights: FloatArray, thresholds: FloatArray) -
     """
     _, confidence = leading_answers(answers, weights)
     opens = confidence < thresholds
-    for row in np.flatnonzero(np.abs(confidence - thresholds) < _CLOSE):
-        spoke = answers[row] != SILENT
-        voices = [None if answer < 0 else int(answer) for answer in answers[row][spoke]]
-        _, exact = leading_answer(voices, [float(weight) for weight in weights[row][spoke]])
-        opens[row] = exact < thresholds[row]
+    for vote in np.flatnonzero(np.abs(confidence - thresholds) < _CLOSE):
+        spoke = answers[:, vote] != SILENT
+        voices = [None if answer < 0 else int(answer) for answer in answers[spoke, vote]]
+        _, exact = leading_answer(voices, [float(weight) for weight in weights[spoke, vote]])
+        opens[vote] = exact < thresholds[vote]
     return opens

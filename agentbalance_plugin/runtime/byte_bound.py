@@ -22,4 +22,4 @@ def text_bound(text: str) -> int:
 
 def size(text: str) -> int:
     """UTF-8 bytes."""
-    return len(text.encode("utf-8", errors="surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", errors="surrogatepass"))

@@ -215,35 +215,38 @@ class Meter:
 
     def close_call(self, call: Call, usage: tuple[int, int] | None, *, billed: bool) -> None:
         """Settle a reservation, unless that has been done; `Call` is what callers use."""
-        held_tokens = call.prompt_bound + call.output_cap
-        held = call.backbone.cost(call.prompt_bound, call.output_cap)
-        metered = usage is not None and sum(usage) > 0
-        prompt, completion = usage if usage and metered else (call.prompt_bound, call.output_cap)
-        cost = call.backbone.cost(prompt, completion)
-        now = self.clock.now()
         with self._lock:
             if call not in self._open:
                 return
             self._open.remove(call)
-            use = self._uses[call.agent]
-            use.held_nanodollars -= held
-            use.held_tokens -= held_tokens
-            if not billed:
-                return
-            use.spent += Spend(cost, prompt, completion, 1, now - call.started)
-            self._calls.append(
-                CallRecord(
-                    agent=call.agent,
-                    backbone=call.backbone.name,
-                    prompt_tokens=prompt,
-                    completion_tokens=completion,
-                    nanodollars=cost,
-                    metered=metered,
-                    overrun=cost > held or prompt + completion > held_tokens,
-                    started_s=call.started - self.started,
-                    ended_s=now - self.started,
-                )
+            self._settle(call, usage, billed=billed)
+
+    def _settle(self, call: Call, usage: tuple[int, int] | None, *, billed: bool) -> None:
+        held_tokens = call.prompt_bound + call.output_cap
+        held = call.backbone.cost(call.prompt_bound, call.output_cap)
+        use = self._uses[call.agent]
+        use.held_nanodollars -= held
+        use.held_tokens -= held_tokens
+        if not billed:
+            return
+        metered = usage is not None and sum(usage) > 0
+        prompt, completion = usage if usage and metered else (call.prompt_bound, call.output_cap)
+        cost = call.backbone.cost(prompt, completion)
+        now = self.clock.now()
+        use.spent += Spend(cost, prompt, completion, 1, now - call.started)
+        self._calls.append(
+            CallRecord(
+                agent=call.agent,
+                backbone=call.backbone.name,
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                nanodollars=cost,
+                metered=metered,
+                overrun=cost > held or prompt + completion > held_tokens,
+                started_s=call.started - self.started,
+                ended_s=now - self.started,
             )
+        )
 
     def _denied(self, denial: CallDenied) -> CallDenied:
         self._denials.append(denial)

@@ -168,7 +168,7 @@ class PlannedTeam(WrappedTeam):
     async def _events(
         self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
     ) -> AsyncGenerator[Event, None]:
-        plan = self._plan(run, messages)
+        plan = await self._plan(run, messages)
         conversation = self._conversation.copy()
         condition = fresh_condition(self._termination)
         if condition is not None:

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autogen_core import FunctionCall, Image
-from autogen_core.models import FunctionExecutionResultMessage, LLMMessage
+from autogen_core.models import (
+    AssistantMessage,
+    FunctionExecutionResultMessage,
+    LLMMessage,
+    UserMessage,
+)
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
@@ -47,12 +52,15 @@ def prompt_bound(
 
 
 def _message_bound(message: LLMMessage) -> int:
-    total = MESSAGE_FRAMING + size(getattr(message, "source", ""))
-    total += size(getattr(message, "thought", None) or "")
+    total = MESSAGE_FRAMING
     if isinstance(message, FunctionExecutionResultMessage):
         for result in message.content:
             total += MESSAGE_FRAMING + sum(map(size, (result.content, result.name, result.call_id)))
         return total
+    if isinstance(message, (UserMessage, AssistantMessage)):
+        total += size(message.source)
+    if isinstance(message, AssistantMessage):
+        total += size(message.thought or "")
     if isinstance(message.content, str):
         return total + size(message.content)
     for part in message.content:

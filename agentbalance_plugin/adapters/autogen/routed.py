@@ -92,11 +92,10 @@ class RoutedTeam(WrappedTeam):
     async def _events(
         self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
     ) -> AsyncGenerator[Event, None]:
-        if self._inner is not None:
-            raise ValueError(
-                "The team is already running, it cannot run again until it is stopped."
-            )
-        plan = self._plan(run, messages)
+        self._refuse_while_running()
+        plan = await self._plan(run, messages)
+        # Another run may have started while this one was planned.
+        self._refuse_while_running()
         halt = Halt()
         inner = self._inner = self._bind(plan, run.meter, halt)
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -159,6 +158,12 @@ class RoutedTeam(WrappedTeam):
                 run.stop_reason = event.stop_reason
             else:
                 queue.put_nowait(event)
+
+    def _refuse_while_running(self) -> None:
+        if self._inner is not None:
+            raise ValueError(
+                "The team is already running, it cannot run again until it is stopped."
+            )
 
     def _bind(self, plan: Plan, meter: Meter, halt: Halt) -> BaseGroupChat:
         """A copy of the chat whose every model call is on a planned backbone, under the meter."""

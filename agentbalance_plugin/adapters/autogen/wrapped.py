@@ -23,8 +23,15 @@ from autogen_core import CancellationToken
 
 from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.endpoints import Clients
-from agentbalance_plugin.adapters.planning import Planner, check_affordable, pacer_of, plan_task
+from agentbalance_plugin.adapters.planning import (
+    Planner,
+    check_affordable,
+    pacer_of,
+    plan_task,
+    takes_long,
+)
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.clock import Clock
@@ -95,6 +102,7 @@ class WrappedTeam(Team):
         self._budget = wiring.budget
         self._planner = wiring.planner
         self._clock = wiring.clock
+        self._slow = takes_long(self._planner, self._team, self._budget, self._catalog)
         self._pacer = pacer_of(self._planner, self._team, self._budget, self._catalog)
         self._last_report: RunReport | None = None
         self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
@@ -209,7 +217,7 @@ class WrappedTeam(Team):
     def _make_report(self, run: Run) -> RunReport:
         """The report of a run that has ended, however it did."""
 
-    def _plan(self, run: Run, messages: Sequence[BaseChatMessage]) -> Plan:
+    async def _plan(self, run: Run, messages: Sequence[BaseChatMessage]) -> Plan:
         """A valid plan, made before any call (ValueError: nothing is affordable)."""
         query = "\n".join(message.to_model_text() for message in messages)
         bound = text_bound(query)
@@ -219,9 +227,14 @@ class WrappedTeam(Team):
                 bound += IMAGE_TOKENS * sum(not isinstance(part, str) for part in message.content)
                 team = team.needing("vision")
         check_affordable(self._budget, self._catalog, bound)
-        plan = run.plan = plan_task(
-            self._planner, query, team, run.budget, self._catalog, run.price_usd
-        )
+        arguments = (self._planner, query, team, run.budget, self._catalog, run.price_usd)
+        # The loop's other runs must not wait for a long plan, nor for a team not seen before.
+        unseen = team is not self._team and isinstance(self._planner, Policy)
+        if self._slow or unseen:
+            plan = await asyncio.to_thread(plan_task, *arguments)
+        else:
+            plan = plan_task(*arguments)
+        run.plan = plan
         return plan
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:

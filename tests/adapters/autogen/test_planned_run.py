@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 import pytest
 from autogen_agentchat.base import TaskResult
@@ -11,7 +13,8 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
 from chats import LARGE, LLAMA, MINI, NAMES, Bench, Echo, FixedPlanner, chain, texts
 
-from agentbalance_plugin import LateGate, Plan
+from agentbalance_plugin import LateGate, Plan, Policy
+from agentbalance_plugin.core.encoder import RecordedEncoder
 
 pytestmark = pytest.mark.virtual_time
 
@@ -329,3 +332,24 @@ async def test_pause_holds_back_agents_that_have_not_started(bench: Bench) -> No
         await team.reset()
     await team.resume()
     assert (await running).messages[-1].source == "echo"
+
+
+@pytest.mark.parametrize("longest_s", [0.0, 1e9])
+async def test_what_takes_long_to_plan_is_planned_beside_the_loop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, longest_s: float
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.adapters.planning._LONGEST_IN_LOOP_S", longest_s)
+    threads: list[int] = []
+
+    class Watched(Policy):
+        def plan(self, *arguments: Any, **options: Any) -> Plan:
+            threads.append(threading.get_ident())
+            return super().plan(*arguments, **options)
+
+    policy = Watched.load("default", RecordedEncoder(bench.replay.traces))
+    team = bench.wrap(bench.chat(), policy=policy)
+    before = len(threads)
+    results = await asyncio.gather(*(team.run(task=bench.task(number)) for number in range(3)))
+    assert all(team.report_of(result).complete for result in results)
+    in_loop = {thread == threading.get_ident() for thread in threads[before:]}
+    assert in_loop == {longest_s > 0}
