@@ -12,9 +12,9 @@ from rich.table import Table
 
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.traces import TraceSet
-from agentbalance_plugin.evaluation.baselines import baselines
 from agentbalance_plugin.evaluation.kept_trials import KeptTrials
 from agentbalance_plugin.evaluation.policy_method import PolicyMethod
+from agentbalance_plugin.evaluation.registry import baselines
 from agentbalance_plugin.evaluation.report import SIGN, UNIT, number, suite_tables
 from agentbalance_plugin.evaluation.results import SuiteResult
 from agentbalance_plugin.evaluation.study import Budgets, Study, aligned, suite_budgets
@@ -60,6 +60,8 @@ def run_suite(suite: str, request: Request, console: Console) -> SuiteResult:
         budgets=parse_budgets(request.budgets, traces, fit_on),
         seeds=request.seeds,
     )
+    for source, split in ((fit_on, "train"), (fit_on, "val"), (traces, request.split)):
+        source.positions(split)
     folder = None if request.out is None else request.out / suite
     with counting(console) as bar:
         task = bar.add_task(suite, total=study.trials(methods))

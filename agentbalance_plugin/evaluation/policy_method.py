@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import agentbalance_plugin
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Knobs, Policy
@@ -107,7 +106,7 @@ class PolicyMethod:
 
 def policy_digest(source: str | Path) -> str:
     """Short digest of a policy's files."""
-    shipped = Path(agentbalance_plugin.__file__).parent / "data" / "policy"
+    shipped = Path(__file__).resolve().parent.parent / "data" / "policy"
     folder = shipped if source == "default" else Path(source)
     found = hashlib.sha256()
     for path in sorted(folder.glob("policy.*")):

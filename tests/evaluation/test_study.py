@@ -12,9 +12,9 @@ import pytest
 
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceError, TraceSet
-from agentbalance_plugin.evaluation.baselines import baselines
 from agentbalance_plugin.evaluation.kept_trials import KeptTrials
 from agentbalance_plugin.evaluation.policy_method import PolicyMethod
+from agentbalance_plugin.evaluation.registry import baselines
 from agentbalance_plugin.evaluation.results import SuiteResult
 from agentbalance_plugin.evaluation.study import Budgets, Study
 from agentbalance_plugin.evaluation.trials import AXES, Fitted, Known, Method, Trial, rows_of
