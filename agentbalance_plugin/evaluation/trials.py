@@ -44,14 +44,6 @@ class Trial:
         """[P, N] what that axis counts."""
         return self.cost_usd if axis == "cost" else self.latency_s
 
-    def also(self, other: Trial) -> Trial:
-        """These settings and others on the same queries."""
-        return Trial(
-            np.concatenate([self.right, other.right]),
-            np.concatenate([self.cost_usd, other.cost_usd]),
-            np.concatenate([self.latency_s, other.latency_s]),
-        )
-
     def take(self, which: IntArray) -> Trial:
         """Another choice of settings: [R, N] positions of a setting for each query."""
         each = np.arange(self.right.shape[1], dtype=np.int64)
@@ -180,6 +172,15 @@ def play(replay: Replay, positions: IntArray, chosen: Chosen) -> Trial:
     back = back.reshape(chosen.which.shape)
     return Trial(
         found.correct.astype(np.float64)[back], found.cost_usd[back], found.latency_s[back]
+    )
+
+
+def together(trials: Sequence[Trial]) -> Trial:
+    """All settings of several trials on the same queries."""
+    return Trial(
+        np.concatenate([trial.right for trial in trials]),
+        np.concatenate([trial.cost_usd for trial in trials]),
+        np.concatenate([trial.latency_s for trial in trials]),
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.evaluation.baselines.graphs import TeamGraph, learn_edges
-from agentbalance_plugin.evaluation.trials import Fitted, Known, Trial, every, play
+from agentbalance_plugin.evaluation.trials import Fitted, Known, Trial, every, play, together
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -58,7 +58,7 @@ class AgentPrune:
                 )
                 for graph, masks in found
             ]
-            return trials[0].also(trials[1])
+            return together(trials)
 
         return points
 

@@ -20,7 +20,7 @@ from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.evaluation.baselines.graphs import TeamGraph, advantages, draws
 from agentbalance_plugin.evaluation.features import LatentText
-from agentbalance_plugin.evaluation.trials import Chosen, Fitted, Known, Trial, play
+from agentbalance_plugin.evaluation.trials import Chosen, Fitted, Known, Trial, play, together
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -102,10 +102,7 @@ class GDesigner:
                 which = back.reshape(1, -1)
                 samples = designer.graph.samples
                 trials.append(play(replay, positions, Chosen(plans, which, samples)))
-            together = trials[0]
-            for trial in trials[1:]:
-                together = together.also(trial)
-            return together
+            return together(trials)
 
         return points
 

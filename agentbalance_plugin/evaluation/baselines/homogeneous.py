@@ -20,7 +20,9 @@ from agentbalance_plugin.evaluation.trials import (
     Known,
     Trial,
     every,
+    integers,
     play,
+    together,
 )
 from agentbalance_plugin.plan import Plan
 
@@ -47,11 +49,12 @@ class TeamMethod(Protocol):
 
 
 class Homogeneous:
-    """A team method on the reference backbone, or on the one best for the chat as written.
+    """A team method on the reference backbone, or at each budget on the one best for chats.
 
     Args:
         method: which.
-        where: "best" is chosen on val among all candidates.
+        where: "best" are the backbones that the hull on val takes of all candidates' chats as
+            written.
     """
 
     family: Family = "homogeneous"
@@ -68,22 +71,24 @@ class Homogeneous:
             ValueError: the suite has no reference backbone.
         """
         if self.where == "best":
-            return self.method.fit_on(known, best_backbone(known))
-        if known.traces.reference is None:
+            fitted = [self.method.fit_on(known, name) for name in best_backbones(known)]
+        elif known.traces.reference is None:
             raise ValueError(f"{self.name}: the suite names no reference backbone")
-        return self.method.fit_on(known, known.traces.reference)
+        else:
+            fitted = [self.method.fit_on(known, known.traces.reference)]
+
+        def points(replay: Replay, positions: IntArray) -> Trial:
+            return together([each(replay, positions) for each in fitted])
+
+        return points
 
 
-def best_backbone(known: Known) -> str:
-    """The candidate whose chat as written has the largest area on val."""
+def best_backbones(known: Known) -> list[str]:
+    """The candidates whose chats as written may be mixed, judged on val."""
     names = known.traces.candidates
     chats = [reference_plan(name) for name in names]
     found = play(known.replay, known.val, every(chats, len(known.val)))
-    scores = [
-        known.score(Trial(found.right[[n]], found.cost_usd[[n]], found.latency_s[[n]]))
-        for n in range(len(names))
-    ]
-    return names[int(np.argmax(scores))]
+    return [names[number] for number in integers(found.points(known.axis).hull())]
 
 
 class StaticTeams:
