@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,25 @@ from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
 
 IntArray = NDArray[np.int64]
-PlanChange = Callable[[Plan, str, Known], Plan]
+Load = Callable[[str | Path, RecordedEncoder], Policy]
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What a plan was made for.
+
+    Args:
+        query: its key.
+        price: success that a unit of spend had to buy.
+        known: what may be learnt from.
+    """
+
+    query: str
+    price: float
+    known: Known
+
+
+PlanChange = Callable[[Plan, Occasion], Plan]
 
 # Ties on one axis go to what is better on the other.
 _SLIGHT = 1e-4
@@ -43,7 +62,10 @@ class PolicyMethod:
         source: "default" or a policy folder; several folders are trainings with several seeds,
             seed k of a study taking the k-th.
         name: in tables; None: "agentbalance", with the folder where it is not the default.
-        change: applied to each plan, for ablations: (plan, query key, known) -> plan.
+        change: applied to each plan, for ablations.
+        samples: agent -> which sample of its backbone it gives, for changed plans that use a
+            backbone twice.
+        load: (source, encoder) -> policy, for ablations of the policy itself.
         family: "ablation" for changed ones.
     """
 
@@ -53,11 +75,15 @@ class PolicyMethod:
         *,
         name: str | None = None,
         change: PlanChange | None = None,
+        samples: Mapping[str, int] | None = None,
+        load: Load = Policy.load,
         family: Family = "agentbalance",
     ) -> None:
         sources = [source] if isinstance(source, str | Path) else list(source)
         self._sources = sources
         self._change = change
+        self._samples = dict(samples or {})
+        self._load = load
         self.family: Family = family
         shown = "" if sources == ["default"] else f" ({', '.join(Path(s).name for s in sources)})"
         self.name = name or f"agentbalance{shown}"
@@ -86,7 +112,7 @@ class PolicyMethod:
             # Plans do not hang on the seed of the replay, and take longer than it.
             asked = (source, tuple(knobs), traces_digest(replay.traces), positions.tobytes())
             if asked not in self._planned:
-                policy = Policy.load(source, RecordedEncoder(replay.traces))
+                policy = self._load(source, RecordedEncoder(replay.traces))
                 self._planned[asked] = [
                     policy.sweep(task_text(query, replay), team, budget, catalog, knobs)
                     for query in (replay.traces.queries[n] for n in integers(positions))
@@ -94,12 +120,16 @@ class PolicyMethod:
             plans = [plan for swept in self._planned[asked] for plan in swept]
             if self._change is not None:
                 keys = [replay.traces.queries[n].key for n in integers(positions)]
+                prices = known.prices.tolist()
                 plans = [
-                    self._change(plan, keys[number // len(knobs)], known)
+                    self._change(
+                        plan,
+                        Occasion(keys[number // len(knobs)], prices[number % len(knobs)], known),
+                    )
                     for number, plan in enumerate(plans)
                 ]
             which = np.arange(len(plans)).reshape(len(positions), len(knobs)).T
-            return play(replay, positions, Chosen(plans, which))
+            return play(replay, positions, Chosen(plans, which, self._samples))
 
         return points
 
