@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agentbalance_plugin.cli.progress import counting
-from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.core.traces import SHIPPED, TraceSet
 from agentbalance_plugin.evaluation.kept_trials import KeptTrials
 from agentbalance_plugin.evaluation.policy_method import PolicyMethod
 from agentbalance_plugin.evaluation.registry import baselines
@@ -62,23 +62,31 @@ def run_suite(suite: str, request: Request, console: Console) -> SuiteResult:
     )
     for source, split in ((fit_on, "train"), (fit_on, "val"), (traces, request.split)):
         source.positions(split)
-    folder = None if request.out is None else request.out / suite
-    with counting(console) as bar:
-        task = bar.add_task(suite, total=study.trials(methods))
-
-        def step(method: str) -> None:
-            bar.update(task, advance=1, description=f"{suite}: {method}")
-
-        result = study.run(methods, KeptTrials(folder and folder / "kept"), step)
+    result = run_study(study, methods, request, console)
     result = replace(result, assumptions=assumptions(traces, request))
-    if folder is not None:
-        write(result, folder, console)
+    if request.out is not None:
+        write(result, request.out / suite, console)
     return result
 
 
-def load(path: Path | None, suite: str) -> TraceSet:
-    """A suite of a trace folder, or of the shipped figures."""
-    return TraceSet.shipped(suite) if path is None else TraceSet.load(path, suite)
+def run_study(
+    study: Study, methods: Sequence[Method], request: Request, console: Console, label: str = ""
+) -> SuiteResult:
+    """Run a study with a progress bar; its trials are kept where results go."""
+    kept = None if request.out is None else request.out / study.suite / "kept"
+    name = f"{study.suite}, {label}" if label else study.suite
+    with counting(console) as bar:
+        task = bar.add_task(name, total=study.trials(methods))
+
+        def step(method: str) -> None:
+            bar.update(task, advance=1, description=f"{name}: {method}")
+
+        return study.run(methods, KeptTrials(kept), step)
+
+
+def load(path: Path | None, suite: str | None, benchmarks: Sequence[str] | None = None) -> TraceSet:
+    """A suite of a trace folder, or of the shipped figures; without one, all backbones."""
+    return TraceSet.load(SHIPPED if path is None else path, suite, benchmarks)
 
 
 def methods_of(request: Request) -> list[Method]:

@@ -16,7 +16,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
+# What the policy is trained on, and what it is scored on.
 SUITES = ("reasoning", "mmlu_pro", "mmlu")
+EVALUATED = (*SUITES, "gpqa_diamond", "humaneval")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
@@ -76,6 +78,13 @@ def evaluate_command(
         Path | None,
         typer.Option(help="Folder for results.json, results.md, figures, and what can be resumed."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--document",
+            help="Write all suites, ablations, catalogs and sensitivities as this Markdown page.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score policies and published alternatives on recorded answers: P@T, P@L, AUC."""
@@ -93,6 +102,11 @@ def evaluate_command(
         seeds=seeds,
         out=out,
     )
+    if page is not None:
+        from agentbalance_plugin.cli.document import write_document
+
+        write_document(page, suite or EVALUATED, request, Console(stderr=True))
+        return
     results = [run_suite(each, request, Console(stderr=True)) for each in suite or ["reasoning"]]
     if as_json:
         content = [result.to_dict() for result in results]
