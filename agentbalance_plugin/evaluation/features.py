@@ -6,6 +6,7 @@ the policy reads; the decomposition is the randomised one of Halko, Martinsson, 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ IntArray = NDArray[np.int64]
 _RARE = 3
 _OVERSAMPLED = 8
 _POWER_STEPS = 2
+_KEPT = 8
+
+MOST_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,23 @@ class LatentText:
     project: FloatArray
 
     @classmethod
-    def of(cls, traces: TraceSet, positions: IntArray, size: int, seed: int = 0) -> LatentText:
-        """Learned from some queries' n-grams; K is `size` or less where they are few."""
+    def of(cls, traces: TraceSet, positions: IntArray, size: int) -> LatentText:
+        """Learned from some queries' n-grams; K is `size` or less where they are few.
+
+        Decompositions are kept: many methods ask for the same queries'.
+        """
+        grams = b"".join(ngrams(traces.queries[n]).tobytes() + b"|" for n in integers(positions))
+        asked = hashlib.sha256(grams).digest()
+        if asked not in _DECOMPOSED:
+            if len(_DECOMPOSED) == _KEPT:
+                _DECOMPOSED.clear()
+            _DECOMPOSED[asked] = cls._decompose(traces, positions)
+        found = _DECOMPOSED[asked]
+        return cls(found.column, found.weight, found.project[:, :size])
+
+    @classmethod
+    def _decompose(cls, traces: TraceSet, positions: IntArray) -> LatentText:
+        """With as many dimensions as anyone asks for."""
         grams = [ngrams(traces.queries[number]) for number in integers(positions)]
         counts = np.bincount(
             np.concatenate([np.zeros(0, dtype=np.int64), *grams]), minlength=FEATURE_BUCKETS
@@ -50,8 +69,8 @@ class LatentText:
         weight = np.log((1.0 + len(grams)) / (1.0 + counts[kept]))
         blank = cls(column, weight, np.eye(0))
         matrix = blank._weighted(grams).astype(np.float32)
-        size = min(size, *matrix.shape)
-        rng = np.random.default_rng(seed)
+        size = min(MOST_DIMENSIONS, *matrix.shape)
+        rng = np.random.default_rng(0)
         sketch = matrix @ rng.standard_normal((len(kept), size + _OVERSAMPLED)).astype(np.float32)
         for _ in range(_POWER_STEPS):
             sketch = matrix @ (matrix.T @ np.linalg.qr(sketch)[0])
@@ -73,6 +92,9 @@ class LatentText:
             columns = columns[columns >= 0]
             matrix[row, columns] = self.weight[columns]
         return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
+
+
+_DECOMPOSED: dict[bytes, LatentText] = {}
 
 
 def ngrams(query: Query) -> IntArray:

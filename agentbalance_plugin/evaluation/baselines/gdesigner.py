@@ -74,7 +74,7 @@ class GDesigner:
 
     name = "G-Designer"
     grid: Mapping[str, Any] = {
-        "edge_price": [0.0, 0.01, 0.05],
+        "edge_price": [0.0, 0.02],
         "rounds": [1, 2],
         "workers": [3],
         "steps": [40],
@@ -83,9 +83,7 @@ class GDesigner:
     }
 
     def fit_on(self, known: Known, backbone: str) -> Fitted:
-        text = LatentText.of(
-            known.traces, known.train, self.grid["latent_dimensions"][0], known.seed
-        )
+        text = LatentText.of(known.traces, known.train, self.grid["latent_dimensions"][0])
         x = inputs(text, known.traces, known.train)
         designers = [
             self._train(known, TeamGraph(backbone, self.grid["workers"][0], rounds), x, price)

@@ -119,9 +119,9 @@ def learn_edges(
 
 def advantages(known: Known, graph: TeamGraph, positions: IntArray, masks: BoolArray) -> FloatArray:
     """[N] success less the mean of the query's other draws (`_DRAWS` in a row)."""
-    plans = [graph.plan(mask) for mask in masks]
-    which = np.arange(len(plans))[None]
-    right = play(known.replay, positions, Chosen(plans, which, graph.samples)).right[0]
+    unique, which = np.unique(masks, axis=0, return_inverse=True)
+    chosen = Chosen([graph.plan(mask) for mask in unique], which.reshape(1, -1), graph.samples)
+    right = play(known.replay, positions, chosen).right[0]
     groups = right.reshape(-1, _DRAWS)
     others = (groups.sum(axis=1, keepdims=True) - groups) / (_DRAWS - 1)
     return (groups - others).reshape(-1)

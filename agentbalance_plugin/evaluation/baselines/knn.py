@@ -42,7 +42,7 @@ class KnnRouter:
     }
 
     def fit(self, known: Known) -> Fitted:
-        text = LatentText.of(known.traces, known.train, self.grid["dimensions"][0], known.seed)
+        text = LatentText.of(known.traces, known.train, self.grid["dimensions"][0])
         known_vectors = text.vectors(known.traces, known.train)
         right, spend = known.singles.right.T, known.singles.spend(known.axis).T
         rates = CategoryRates.of(known.traces, known.train, right.T, spend.T, 2.0)
@@ -52,7 +52,8 @@ class KnnRouter:
 
             def points(replay: Replay, positions: IntArray) -> Trial:
                 near = text.vectors(replay.traces, positions) @ known_vectors.T
-                who = np.argsort(-near, axis=1, kind="stable")[:, :neighbours]
+                # Neighbours by likeness; who they are is all that counts, not their order.
+                who = np.argpartition(-near, neighbours - 1, axis=1)[:, :neighbours]
                 rows = rates.rows(replay.traces, positions)
                 success = right[who].sum(axis=1) + pull * rates.success[rows]
                 price = spend[who].sum(axis=1) + pull * rates.spend[rows]

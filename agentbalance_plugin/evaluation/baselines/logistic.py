@@ -43,7 +43,7 @@ class LogisticRouter:
     }
 
     def fit(self, known: Known) -> Fitted:
-        text = LatentText.of(known.traces, known.train, self.grid["dimensions"][0], known.seed)
+        text = LatentText.of(known.traces, known.train, self.grid["dimensions"][0])
         right, spend = known.singles.right, known.singles.spend(known.axis)
         rates = CategoryRates.of(known.traces, known.train, right, spend, 8.0)
 

@@ -143,9 +143,7 @@ class MasRouter:
     grid: Mapping[str, Any] = {"prices": [6], "modes": list(MODES), "latent_dimensions": [12]}
 
     def fit(self, known: Known) -> Fitted:
-        text = LatentText.of(
-            known.traces, known.train, self.grid["latent_dimensions"][0], known.seed
-        )
+        text = LatentText.of(known.traces, known.train, self.grid["latent_dimensions"][0])
         inputs = _Inputs(known, text)
         x = inputs.of(known.traces, known.train)
         right = known.singles.right.mean(axis=1)

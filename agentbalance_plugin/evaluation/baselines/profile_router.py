@@ -45,8 +45,7 @@ class ProfileRouter:
     def fit(self, known: Known) -> Fitted:
         right, spend = known.singles.right, known.singles.spend(known.axis)
         texts = {
-            size: LatentText.of(known.traces, known.train, size, known.seed)
-            for size in self.grid["dimensions"]
+            size: LatentText.of(known.traces, known.train, size) for size in self.grid["dimensions"]
         }
 
         def build(option: tuple[float, int, float]) -> Fitted:
