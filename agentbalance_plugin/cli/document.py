@@ -19,7 +19,7 @@ from agentbalance_plugin.evaluation.trials import Method
 from agentbalance_plugin.evaluation.variants import catalogs, sensitivities
 
 # Beside the policy, in studies that are about what the results hang on.
-_FEW = ("mix", "category", "profile", "plan-table")
+_FEW = ("mix", "category", "plan-table")
 # The other suites have too few queries for differences between variants to mean anything.
 _LARGE = ("reasoning", "mmlu_pro", "mmlu")
 

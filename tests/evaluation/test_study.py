@@ -31,8 +31,10 @@ def result(small: TraceSet) -> SuiteResult:
     return study(small).run([*baselines(CHEAP), PolicyMethod()], KeptTrials())
 
 
-def test_the_policy_beats_the_mix_of_two_single_backbones(result: SuiteResult) -> None:
-    ours, mix = result.method("agentbalance"), result.method("mix of single backbones")
+def test_the_policy_beats_the_mix_of_two_single_backbones(shipped: TraceSet) -> None:
+    comparison = Study("reasoning", shipped, shipped, "val", seeds=1, samples=20)
+    found = comparison.run([*baselines(["mix"]), PolicyMethod()], KeptTrials())
+    ours, mix = found.method("agentbalance"), found.method("mix of single backbones")
     for axis in AXES:
         assert ours.axes[axis].auc > mix.axes[axis].auc + 1.0
 
@@ -79,11 +81,17 @@ class Spying:
         return points
 
 
-@pytest.mark.parametrize(
-    "method",
-    [m for m in baselines() if m.family != "oracle"] + [PolicyMethod()],
-    ids=lambda method: method.name,
-)
+def fitted_methods() -> list[Any]:
+    """All but the oracle, which is told; those that take long in the slow tier."""
+    long = ("MasRouter", "AgentPrune, best", "AgentDropout, best", "G-Designer, best")
+    methods = [m for m in baselines() if m.family != "oracle"] + [PolicyMethod()]
+    return [
+        pytest.param(m, id=m.name, marks=pytest.mark.slow if m.name.startswith(long) else ())
+        for m in methods
+    ]
+
+
+@pytest.mark.parametrize("method", fitted_methods())
 def test_labels_of_the_scored_split_change_no_choice(small: TraceSet, method: Method) -> None:
     found: list[tuple[Spying, SuiteResult]] = []
     for traces in (small, flipped(small, "test")):

@@ -40,10 +40,10 @@ _SAMPLES = {
     for again in ("", "_again")
 }
 
-_STEPS = 150
+_STEPS = 120
 _BATCH = 40
 _DRAWS = 8
-_RATE = 2.0
+_RATE = 40.0
 _WARM = 1.5
 _ENTROPY = 0.002
 
@@ -140,7 +140,7 @@ class MasRouter:
 
     name = "MasRouter"
     family: Family = "static"
-    grid: Mapping[str, Any] = {"prices": [6], "modes": list(MODES), "latent_dimensions": [12]}
+    grid: Mapping[str, Any] = {"prices": [8], "modes": list(MODES), "latent_dimensions": [12]}
 
     def fit(self, known: Known) -> Fitted:
         text = LatentText.of(known.traces, known.train, self.grid["latent_dimensions"][0])
