@@ -12,6 +12,7 @@ from rich.table import Table
 
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.traces import SHIPPED, TraceSet
+from agentbalance_plugin.evaluation.assumptions import assumptions
 from agentbalance_plugin.evaluation.kept_trials import KeptTrials
 from agentbalance_plugin.evaluation.policy_method import PolicyMethod
 from agentbalance_plugin.evaluation.registry import baselines
@@ -51,7 +52,15 @@ def run_suite(suite: str, request: Request, console: Console) -> SuiteResult:
     """
     traces = load(request.traces, suite)
     fit_on = traces if request.fit_on is None else load(request.fit_on, suite)
-    methods = methods_of(request)
+    # Only what is asked for by name must have its reference backbone.
+    known_reference = traces.reference in fit_on.backbones
+    methods = [
+        method
+        for method in methods_of(request)
+        if known_reference
+        or list(request.baselines) != ["all"]
+        or method.grid.get("backbone") != "reference"
+    ]
     study = Study(
         suite=suite,
         traces=traces,
@@ -63,7 +72,10 @@ def run_suite(suite: str, request: Request, console: Console) -> SuiteResult:
     for source, split in ((fit_on, "train"), (fit_on, "val"), (traces, request.split)):
         source.positions(split)
     result = run_study(study, methods, request, console)
-    result = replace(result, assumptions=assumptions(traces, request))
+    notes = assumptions(traces)
+    if request.fit_on is not None:
+        notes = (*notes, f"methods were fitted on {request.fit_on}")
+    result = replace(result, assumptions=notes)
     if request.out is not None:
         write(result, request.out / suite, console)
     return result
@@ -130,28 +142,6 @@ def parse_budgets(given: Sequence[str], traces: TraceSet, fit_on: TraceSet) -> B
         return Budgets(parsed["cost"], parsed["latency"])
     usual = suite_budgets(*aligned(traces, fit_on))
     return Budgets(parsed.get("cost", usual.cost_usd), parsed.get("latency", usual.latency_s))
-
-
-def assumptions(traces: TraceSet, request: Request) -> tuple[str, ...]:
-    """What the numbers rest on."""
-    hidden = [name for name, b in traces.catalog.items() if any(b.hidden_tokens.values())]
-    nominal = [n for n in traces.candidates if traces.catalog[n].price_source == "nominal"]
-    measured = 0 if traces.latency_s is None else int((traces.latency_s >= 0).any(axis=0).sum())
-    found = [
-        "answers are replayed: what an agent says alone was recorded, what it says after reading "
-        "others and further samples of a backbone are modelled",
-        "latency follows nominal speeds with log-normal noise, along the longest path"
-        + (f"; measured for {measured} backbones alone" if measured else ""),
-        f"prices of {len(nominal)} of {len(traces.candidates)} candidates are nominal, the others "
-        "list prices",
-        "which operating points count is chosen on val; every method may mix two of them and the "
-        "cheapest single backbone, the weight of the mix solved without labels",
-    ]
-    if hidden:
-        found.append(f"hidden reasoning tokens of {', '.join(sorted(hidden))} are estimates")
-    if request.fit_on is not None:
-        found.append(f"methods were fitted on {request.fit_on}")
-    return tuple(found)
 
 
 def write(result: SuiteResult, folder: Path, console: Console) -> None:

@@ -255,7 +255,7 @@ def _percent(pair: tuple[float, float]) -> tuple[float, float]:
 
 
 def aligned(traces: TraceSet, fit_on: TraceSet) -> tuple[TraceSet, TraceSet]:
-    """Both with the candidates that both know, in one order.
+    """Both with the candidates that both know, in one order, and the first one's reference.
 
     Raises:
         TraceError: fewer than two.
@@ -266,7 +266,11 @@ def aligned(traces: TraceSet, fit_on: TraceSet) -> tuple[TraceSet, TraceSet]:
             f"fit-on: of the candidates {', '.join(traces.candidates)} only "
             f"{', '.join(shared) or 'none'} are recorded there; at least two are needed"
         )
-    return replace(traces, candidates=shared), replace(fit_on, candidates=shared)
+    reference = traces.reference if traces.reference in fit_on.backbones else None
+    return (
+        replace(traces, candidates=shared),
+        replace(fit_on, candidates=shared, reference=reference),
+    )
 
 
 def suite_budgets(traces: TraceSet, fit_on: TraceSet) -> Budgets:
