@@ -23,7 +23,7 @@ fitted on the train split and tuned on val; the tables are of the {split} split.
 P@T1, P@T2, P@T3: right answers, in percent, at a mean cost of 10 %, 30 % and 100 % of four calls
 of the suite's reference backbone. P@L1-3: at 50 %, 75 % and 100 % of two such calls' time. AUC:
 the area under right answers against the logarithm of the budget, from the cheapest (fastest)
-single backbone to T3 (L3), divided by the width: mean ± standard deviation over {seeds} seeds,
+single backbone to T3 (L3), divided by the width: mean ± standard deviation over seeds,
 then the 95 % interval over queries. Every method may mix two of its points and the cheapest
 single backbone, with the weight that meets the budget on the scored queries; which points count
 is chosen on val. "Less the best baseline": 95 % interval of the AUC less that of the baseline
@@ -69,9 +69,10 @@ class Report:
 def document(report: Report, command: str) -> str:
     """The page as Markdown."""
     first = report.main[0]
-    parts = [_HEAD.format(command=command, split=first.split, seeds=first.methods[0].seeds)]
+    parts = [_HEAD.format(command=command, split=first.split)]
     for result in report.main:
-        parts.append(f"## {result.suite}\n\n{result.queries} queries.")
+        seeds = result.methods[0].seeds
+        parts.append(f"## {result.suite}\n\n{result.queries} queries; {seeds} seeds.")
         parts += [axis_table(result, axis) for axis in AXES]
         parts.append("\n".join(f"- {each}" for each in result.assumptions))
     parts += [_MATCHED, matched_table(report.main)]

@@ -10,7 +10,7 @@ from agentbalance_plugin.evaluation.trials import AXES, Axis
 from agentbalance_plugin.extras import require
 
 _LABEL = {"cost": "mean US dollars per query", "latency": "mean seconds per query"}
-_COLOURS = ("#0b6e4f", "#d1495b", "#30638e", "#edae49", "#6c4f94", "#8f8f8f")
+_COLOURS = ("#0b6e4f", "#d1495b", "#30638e", "#edae49", "#6c4f94", "#8f8f8f", "#7a4a21")
 
 
 def draw_suite(result: SuiteResult, folder: Path) -> list[Path]:

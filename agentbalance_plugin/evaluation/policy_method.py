@@ -51,8 +51,8 @@ class Occasion:
 
 PlanChange = Callable[[Plan, Occasion], Plan]
 
-# Ties on one axis go to what is better on the other.
-_SLIGHT = 1e-4
+# Ties on one axis go to what is better on the other: success that a mean call's cost must buy.
+_SLIGHT = 1e-6
 
 
 class PolicyMethod:
