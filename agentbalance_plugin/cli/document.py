@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from agentbalance_plugin.cli.evaluate import Request, load, run_study, run_suite
@@ -15,7 +16,7 @@ from agentbalance_plugin.evaluation.policy_method import PolicyMethod
 from agentbalance_plugin.evaluation.registry import baselines
 from agentbalance_plugin.evaluation.results import SuiteResult
 from agentbalance_plugin.evaluation.study import Study
-from agentbalance_plugin.evaluation.trials import Method
+from agentbalance_plugin.evaluation.trials import Method, rows_of
 from agentbalance_plugin.evaluation.variants import catalogs, sensitivities
 
 # Beside the policy, in studies that are about what the results hang on.
@@ -43,6 +44,7 @@ def write_document(path: Path, suites: Sequence[str], request: Request, console:
     variants = {
         "Catalogs": (_CATALOGS, _catalogs(large, request, console)),
         "A policy that never saw the suite": (_UNSEEN_SUITE, _unseen(large, request, console)),
+        "Questions of another kind": (_OTHER_KIND, _other_kind(large, request, console)),
         "Nominal figures": (_NOMINAL, _nominal(large, request, console)),
     }
     report = Report(
@@ -64,6 +66,11 @@ seed."""
 _UNSEEN_SUITE = """The policy trained on the other large suites alone, then given this suite's
 candidates with their profiles from its train split: what someone gets who profiles backbones but
 does not train. One seed."""
+
+_OTHER_KIND = """Everything fitted on a suite's other benchmarks and scored on one that nobody saw:
+other questions, the same backbones. Categories are unknown to all tables, which fall back to what
+they know overall; the policy was trained without the benchmark and its candidates are profiled
+without it. One seed."""
 
 _NOMINAL = """Areas with nominal figures halved and doubled. Everyone knows the changed figures,
 and budgets follow the reference backbone's. One seed."""
@@ -109,18 +116,33 @@ def _nominal(suites: Sequence[str], request: Request, console: Console) -> Rows:
     return rows
 
 
+def _other_kind(suites: Sequence[str], request: Request, console: Console) -> Rows:
+    """Trains a policy for each benchmark of a suite with several on everything else, once."""
+    rows: Rows = []
+    for suite in suites:
+        traces = load(request.traces, suite)
+        if len(traces.benchmarks) < 2:
+            continue
+        elsewhere = [load(request.traces, other) for other in suites if other != suite]
+        for benchmark in traces.benchmarks:
+            here = np.array([query.benchmark == benchmark for query in traces.queries])
+            scored, rest = (rows_of(traces, np.flatnonzero(mask)) for mask in (here, ~here))
+            folder = _trained([rest, *elsewhere], request, suite, f"policy-without-{benchmark}")
+            methods = [*baselines(_FEW), PolicyMethod(folder, name="agentbalance, trained without")]
+            study = Study(suite, scored, rest, request.split, seeds=1)
+            found = run_study(study, methods, request, console, f"without {benchmark}")
+            rows.append((f"{benchmark}, not seen", found))
+    return rows
+
+
 def _unseen(suites: Sequence[str], request: Request, console: Console) -> Rows:
     """Trains a policy for each suite on the others, once."""
-    from agentbalance_plugin.core.trainer import train
-
     rows: Rows = []
     for suite in suites:
         others = [load(request.traces, other) for other in suites if other != suite]
         if not others:
             continue
-        folder = Path(str(request.out)) / suite / "policy-without"
-        if not (folder / "policy.json").is_file():
-            train(others, folder)
+        folder = _trained(others, request, suite, "policy-without")
         traces = load(request.traces, suite)
         methods = [
             *baselines(_FEW),
@@ -128,5 +150,15 @@ def _unseen(suites: Sequence[str], request: Request, console: Console) -> Rows:
             PolicyMethod(folder, name="agentbalance, trained on the other suites"),
         ]
         study = Study(suite, traces, traces, request.split, seeds=1)
-        rows.append((suite, run_study(study, methods, request, console, "unseen suite")))
-    return [("", result) for _, result in rows]
+        rows.append(("", run_study(study, methods, request, console, "unseen suite")))
+    return rows
+
+
+def _trained(traces: Sequence[TraceSet], request: Request, suite: str, name: str) -> Path:
+    """The folder of a policy trained on these traces, now or in the run that is gone on with."""
+    from agentbalance_plugin.core.trainer import train
+
+    folder = Path(str(request.out)) / suite / name
+    if not (folder / "policy.json").is_file():
+        train(traces, folder)
+    return folder
