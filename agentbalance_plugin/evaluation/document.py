@@ -45,7 +45,7 @@ method that is best on val, at the same mean spend.
 Comparable: both compare designs at equal mean spend on benchmark questions, and both give the
 baselines one backbone. Not comparable: the paper ran live agents with roles and prompts of its
 own on other backbones and counts the area under its own budget range; here answers of agents that
-read others are modelled, so what debate gains or loses is the model's (docs/replay.md). The
+read others are modelled, so what debate gains or loses is the model's ([replay.md](replay.md)). The
 homogeneous rows may mix with the cheapest single backbone, as all rows do, which makes them
 stronger at small budgets.
 """
