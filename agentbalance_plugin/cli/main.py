@@ -19,7 +19,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
+# What the policy is trained on, and what it is scored on.
 SUITES = ("reasoning", "mmlu_pro", "mmlu")
+EVALUATED = (*SUITES, "gpqa_diamond", "humaneval")
 
 
 @app.command()
@@ -57,30 +59,67 @@ def demo(
 
 @app.command("evaluate")
 def evaluate_command(
-    suite: Annotated[str, typer.Option(help="Suite of the traces.")] = "reasoning",
-    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
-    policy: Annotated[str, typer.Option(help="default, or a policy folder.")] = "default",
+    suite: Annotated[
+        list[str] | None, typer.Option(help="Suite of the traces, may be given often.")
+    ] = None,
     traces: Traces = None,
-    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
+    fit_on: Annotated[
+        Path | None, typer.Option(help="Trace folder to fit the methods on; left out: the same.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="default, none, a policy folder, or folders joined by commas, one for each seed; "
+            "may be given often."
+        ),
+    ] = None,
+    baselines: Annotated[str, typer.Option(help="all, none, or names joined by commas.")] = "all",
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(help="cost=0.001,0.003,0.01 or latency=2,4,8; left out: the suite's."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of replay and methods.")] = 3,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results.json, results.md, figures, and what can be resumed."),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--document",
+            help="Write all suites, ablations, catalogs and sensitivities as this Markdown page.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a policy against simple baselines on recorded answers: P@T, P@L, AUC."""
+    """Score policies and published alternatives on recorded answers: P@T, P@L, AUC."""
     from rich.console import Console
 
-    from agentbalance_plugin.cli.evaluate import print_scores, run_evaluation
+    from agentbalance_plugin.cli.evaluate import Request, print_result, run_suite
 
-    scores = run_evaluation(
+    request = Request(
         traces=traces,
-        suite=suite,
-        policy=policy,
         split=split,
-        seed=seed,
-        console=Console(stderr=True),
+        fit_on=fit_on,
+        policies=policy or ["default"],
+        baselines=baselines.split(","),
+        budgets=budgets or [],
+        seeds=seeds,
+        out=out,
     )
+    if page is not None:
+        from agentbalance_plugin.cli.document import write_document
+
+        write_document(page, suite or EVALUATED, request, Console(stderr=True))
+        return
+    results = [run_suite(each, request, Console(stderr=True)) for each in suite or ["reasoning"]]
     if as_json:
-        typer.echo(json.dumps([score.to_dict() for score in scores]))
+        content = [result.to_dict() for result in results]
+        typer.echo(json.dumps(content[0] if len(content) == 1 else content))
     else:
-        print_scores(scores, suite, split, Console())
+        for result in results:
+            print_result(result, Console())
 
 
 app.add_typer(bench, name="bench")

@@ -127,8 +127,11 @@ class RecordedEncoder(HashedEncoder):
     """
 
     def __init__(self, traces: TraceSet) -> None:
+        # Where a text is withheld there is nothing to read: the marker is no text.
         self._recorded = {
-            query.key: query.features for query in traces.queries if query.features is not None
+            query.key: np.zeros(0, dtype=np.int32) if query.features is None else query.features
+            for query in traces.queries
+            if query.features is not None or query.question is None
         }
 
     def encode(self, text: str) -> Features:

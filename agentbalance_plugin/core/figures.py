@@ -20,7 +20,6 @@ from agentbalance_plugin.core.encoder import hash_features
 from agentbalance_plugin.core.trace_files import (
     Query,
     Suite,
-    TraceError,
     pack_features,
     read_suites,
 )
@@ -54,7 +53,7 @@ def export_figures(traces_path: str | Path, out: str | Path, benchmarks: Sequenc
         benchmarks: which ones.
 
     Raises:
-        TraceError: the traces can't be read, or a query has neither text nor features.
+        TraceError: the traces can't be read.
     """
     source, target = Path(traces_path), Path(out)
     target.mkdir(parents=True, exist_ok=True)
@@ -85,9 +84,8 @@ def _packed_queries(queries: Iterable[Query]) -> bytes:
     for query in queries:
         features = query.features
         if features is None:
-            if query.question is None:
-                raise TraceError(f"query {query.key!r} has neither a text nor features")
-            features = hash_features(query.question)
+            # A withheld text has no n-grams either.
+            features = hash_features(query.question or "")
         entry = {
             "query_id": query.key.removeprefix(f"{query.benchmark}/"),
             "category": query.category.removeprefix(query.benchmark).removeprefix("/"),

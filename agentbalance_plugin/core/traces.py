@@ -22,11 +22,12 @@ from agentbalance_plugin.core.trace_files import (
     recorded_backbones,
 )
 
-__all__ = ["Answers", "Query", "TraceError", "TraceSet"]
+__all__ = ["SHIPPED", "Answers", "Query", "TraceError", "TraceSet"]
 
 IntArray = NDArray[np.int32]
 
-_SHIPPED = Path(__file__).resolve().parent.parent / "data"
+SHIPPED = Path(__file__).resolve().parent.parent / "data"
+"""The folder of the figures that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class TraceSet:
         Raises:
             TraceError: no such suite (listing those that exist).
         """
-        return cls.load(_SHIPPED, suite)
+        return cls.load(SHIPPED, suite)
 
     @cached_property
     def correct(self) -> NDArray[np.int8]:

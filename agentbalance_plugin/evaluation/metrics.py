@@ -44,6 +44,10 @@ class Points:
             np.concatenate([self.right, other.right]), np.concatenate([self.spend, other.spend])
         )
 
+    def hull(self) -> IntArray:
+        """Which of them may be mixed: `upper_hull` of the means."""
+        return upper_hull(self.spend.mean(axis=1), self.right.mean(axis=1))
+
 
 def upper_hull(spend: FloatArray, right: FloatArray) -> IntArray:
     """Points on the upper concave hull that rises, by spend.
@@ -76,8 +80,11 @@ def performance(hull: IntArray, test: Points, budgets: FloatArray) -> FloatArray
         hull: positions of the points that may be mixed, from `upper_hull` of validation means.
         test: the points on the test queries.
     """
-    spend = test.spend[hull].mean(axis=1)
-    right = test.right[hull].mean(axis=1)
+    return _between(test.spend[hull].mean(axis=1), test.right[hull].mean(axis=1), budgets)
+
+
+def _between(spend: FloatArray, right: FloatArray, budgets: FloatArray) -> FloatArray:
+    """As `performance`, of means."""
     # On other queries the order of two close points may turn: the dearer must not come first.
     keep = np.concatenate([[True], spend[1:] > np.maximum.accumulate(spend)[:-1]])
     found = np.asarray(np.interp(budgets, spend[keep], right[keep]), dtype=np.float64)
@@ -92,41 +99,60 @@ def auc(val: Points, test: Points, low: float, high: float) -> float:
         val, test: the same points on both, the cheapest single backbone among them.
         low: the cheapest single backbone's mean spend on the test queries.
     """
-    hull = upper_hull(val.spend.mean(axis=1), val.right.mean(axis=1))
-    return _area(test.right[hull], test.spend[hull], low, high)
+    hull = val.hull()
+    return float(
+        _areas(test.spend[hull].mean(axis=1)[None], test.right[hull].mean(axis=1)[None], low, high)[
+            0
+        ]
+    )
 
 
-def _area(right: FloatArray, spend: FloatArray, low: float, high: float) -> float:
-    """As `auc`, of the points on the hull alone."""
-    found = performance(np.arange(len(right)), Points(right, spend), np.geomspace(low, high, _GRID))
+def _areas(spend: FloatArray, right: FloatArray, low: float, high: float) -> FloatArray:
+    """[S] as `auc`, of [S, H] means of the points on the hull."""
+    budgets = np.geomspace(low, high, _GRID)
+    found = np.stack([_between(s, r, budgets) for s, r in zip(spend, right, strict=True)])
     # The cheapest point on the hull may spend a trifle more on the test queries than `low`.
-    found[np.isnan(found)] = right[0].mean()
+    found = np.where(np.isnan(found), right[:, :1], found)
     # The trapezoid rule on a grid of equal steps.
-    return float(found.mean() + (found.mean() - (found[0] + found[-1]) / 2) / (_GRID - 1))
+    mean = found.mean(axis=1)
+    return mean + (mean - (found[:, 0] + found[:, -1]) / 2) / (_GRID - 1)
 
 
-def bootstrap_difference(
-    methods: tuple[tuple[Points, Points], tuple[Points, Points]],
-    low: float,
-    high: float,
-    *,
-    samples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of the first method's AUC less the second's, paired over test queries.
+def resamples(count: int, samples: int = 1000, seed: int = 0) -> FloatArray:
+    """[samples, count] share of each query in each bootstrap sample.
 
-    Args:
-        methods: (val, test) of each, on the same queries.
+    The same for every method, so that differences of what they give are paired.
     """
     rng = np.random.default_rng(seed)
-    count = methods[0][1].right.shape[1]
-    # Which points count is chosen on validation queries, which are not drawn again.
-    hulls = [upper_hull(val.spend.mean(axis=1), val.right.mean(axis=1)) for val, _ in methods]
-    kept = [(test.right[h], test.spend[h]) for h, (_, test) in zip(hulls, methods, strict=True)]
-    differences: list[float] = []
-    for _ in range(samples):
-        rows = np.asarray(rng.integers(0, count, size=count), dtype=np.int64)
-        first, second = (_area(right[:, rows], spend[:, rows], low, high) for right, spend in kept)
-        differences.append(first - second)
-    lower, upper = np.quantile(differences, [0.025, 0.975])
+    return rng.multinomial(count, np.full(count, 1.0 / count), size=samples) / count
+
+
+def bootstrap_auc(
+    val: Points, test: Points, low: float, high: float, shares: FloatArray
+) -> FloatArray:
+    """[S] AUC on each bootstrap sample of the test queries.
+
+    Which points count is chosen on the validation queries, which are not drawn again.
+
+    Args:
+        shares: [S, N] from `resamples`.
+    """
+    hull = val.hull()
+    return _areas(shares @ test.spend[hull].T, shares @ test.right[hull].T, low, high)
+
+
+def bootstrap_performance(
+    val: Points, test: Points, budgets: FloatArray, shares: FloatArray
+) -> FloatArray:
+    """[S, len(budgets)] `performance` on each bootstrap sample."""
+    hull = val.hull()
+    means = zip(shares @ test.spend[hull].T, shares @ test.right[hull].T, strict=True)
+    return np.stack([_between(spend, right, budgets) for spend, right in means])
+
+
+def interval(samples: FloatArray) -> tuple[float, float]:
+    """95 % of bootstrap samples; NaN where there are none."""
+    if np.isnan(samples).all():
+        return float("nan"), float("nan")
+    lower, upper = np.nanquantile(samples, [0.025, 0.975])
     return float(lower), float(upper)

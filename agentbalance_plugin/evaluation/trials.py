@@ -1,32 +1,32 @@
-"""Operating points of methods: what each setting of a method's knob does on each query."""
+"""What a method is: fitted on recorded answers, it has operating points on other queries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.backbone import Catalog
-from agentbalance_plugin.budget import Budget
-from agentbalance_plugin.core.policy import Knobs, Policy
-from agentbalance_plugin.core.reference import REFERENCE_AGENTS
 from agentbalance_plugin.core.replay import Replay
-from agentbalance_plugin.core.task_text import task_text
-from agentbalance_plugin.evaluation.metrics import Points
+from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.evaluation.metrics import Points, auc
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.team import Agent, Team
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 Axis = Literal["cost", "latency"]
+Family = Literal[
+    "agentbalance", "single", "router", "cascade", "static", "homogeneous", "ablation", "oracle"
+]
 
-# Success that a dollar or a second must buy: from free choice to the cheapest call there is.
-_DOLLAR_PRICES = (0.0, *np.geomspace(0.5, 2e4, 26).tolist())
-_SECOND_PRICES = (0.0, *np.geomspace(3e-4, 1.0, 24).tolist())
-# Ties on one axis go to what is better on the other.
-_SLIGHT_DOLLAR_PRICE = 1e-4
+Option = TypeVar("Option")
+
+AXES: tuple[Axis, Axis] = ("cost", "latency")
+
+_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -38,110 +38,199 @@ class Trial:
     latency_s: FloatArray
 
     def points(self, axis: Axis) -> Points:
-        return Points(self.right, self.cost_usd if axis == "cost" else self.latency_s)
+        return Points(self.right, self.spend(axis))
+
+    def spend(self, axis: Axis) -> FloatArray:
+        """[P, N] what that axis counts."""
+        return self.cost_usd if axis == "cost" else self.latency_s
+
+    def take(self, which: IntArray) -> Trial:
+        """Another choice of settings: [R, N] positions of a setting for each query."""
+        each = np.arange(self.right.shape[1], dtype=np.int64)
+        return Trial(
+            self.right[which, each], self.cost_usd[which, each], self.latency_s[which, each]
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a method may learn from: train and val queries with their labels, no others.
+
+    Args:
+        replay: of those queries.
+        axis: what is scarce.
+        highest: the largest budget of the axis, T3 or L3.
+        seed: of every draw the method makes.
+    """
+
+    replay: Replay
+    axis: Axis
+    highest: float
+    seed: int = 0
+
+    @property
+    def traces(self) -> TraceSet:
+        return self.replay.traces
+
+    @cached_property
+    def train(self) -> IntArray:
+        return self.traces.positions("train")
+
+    @cached_property
+    def val(self) -> IntArray:
+        return self.traces.positions("val")
+
+    @cached_property
+    def singles(self) -> Trial:
+        """Every candidate alone on the train queries, [B, N]."""
+        return singles(self.replay, self.train)
+
+    @cached_property
+    def singles_val(self) -> Trial:
+        """Every candidate alone on the val queries, [B, N]."""
+        return singles(self.replay, self.val)
+
+    @cached_property
+    def prices(self) -> FloatArray:
+        """Success that a dollar or a second must buy: from free choice to the cheapest call."""
+        spend = self.singles.spend(self.axis).mean(axis=1)
+        # Whole powers of two: the noise of a seed's latencies does not move the ladder.
+        low = 2.0 ** round(float(np.log2(3e-3 / spend.max())))
+        high = 2.0 ** round(float(np.log2(2.0 / spend.min())))
+        ladder = np.geomspace(low, high, _STEPS)
+        return np.concatenate([np.zeros(1), ladder])
+
+    @cached_property
+    def lowest(self) -> float:
+        """Mean spend of the cheapest single backbone on the val queries."""
+        return float(self.singles_val.spend(self.axis).mean(axis=1).min())
+
+    def score(self, trial: Trial) -> float:
+        """AUC of a trial on the val queries, mixed with the cheapest single: what is tuned."""
+        return auc(points := self.mixable(trial), points, self.lowest, self.highest)
+
+    def mixable(self, trial: Trial) -> Points:
+        """A trial on the val queries and the cheapest single backbone."""
+        single = self.singles_val.points(self.axis)
+        cheapest = [int(single.spend.mean(axis=1).argmin())]
+        return trial.points(self.axis).also(Points(single.right[cheapest], single.spend[cheapest]))
+
+
+class Fitted(Protocol):
+    """A fitted method: its operating points on queries of a replay, whose labels it may not use."""
+
+    def __call__(self, replay: Replay, positions: IntArray) -> Trial: ...
 
 
 class Method(Protocol):
-    """Anything with operating points."""
+    """Anything with operating points.
+
+    Args:
+        name: in tables.
+        family: what kind of method it is.
+        grid: what is tuned on val, for the record; JSON values.
+    """
 
     @property
     def name(self) -> str: ...
 
-    def trial(self, replay: Replay, split: str, axis: Axis, tick: Callable[[], None]) -> Trial:
-        """Its operating points for an axis on the queries of a split; `tick` after each query."""
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def grid(self) -> Mapping[str, Any]: ...
+
+    def fit(self, known: Known) -> Fitted:
+        """Learn from train queries; choose what the grid leaves open on val queries."""
         ...
 
 
-class SingleBackbones:
-    """Every candidate alone; mixing makes it the mix of two."""
-
-    name = "single backbones"
-
-    def trial(self, replay: Replay, split: str, axis: Axis, tick: Callable[[], None]) -> Trial:
-        positions = replay.traces.positions(split)
-        plans = [Plan(assignment={"a": name}, decider="a") for name in replay.traces.candidates]
-        found = replay.evaluate(positions, plans)
-        for _ in positions:
-            tick()
-        return Trial(
-            np.asarray(found.correct, dtype=np.float64).T,
-            np.asarray(found.cost_usd, dtype=np.float64).T,
-            np.asarray(found.latency_s, dtype=np.float64).T,
-        )
-
-
-class CategoryTable:
-    """Category -> best single backbone at each price, by training rates; no text is read."""
-
-    name = "category -> single backbone"
-
-    def trial(self, replay: Replay, split: str, axis: Axis, tick: Callable[[], None]) -> Trial:
-        traces = replay.traces
-        singles = SingleBackbones()
-        known = singles.trial(replay, "train", axis, lambda: None)
-        here = singles.trial(replay, split, axis, tick)
-        of_train = traces.category[traces.positions("train")]
-        of_split = traces.category[traces.positions(split)]
-        spend = known.points(axis).spend
-        prices = _DOLLAR_PRICES if axis == "cost" else _SECOND_PRICES
-        columns = np.zeros((len(prices), len(of_split)), dtype=np.int64)
-        for category in np.unique(of_split):
-            rows = of_train == category
-            # Two trials at the overall rate keep a rare category from a lucky backbone.
-            right = (known.right[:, rows].sum(axis=1) + 2 * known.right.mean(axis=1)) / (
-                rows.sum() + 2
-            )
-            cost = spend[:, rows].mean(axis=1) if rows.any() else spend.mean(axis=1)
-            for number, price in enumerate(prices):
-                columns[number, of_split == category] = int((right - price * cost).argmax())
-        each = np.arange(len(of_split))
-        return Trial(here.right[columns, each], here.cost_usd[columns, each],
-                     here.latency_s[columns, each])  # fmt: skip
-
-
-class PolicyMethod:
-    """The learned policy on a team of four.
+@dataclass(frozen=True)
+class Chosen:
+    """P settings that each name a plan for each of N queries.
 
     Args:
-        policy: with an encoder that knows the traces' queries.
-        catalog: what it may choose from.
+        plans: those that are named.
+        which: [P, N] positions in `plans`.
+        samples: as in `Replay.evaluate`.
     """
 
-    name = "agentbalance"
-
-    def __init__(self, policy: Policy, catalog: Catalog) -> None:
-        self._policy = policy
-        self._catalog = catalog
-        agents = tuple(Agent(name) for name in REFERENCE_AGENTS)
-        self._team = Team(agents, decider=REFERENCE_AGENTS[-1])
-
-    def trial(self, replay: Replay, split: str, axis: Axis, tick: Callable[[], None]) -> Trial:
-        if axis == "cost":
-            knobs = [Knobs(price_usd=price) for price in _DOLLAR_PRICES]
-        else:
-            knobs = [
-                Knobs(price_usd=_SLIGHT_DOLLAR_PRICE, second_price=price)
-                for price in _SECOND_PRICES
-            ]
-        # No caps: neither measure has any.
-        budget = Budget(cost_usd=1e6)
-        positions = replay.traces.positions(split)
-        rows: list[list[Plan]] = []
-        numbers: list[int] = positions.tolist()
-        for position in numbers:
-            query = task_text(replay.traces.queries[position], replay)
-            rows.append(self._policy.sweep(query, self._team, budget, self._catalog, knobs))
-            tick()
-        found = [
-            replay.evaluate_pairs(positions, [plans[number] for plans in rows])
-            for number in range(len(knobs))
-        ]
-        return Trial(
-            _stack([each.correct for each in found]),
-            _stack([each.cost_usd for each in found]),
-            _stack([each.latency_s for each in found]),
-        )
+    plans: Sequence[Plan]
+    which: IntArray
+    samples: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
-def _stack(arrays: Sequence[NDArray[np.generic]]) -> FloatArray:
-    return np.stack([np.asarray(array, dtype=np.float64).reshape(-1) for array in arrays])
+def play(replay: Replay, positions: IntArray, chosen: Chosen) -> Trial:
+    """Replay what was chosen; a plan that several settings choose for a query runs once."""
+    count = len(positions)
+    flat = (chosen.which * count + np.arange(count)).reshape(-1)
+    pairs, back = np.unique(flat, return_inverse=True)
+    plan, query = np.divmod(pairs, max(count, 1))
+    used, which = np.unique(plan, return_inverse=True)
+    plans = [chosen.plans[number] for number in integers(used)]
+    found = replay.evaluate_pairs(positions[query], plans, which, samples=chosen.samples)
+    back = back.reshape(chosen.which.shape)
+    return Trial(
+        found.correct.astype(np.float64)[back], found.cost_usd[back], found.latency_s[back]
+    )
+
+
+def together(trials: Sequence[Trial]) -> Trial:
+    """All settings of several trials on the same queries."""
+    return Trial(
+        np.concatenate([trial.right for trial in trials]),
+        np.concatenate([trial.cost_usd for trial in trials]),
+        np.concatenate([trial.latency_s for trial in trials]),
+    )
+
+
+def every(plans: Sequence[Plan], count: int, samples: Mapping[str, int] | None = None) -> Chosen:
+    """One setting per plan, the same for all `count` queries."""
+    return Chosen(
+        plans, np.repeat(np.arange(len(plans))[:, None], count, axis=1), dict(samples or {})
+    )
+
+
+def alone(backbone: str) -> Plan:
+    """A single call."""
+    return Plan(assignment={"agent": backbone}, decider="agent")
+
+
+def singles(replay: Replay, positions: IntArray) -> Trial:
+    """Every candidate alone: [B, N] in the order of `TraceSet.candidates`."""
+    plans = [alone(name) for name in replay.traces.candidates]
+    return play(replay, positions, every(plans, len(positions)))
+
+
+def cheapest_worthy(success: FloatArray, spend: FloatArray, prices: FloatArray) -> IntArray:
+    """The option worth most at each price.
+
+    Args:
+        success, spend: [N, B] predicted of each option.
+        prices: [P] success that a unit of spend must buy.
+
+    Returns:
+        [P, N] options.
+    """
+    return np.stack([(success - price * spend).argmax(axis=1) for price in prices.tolist()])
+
+
+def tuned(known: Known, options: Iterable[Option], build: Callable[[Option], Fitted]) -> Fitted:
+    """The option that does best on the val queries, the first of equals."""
+    scored = [(known.score((fitted := build(o))(known.replay, known.val)), fitted) for o in options]
+    return max(scored, key=lambda pair: pair[0])[1]
+
+
+def integers(values: IntArray) -> list[int]:
+    """As Python's own."""
+    return [int(value) for value in list(values)]
+
+
+def rows_of(traces: TraceSet, positions: IntArray) -> TraceSet:
+    """These traces with some of the queries, in the order given."""
+    return replace(
+        traces,
+        queries=tuple(traces.queries[number] for number in integers(positions)),
+        samples=traces.samples.take((positions,)),
+        latency_s=None if traces.latency_s is None else traces.latency_s[positions],
+    )

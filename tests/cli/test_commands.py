@@ -70,6 +70,12 @@ def test_two_demos_are_equal_and_the_table_says_that_answers_are_replayed() -> N
         (("demo", "--traces", "/nowhere"), "/nowhere"),
         (("serve-backbones", "--suite", "nothing"), "nothing"),
         (("train", "--out", "/dev/null/policy", "--traces", "/nowhere"), "/nowhere"),
+        (("evaluate", "--baselines", "nothing"), "there are all, none, single"),
+        (("evaluate", "--policy", "/nowhere"), "/nowhere"),
+        (("evaluate", "--policy", "none", "--baselines", "none"), "nothing to evaluate"),
+        (("evaluate", "--budgets", "money=1"), "money=1"),
+        (("evaluate", "--fit-on", "/nowhere"), "/nowhere"),
+        (("evaluate", "--split", "nothing"), "nothing"),
     ],
 )
 def test_what_a_user_can_mend_is_said_in_one_line(arguments: tuple[str, ...], said: str) -> None:
@@ -88,7 +94,7 @@ def test_a_policy_can_be_trained_and_used(tmp_path: Path) -> None:
 
 
 def test_the_deadline_is_measured() -> None:
-    done = run("bench", "deadline", "--runs", "2", "--json")
+    done = run("bench", "deadline", "--rounds", "3", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert [row["chat"] for row in rows] == ["RoundRobinGroupChat", "GraphFlow"]
@@ -97,7 +103,7 @@ def test_the_deadline_is_measured() -> None:
 
 
 def test_the_overhead_of_graphs_is_measured_against_the_stock_graph() -> None:
-    done = run("bench", "langgraph", "--runs", "2", "--json")
+    done = run("bench", "langgraph", "--rounds", "3", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found) == {"name", "figures", "ratios", "bars"}
@@ -107,16 +113,23 @@ def test_the_overhead_of_graphs_is_measured_against_the_stock_graph() -> None:
             assert found["ratios"][f"{calls} {graph}"] > 0
 
 
-def test_a_policy_is_scored() -> None:
-    done = run("evaluate", "--split", "val", "--json")
+def test_methods_are_scored_and_written(tmp_path: Path) -> None:
+    asked = ["evaluate", "--split", "val", "--baselines", "mix,category", "--seeds", "1"]
+    done = run(*asked, "--out", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
-    assert [(row["axis"], row["method"]) for row in rows] == [
-        (axis, method)
-        for axis in ("cost", "latency")
-        for method in ("single backbones", "category -> single backbone", "agentbalance")
+    content = json.loads(done.stdout)
+    assert [method["name"] for method in content["methods"]] == [
+        "mix of single backbones",
+        "category -> single backbone",
+        "agentbalance",
     ]
-    assert all(50 < row["auc"] < 100 for row in rows)
+    assert all(50 < method["auc_cost"] < 100 for method in content["methods"])
+    folder = tmp_path / "reasoning"
+    assert json.loads((folder / "results.json").read_text()) == content
+    assert "| **agentbalance** |" in (folder / "results.md").read_text()
+    for axis in ("cost", "latency"):
+        assert (folder / f"{axis}.png").stat().st_size > 10_000
+        assert (folder / f"{axis}.svg").read_text().startswith("<?xml")
 
 
 def test_help_lists_every_command() -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from trace_folder import row, write_benchmark, write_catalog
 
-from agentbalance_plugin.core.encoder import hash_features
+from agentbalance_plugin.core.encoder import RecordedEncoder, hash_features
 from agentbalance_plugin.core.figures import export_figures
 from agentbalance_plugin.core.reference import reference_plan
 from agentbalance_plugin.core.replay import Replay
@@ -119,11 +119,15 @@ def test_measured_latency_is_exported(tmp_path: Path) -> None:
     assert_same_figures(TraceSet.load(source), TraceSet.load(tmp_path / "out"))
 
 
-def test_a_query_without_text_or_features_is_an_error(tmp_path: Path) -> None:
+def test_a_withheld_text_leaves_no_features(tmp_path: Path) -> None:
     write_catalog(tmp_path, ["a,1,2,1,10"])
     write_benchmark(tmp_path, "bench", [{"query_id": "1", "split": "x"}], [row("1", "a", "x", 1)])
-    with pytest.raises(TraceError, match="'bench/1' has neither a text nor features"):
-        export_figures(tmp_path, tmp_path / "out", ["bench"])
+    export_figures(tmp_path, tmp_path / "out", ["bench"])
+    for folder in (tmp_path, tmp_path / "out"):
+        traces = TraceSet.load(folder)
+        # The marker and its filler are not taken for the text either.
+        assert len(RecordedEncoder(traces).encode("[[query:bench/1]] so it is.").ids) == 0
+    assert len(TraceSet.load(tmp_path / "out").queries[0].features) == 0
 
 
 @pytest.mark.parametrize("ids", [[], [0], [32767], [0, 1, 127, 128, 255, 16384, 32767], [300]])

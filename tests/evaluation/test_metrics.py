@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from agentbalance_plugin.evaluation.metrics import (
     Points,
     auc,
-    bootstrap_difference,
+    bootstrap_auc,
+    interval,
     performance,
+    resamples,
     upper_hull,
 )
 
@@ -64,11 +66,21 @@ def test_the_bootstrap_is_paired_and_repeats_itself() -> None:
     right = (rng.random((2, 400)) < [[0.5], [0.8]]).astype(np.float64)
     spend = np.repeat([[1.0], [3.0]], 400, axis=1)
     some, better = Points(right, spend), Points(np.maximum(right, right[[1, 1]]), spend)
-    same = bootstrap_difference(((some, some), (some, some)), 1.0, 3.0, samples=50)
-    assert same == (0.0, 0.0)
-    gain = bootstrap_difference(((better, better), (some, some)), 1.0, 3.0, samples=200)
-    assert 0.0 < gain[0] < gain[1]
-    assert gain == bootstrap_difference(((better, better), (some, some)), 1.0, 3.0, samples=200)
+    shares = resamples(400, 200)
+    assert np.allclose(shares.sum(axis=1), 1.0)
+    base, gain = (bootstrap_auc(each, each, 1.0, 3.0, shares) for each in (some, better))
+    assert np.array_equal(base, bootstrap_auc(some, some, 1.0, 3.0, resamples(400, 200)))
+    lower, upper = interval(gain - base)
+    assert 0.0 < lower < upper
+    alone = interval(gain - bootstrap_auc(some, some, 1.0, 3.0, resamples(400, 200, seed=1)))
+    assert alone[1] - alone[0] > upper - lower
+
+
+def test_a_bootstrap_sample_of_every_query_once_is_the_auc_itself() -> None:
+    rng = np.random.default_rng(1)
+    points = Points((rng.random((5, 60)) < 0.5).astype(np.float64), rng.uniform(1, 9, (5, 60)))
+    found = bootstrap_auc(points, points, 1.0, 9.0, np.full((1, 60), 1 / 60))
+    assert found[0] == pytest.approx(auc(points, points, 1.0, 9.0))
 
 
 def test_points_of_unlike_shapes_are_refused() -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agentbalance_plugin.core.encoder import RecordedEncoder
-from agentbalance_plugin.core.policy import Policy
-from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.core.trainer import train
-from agentbalance_plugin.evaluation.evaluate import evaluate
-from agentbalance_plugin.evaluation.trials import PolicyMethod
+from agentbalance_plugin.evaluation.kept_trials import KeptTrials
+from agentbalance_plugin.evaluation.policy_method import PolicyMethod
+from agentbalance_plugin.evaluation.study import Study
+from agentbalance_plugin.evaluation.trials import AXES
 
 SUITES = ("reasoning", "mmlu_pro", "mmlu")
 
@@ -21,16 +20,11 @@ SUITES = ("reasoning", "mmlu_pro", "mmlu")
 def test_training_anew_scores_as_the_shipped_policy_does(tmp_path: Path) -> None:
     traces = {suite: TraceSet.shipped(suite) for suite in SUITES}
     train(list(traces.values()), tmp_path)
-    for loaded in traces.values():
-        catalog = loaded.profiled_candidates()
-        shipped, anew = (
-            evaluate(
-                Replay(loaded),
-                [PolicyMethod(Policy.load(source, RecordedEncoder(loaded)), catalog)],
-                split="val",
-                samples=2,
-            )
-            for source in ("default", tmp_path)
+    for suite, loaded in traces.items():
+        methods = [PolicyMethod("default"), PolicyMethod(tmp_path, name="anew")]
+        found = Study(suite, loaded, loaded, split="val", seeds=1, samples=2).run(
+            methods, KeptTrials()
         )
-        for one, two in zip(shipped, anew, strict=True):
-            assert one.auc == pytest.approx(two.auc, abs=0.3)
+        shipped, anew = (found.method(method.name) for method in methods)
+        for axis in AXES:
+            assert shipped.axes[axis].auc == pytest.approx(anew.axes[axis].auc, abs=0.3)

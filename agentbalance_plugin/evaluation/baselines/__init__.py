@@ -1,0 +1,1 @@
+"""Published and simple alternatives, written from their papers; one module each."""
