@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,17 @@ FloatArray = NDArray[np.float64]
 
 NOVELTY = "novelty.safetensors"
 
+FAR_DISCOUNT = 0.05
+"""Success that a plan of one agent must be ahead by on a far query: predictions are worth less
+there, agreement is not. Chosen on validation queries of benchmarks that were held out."""
+
 # Queries of all kinds that a category's own rates are mixed with.
 _SMOOTHING = 20.0
 # A category needs so many known queries nearest to it for figures of its own.
 _ENOUGH = 6
 _KNOWN_SHARE = 0.95
+# Counts are kept in a byte each; beyond this a feature is common enough.
+_MOST = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +92,7 @@ class Novelty:
         draft = cls(
             feature=feature.astype(np.int32),
             category=kind.astype(np.int32),
-            count=counts[feature, kind],
+            count=np.minimum(counts[feature, kind], _MOST),
             queries=np.bincount(of_query, minlength=kinds).astype(np.int32),
             typical=np.zeros(kinds),
             spread=np.ones(kinds),
@@ -148,14 +155,23 @@ class Novelty:
         """Whether it is further than 95 of 100 known queries."""
         return self.distance(query) > self.threshold
 
+    def note(self, query: Features, notes: Sequence[dict[str, Any]]) -> bool:
+        """Whether it is far; the distance goes into the notes of plans."""
+        distance = self.distance(query)
+        for each in notes:
+            # JSON has no infinity.
+            each["novelty"] = round(min(distance, 1e6), 3)
+            each["far"] = distance > self.threshold
+        return distance > self.threshold
+
     def save(self, folder: str | Path) -> None:
         """Write `novelty.safetensors` beside a policy."""
         from safetensors.numpy import save
 
         tensors: dict[str, NDArray[np.generic]] = {
             "feature": self.feature.astype(np.uint16),
-            "category": self.category.astype(np.uint16),
-            "count": self.count.astype(np.uint16),
+            "category": self.category.astype(np.min_scalar_type(len(self.queries))),
+            "count": self.count.astype(np.uint8),
             "queries": self.queries,
             "typical": self.typical,
             "spread": self.spread,

@@ -21,6 +21,7 @@ from agentbalance_plugin.core.checkpoint import (
 from agentbalance_plugin.core.design import cascade_plan, is_pipeline, must_run, slot_agents
 from agentbalance_plugin.core.encoder import HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
+from agentbalance_plugin.core.novelty import FAR_DISCOUNT, Novelty
 from agentbalance_plugin.core.pacing_price import solve_price
 from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
 from agentbalance_plugin.core.prediction import Outlook, Roster, embed, look_ahead, make_roster
@@ -79,13 +80,20 @@ class Policy:
     Args:
         checkpoint: the trained arrays.
         encoder: of queries, the one that the policy was trained with; hashed n-grams by default.
+        novelty: how far queries are from the training queries; None: none is far.
 
     Raises:
         PolicyError: the policy was trained with another encoder.
     """
 
-    def __init__(self, checkpoint: Checkpoint, encoder: QueryEncoder | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        encoder: QueryEncoder | None = None,
+        novelty: Novelty | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
+        self._novelty = novelty
         self._encoder: QueryEncoder = encoder or HashedEncoder()
         rows = len(checkpoint.weights.embedding)
         if (self._encoder.name, self._encoder.size) != (checkpoint.encoder, rows):
@@ -103,11 +111,13 @@ class Policy:
             PolicyError: missing, truncated, another schema or encoder, or a pickle.
         """
         folder = _SHIPPED if source == "default" else source
-        return cls(load_checkpoint(folder), encoder)
+        return cls(load_checkpoint(folder), encoder, Novelty.load(folder))
 
     def save(self, folder: str | Path) -> None:
         """Write the checkpoint into a folder."""
         save_checkpoint(self._checkpoint, folder)
+        if self._novelty is not None:
+            self._novelty.save(folder)
 
     def plan(
         self,
@@ -238,7 +248,8 @@ class Policy:
         known = self._known(team, catalog)
         roster = known.roster
         text_bytes = float(len(query.encode("utf-8", errors="surrogatepass")))
-        vector = embed(self._checkpoint.weights, self._encoder.encode(query))
+        features = self._encoder.encode(query)
+        vector = embed(self._checkpoint.weights, features)
         outlook = look_ahead(self._checkpoint, roster.table, vector, np.array([text_bytes]))
         # Only where it is needed: a pacer gives each run a price, and a budget of its own.
         prices = [
@@ -255,18 +266,27 @@ class Policy:
             }
             for price in prices
         ]
+        far = self._novelty is not None and self._novelty.note(features, notes)
         choices: list[Choice | None] = [None] * len(knobs)
         if not is_pipeline(team):
             # Races only pay where time does.
             hasty = budget.latency_s is not None or any(each.second_price > 0 for each in knobs)
-            choices = best_choices(
-                outlook.predicted,
-                [*known.candidates, *known.races] if hasty else known.candidates,
-                known.seats,
-                limits,
-                [_objective(each, p, roster) for each, p in zip(knobs, prices, strict=True)],
-                roster.columns.tolist(),
-            )
+
+            def best(shortlist: Sequence[Members]) -> list[Choice | None]:
+                return best_choices(
+                    outlook.predicted,
+                    shortlist,
+                    known.seats,
+                    limits,
+                    [_objective(each, p, roster) for each, p in zip(knobs, prices, strict=True)],
+                    roster.columns.tolist(),
+                )
+
+            shortlist = [*known.candidates, *known.races] if hasty else known.candidates
+            choices = best(shortlist)
+            if far:
+                several = [each for each in shortlist if each.family != "single"]
+                choices = [_not_alone(*pair) for pair in zip(choices, best(several), strict=True)]
         fixed = team if is_pipeline(team) else must_run(team)
         log_odds = outlook.predicted.log_odds[0]
         plans = [
@@ -334,6 +354,13 @@ class _Decision:
     choices: list[Choice | None]
     roster: Roster
     outlook: Outlook
+
+
+def _not_alone(choice: Choice | None, several: Choice | None) -> Choice | None:
+    """Agents whose agreement decides, rather than one that is trusted on an unfamiliar query."""
+    if choice is None or choice.family != "single" or several is None:
+        return choice
+    return several if several.worth >= choice.worth - FAR_DISCOUNT else choice
 
 
 def _objective(knobs: Knobs, price_usd: float, roster: Roster) -> Objective:

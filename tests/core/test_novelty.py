@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_policy import SHIPPED, team_of
 
-from agentbalance_plugin.core.checkpoint import PolicyError
-from agentbalance_plugin.core.encoder import Features, hash_features
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.checkpoint import PolicyError, load_checkpoint
+from agentbalance_plugin.core.encoder import Features, RecordedEncoder, hash_features
 from agentbalance_plugin.core.novelty import NOVELTY, Novelty
+from agentbalance_plugin.core.policy import Knobs, Policy
 from agentbalance_plugin.core.traces import TraceSet
 
 
@@ -72,3 +75,36 @@ def test_a_policy_without_it_has_none_and_a_broken_one_is_refused(
 def test_it_needs_queries() -> None:
     with pytest.raises(ValueError, match="novelty needs"):
         Novelty.fit([], [], [])
+
+
+def test_far_queries_get_agreement_instead_of_a_confident_guess(
+    traces: TraceSet, maths: Novelty, tmp_path: Path
+) -> None:
+    encoder = RecordedEncoder(traces)
+    checkpoint = load_checkpoint(SHIPPED)
+    catalog = traces.profiled_candidates()
+    known, unknown = Policy(checkpoint, encoder), Policy(checkpoint, encoder, maths)
+    more = 0
+    knobs = [Knobs(price_usd=price) for price in np.geomspace(10.0, 3000.0, 8)]
+    for query in traces.split("test").queries[::20]:
+        text = f"[[query:{query.key}]]"
+        before, after = (
+            policy.sweep(text, team_of(4), Budget(cost_usd=1), catalog, knobs)
+            for policy in (known, unknown)
+        )
+        for usual, careful in zip(before, after, strict=True):
+            assert "far" not in usual.notes
+            assert careful.notes["far"] == (careful.notes["novelty"] > maths.threshold)
+            if careful.notes["far"] and len(usual.assignment) == 1:
+                more += len(careful.assignment) > 1 and bool(careful.late_gates)
+            else:
+                assert usual.assignment == careful.assignment
+    assert more > 10
+
+
+def test_a_policy_keeps_its_novelty(traces: TraceSet, maths: Novelty, tmp_path: Path) -> None:
+    Policy(load_checkpoint(SHIPPED), novelty=maths).save(tmp_path)
+    plan = Policy.load(tmp_path).plan(
+        "Bonjour", team_of(1), Budget(cost_usd=1), traces.profiled_candidates()
+    )
+    assert plan.notes["far"] in (True, False)
