@@ -20,11 +20,13 @@ from agentbalance_plugin.core.checkpoint import (
 )
 from agentbalance_plugin.core.design import cascade_plan, is_pipeline, must_run, slot_agents
 from agentbalance_plugin.core.encoder import HashedEncoder, QueryEncoder
+from agentbalance_plugin.core.intervals import Forecast, Intervals, plan_intervals
 from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
 from agentbalance_plugin.core.novelty import FAR_DISCOUNT, Novelty
 from agentbalance_plugin.core.pacing_price import solve_price
 from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
 from agentbalance_plugin.core.prediction import Outlook, Roster, embed, look_ahead, make_roster
+from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.search import (
     Appraised,
     Choice,
@@ -188,6 +190,15 @@ class Policy:
                 for family, columns, worth in choice.runners_up
             ]
         return explained
+
+    def intervals(self, query: str, plan: Plan, team: Team, catalog: Catalog) -> Intervals:
+        """Between what the cost and latency of a plan for this query lie, nine times out of ten."""
+        table = self._known(team, catalog).roster.table
+        size = np.array([float(len(query.encode("utf-8", errors="surrogatepass")))])
+        vector = embed(self._checkpoint.weights, self._encoder.encode(query))
+        return plan_intervals(
+            plan, _forecast(look_ahead(self._checkpoint, table, vector, size), table)
+        )
 
     def price_for(self, team: Team, budget: Budget, catalog: Catalog) -> float:
         """Success per US dollar at which the mean predicted cost over a stream like the training
@@ -398,6 +409,25 @@ def _limits(roster: Roster, outlook: Outlook, budget: Budget, bound: float, agen
         log_tokens=log_tokens,
         sigma=float(sigma),
         hidden_tokens=hidden,
+    )
+
+
+def _forecast(outlook: Outlook, table: ProfileTable) -> Forecast:
+    predicted = outlook.predicted
+    return Forecast(
+        names=table.names,
+        log_odds=predicted.log_odds[0],
+        prompt_tokens=float(outlook.prompt_tokens[0]),
+        log_tokens=outlook.log_tokens[0],
+        sigma=float(outlook.sigma[0]),
+        hidden_tokens=outlook.hidden_tokens[0],
+        price_in=table.price_in,
+        price_out=table.price_out,
+        ttft_s=table.ttft_s,
+        tokens_per_s=table.tokens_per_s,
+        max_output=table.max_output,
+        shared=float(predicted.shared[0]),
+        coincidence=float(predicted.coincidence[0]),
     )
 
 
