@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from agentbalance_plugin.cli.studies import study
+
 app = typer.Typer(
     name="agentbalance",
     help="Cost and latency budgets for multi-agent systems.",
@@ -76,6 +78,8 @@ def evaluate_command(
     else:
         print_scores(scores, suite, split, Console())
 
+
+app.add_typer(study, name="study")
 
 bench = typer.Typer(help="Measurements of this package itself.", no_args_is_help=True)
 app.add_typer(bench, name="bench")

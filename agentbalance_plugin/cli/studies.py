@@ -1,0 +1,80 @@
+"""`agentbalance study`: one command for each study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from agentbalance_plugin.evaluation.studies.setting import Finding, Setting, Ticker
+
+study = typer.Typer(help="Studies of one question each, on recorded answers.", no_args_is_help=True)
+
+Suite = Annotated[str, typer.Option(help="Suite of the traces.")]
+PolicyName = Annotated[str, typer.Option(help="default, or a policy folder.")]
+Traces = Annotated[
+    Path | None, typer.Option(help="Folder of recorded traces; left out: the shipped figures.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for the results: JSON, markdown, PNG and SVG.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@study.command("follow-through")
+def follow_through(
+    suite: Suite = "reasoning",
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure whether budgets are met, and how well each task's spend is predicted."""
+    from agentbalance_plugin.evaluation.studies.follow_through import study_follow_through
+
+    _run(suite, policy, traces, out, seed, as_json, study_follow_through)
+
+
+def _run(
+    suite: str,
+    policy: str,
+    traces: Path | None,
+    out: Path | None,
+    seed: int,
+    as_json: bool,
+    study: Callable[[Setting, Ticker], Finding],
+) -> None:
+    """Run one study with a progress bar; print and write what it found."""
+    from rich.console import Console
+
+    from agentbalance_plugin.cli.progress import counting
+    from agentbalance_plugin.core.traces import TraceSet
+    from agentbalance_plugin.evaluation.studies.setting import Setting
+
+    loaded = TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
+    setting = Setting.of(loaded, suite, policy, seed)
+    with counting(Console(stderr=True)) as bar:
+
+        def ticker(title: str, total: int) -> Callable[[], None]:
+            task = bar.add_task(title, total=total)
+            return lambda: bar.advance(task)
+
+        finding = study(setting, ticker)
+    if out is not None:
+        write_finding(finding, out)
+    typer.echo(json.dumps(finding.to_dict()) if as_json else finding.to_markdown(), nl=as_json)
+
+
+def write_finding(finding: Finding, out: Path) -> None:
+    """NAME.json, NAME.md and the plots into a folder (made if need be)."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = json.dumps(finding.to_dict(), indent=1) + "\n"
+    (out / f"{finding.name}.json").write_text(found, encoding="utf-8")
+    (out / f"{finding.name}.md").write_text(finding.to_markdown(), encoding="utf-8")
+    finding.draw(out)
