@@ -41,6 +41,43 @@ def follow_through(
     _run(suite, policy, traces, out, seed, as_json, study_follow_through)
 
 
+@study.command("unseen")
+def unseen(
+    suite: Suite = "reasoning",
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Score a policy, not trained again, with backbones and catalogs it does not know."""
+    from agentbalance_plugin.evaluation.studies.unseen import study_unseen
+
+    _run(suite, policy, traces, out, seed, as_json, study_unseen)
+
+
+@study.command("transfer")
+def transfer(
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train without some benchmarks and score on them; trained policies are kept in OUT."""
+    import tempfile
+
+    from agentbalance_plugin.evaluation.studies.transfer import study_transfer
+
+    with tempfile.TemporaryDirectory() as scratch:
+        keep = Path(scratch) if out is None else out / "policies"
+
+        def held_out(setting: Setting, ticker: Ticker) -> Finding:
+            return study_transfer(setting, ticker, keep)
+
+        _run("reasoning", policy, traces, out, seed, as_json, held_out)
+
+
 def _run(
     suite: str,
     policy: str,
@@ -54,11 +91,9 @@ def _run(
     from rich.console import Console
 
     from agentbalance_plugin.cli.progress import counting
-    from agentbalance_plugin.core.traces import TraceSet
     from agentbalance_plugin.evaluation.studies.setting import Setting
 
-    loaded = TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
-    setting = Setting.of(loaded, suite, policy, seed)
+    setting = Setting.of(suite, policy, traces, seed)
     with counting(Console(stderr=True)) as bar:
 
         def ticker(title: str, total: int) -> Callable[[], None]:

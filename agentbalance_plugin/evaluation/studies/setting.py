@@ -68,21 +68,39 @@ class Setting:
         traces: of the suite, with every split.
         policy: with an encoder that knows the traces' queries.
         seed: of the replay and of every draw of the study.
+        folder: the traces are from; None for those that come with the package.
     """
 
     suite: str
     traces: TraceSet
     policy: Policy
     seed: int = 0
+    folder: Path | None = None
 
     @classmethod
-    def of(cls, traces: TraceSet, suite: str, policy: str | Path, seed: int = 0) -> Setting:
+    def of(
+        cls, suite: str, policy: str | Path = "default", folder: Path | None = None, seed: int = 0
+    ) -> Setting:
         """With a policy by name or folder.
 
         Raises:
+            TraceError: no such suite or traces.
             PolicyError: no such policy.
         """
-        return cls(suite, traces, Policy.load(policy, RecordedEncoder(traces)), seed)
+        traces = _load(folder, suite)
+        return cls(suite, traces, Policy.load(policy, RecordedEncoder(traces)), seed, folder)
+
+    def part(self, benchmarks: Sequence[str]) -> TraceSet:
+        """Some of the suite's benchmarks."""
+        return _load(self.folder, self.suite, benchmarks)
+
+    def everyone(self, benchmark: str) -> TraceSet:
+        """A benchmark with all backbones that were recorded on it, in the suite or not."""
+        return _load(self.folder, None, [benchmark])
+
+    def other_suite(self, name: str) -> TraceSet:
+        """Another suite of the same folder."""
+        return _load(self.folder, name)
 
     @cached_property
     def replay(self) -> Replay:
@@ -101,6 +119,14 @@ class Setting:
     def text(self, position: int) -> str:
         """The task of a query."""
         return task_text(self.traces.queries[position], self.replay)
+
+
+def _load(
+    folder: Path | None, suite: str | None, benchmarks: Sequence[str] | None = None
+) -> TraceSet:
+    if folder is None:
+        return TraceSet.shipped(suite, benchmarks)
+    return TraceSet.load(folder, suite, benchmarks)
 
 
 @dataclass(frozen=True)
