@@ -34,7 +34,8 @@ class FrameworkRun:
         right: whether the answer is.
         nanodollars, tokens: by the server's books.
         latency_s: seconds of the simulated clock.
-        report: None for a run without a budget.
+        report: None for a run without a budget, and for one that failed.
+        error: what the framework raised; such a run is wrong. None otherwise.
     """
 
     query: str
@@ -43,6 +44,7 @@ class FrameworkRun:
     tokens: int
     latency_s: float
     report: RunReport | None
+    error: str | None = None
 
     @property
     def violates(self) -> bool:
@@ -78,17 +80,22 @@ async def run_queries(
     simulator.books.clear()
     free = asyncio.Semaphore(concurrent)
 
-    async def one(query: Query) -> tuple[str, RunReport | None, float]:
+    async def one(query: Query) -> tuple[str, RunReport | None, float, str | None]:
         async with free:
             began = clock.now()
-            text, report = await ask(task_text(query, replay))
+            text, report, error = "", None, None
+            try:
+                text, report = await ask(task_text(query, replay))
+            # Whatever a framework raises, a failure is a wrong answer and not the end of the rest.
+            except Exception as raised:
+                error = f"{type(raised).__name__}: {raised}"
             seconds = clock.now() - began
             tick()
-            return text, report, seconds
+            return text, report, seconds, error
 
     found = await asyncio.gather(*(one(query) for query in queries))
     runs: list[FrameworkRun] = []
-    for query, (text, report, seconds) in zip(queries, found, strict=True):
+    for query, (text, report, seconds, error) in zip(queries, found, strict=True):
         billed = simulator.books.spend(query.key)
         runs.append(
             FrameworkRun(
@@ -98,6 +105,7 @@ async def run_queries(
                 tokens=billed.tokens,
                 latency_s=seconds,
                 report=report,
+                error=error,
             )
         )
     return runs
@@ -137,12 +145,18 @@ class Mean:
 
 @dataclass(frozen=True)
 class Summary:
-    """Means over the runs of one chat or graph: percent, US dollars, simulated seconds."""
+    """Means over the runs of one chat or graph: percent, US dollars, simulated seconds.
+
+    Args:
+        violations: runs that passed their hard cap or deadline.
+        failed: runs that raised; they count as wrong.
+    """
 
     right: Mean
     cost_usd: Mean
     latency_s: Mean
     violations: int
+    failed: int
 
     @classmethod
     def of(cls, runs: Sequence[FrameworkRun]) -> Summary:
@@ -151,4 +165,5 @@ class Summary:
             cost_usd=Mean.of([run.nanodollars / 1e9 for run in runs]),
             latency_s=Mean.of([run.latency_s for run in runs]),
             violations=sum(run.violates for run in runs),
+            failed=sum(run.error is not None for run in runs),
         )

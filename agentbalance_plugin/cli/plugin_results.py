@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.table import Table
 
+from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.framework_runs import (
@@ -43,13 +44,13 @@ class Endpoint:
         base_url: OpenAI-compatible.
         reference: backbone of the chat as written.
         catalog: what plans may use.
-        policy: that makes them.
+        policy: that makes them, or any planner.
     """
 
     base_url: str
     reference: str
     catalog: Catalog
-    policy: Policy
+    policy: Planner
 
 
 class System(Protocol):
@@ -206,7 +207,7 @@ def print_result(result: SystemResult, console: Console) -> None:
         f"intervals; T1 {result.t1_usd:.6f} USD, L1 {result.l1_s:.2f} s",
         title_justify="left",
     )
-    for column in ("", "right, %", "mean USD", "mean s", "P@T1", "P@L1", "violations"):
+    for column in ("", "right, %", "mean USD", "mean s", "P@T1", "P@L1", "violations", "failed"):
         table.add_column(column)
     rows = (
         ("as written", result.stock),
@@ -222,6 +223,7 @@ def print_result(result: SystemResult, console: Console) -> None:
             _score(result.p_at_t1(row)),
             _score(result.p_at_l1(row)),
             "" if row is result.stock else str(row.violations),
+            str(row.failed),
         )
     console.print(table)
     console.print(
