@@ -78,6 +78,26 @@ def transfer(
         _run("reasoning", policy, traces, out, seed, as_json, held_out)
 
 
+@study.command("load")
+def load(
+    suite: Suite = "reasoning",
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    queries: Annotated[int, typer.Option(min=2, help="Test queries, the same in every row.")] = 48,
+    scale: Annotated[float, typer.Option(help="Real seconds per simulated second.")] = 0.2,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare predicted hops and latency with what AutoGen and LangGraph take, under load."""
+    from agentbalance_plugin.cli.load_study import study_load
+
+    def under_load(setting: Setting, ticker: Ticker) -> Finding:
+        return study_load(setting, ticker, queries, scale)
+
+    _run(suite, policy, traces, out, seed, as_json, under_load)
+
+
 def _run(
     suite: str,
     policy: str,
