@@ -11,6 +11,7 @@ import typer
 
 from agentbalance_plugin.cli.benches.commands import bench
 from agentbalance_plugin.cli.options import Json, Seed, Traces
+from agentbalance_plugin.cli.studies import study
 
 app = typer.Typer(
     name="agentbalance",
@@ -122,6 +123,7 @@ def evaluate_command(
             print_result(result, Console())
 
 
+app.add_typer(study, name="study")
 app.add_typer(bench, name="bench")
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.calls import Calls, Message
+from agentbalance_plugin.core.calls import Message, Spoken
 from agentbalance_plugin.core.outcomes import Provenance
 from agentbalance_plugin.core.sampling import KeyArray, string_key
 from agentbalance_plugin.core.votes import SILENT, gates_open, leading_answers
@@ -157,8 +158,26 @@ class Results:
         self.hops[rows] = part.hops
 
 
+class Backbones(Protocol):
+    """Whatever replies; see `agentbalance_plugin.core.calls.Calls`."""
+
+    @property
+    def no_counts(self) -> Provenance: ...
+
+    def speak(
+        self,
+        query: IntArray,
+        backbone: IntArray,
+        agent: KeyArray,
+        turn: int,
+        peers: Sequence[Message],
+        caps: IntArray,
+        sample: IntArray,
+    ) -> tuple[Spoken, Provenance]: ...
+
+
 def run_designs(
-    calls: Calls, designs: Designs, plans: IntArray, queries: IntArray
+    calls: Backbones, designs: Designs, plans: IntArray, queries: IntArray
 ) -> tuple[Results, Provenance]:
     """Plan `plans[i]` of the designs on query `queries[i]`, for n of them."""
     agents, count = len(designs.column), len(queries)

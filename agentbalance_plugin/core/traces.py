@@ -146,13 +146,16 @@ class TraceSet:
         )
 
     @classmethod
-    def shipped(cls, suite: str | None = None) -> TraceSet:
+    def shipped(cls, suite: str | None = None, benchmarks: Sequence[str] | None = None) -> TraceSet:
         """The figures-only traces that come with the package: features instead of texts.
 
+        Args:
+            suite, benchmarks: as in `load`.
+
         Raises:
-            TraceError: no such suite (listing those that exist).
+            TraceError: no such suite or benchmark (listing those that exist).
         """
-        return cls.load(SHIPPED, suite)
+        return cls.load(SHIPPED, suite, benchmarks)
 
     @cached_property
     def correct(self) -> NDArray[np.int8]:

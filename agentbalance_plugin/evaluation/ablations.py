@@ -13,14 +13,29 @@ from pathlib import Path
 
 import numpy as np
 
+from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.policy import Policy, PolicyConfig
 from agentbalance_plugin.core.reference import REFERENCE_AGENTS, reference_plan
 from agentbalance_plugin.core.sampling import string_key
-from agentbalance_plugin.evaluation.policy_method import Occasion, PlanChange, PolicyMethod
+from agentbalance_plugin.evaluation.policy_method import Load, Occasion, PlanChange, PolicyMethod
 from agentbalance_plugin.evaluation.trials import Known
 from agentbalance_plugin.plan import Plan
 
 # Every agent is a further sample of the one backbone.
 _COPIES = {agent: number for number, agent in enumerate(REFERENCE_AGENTS)}
+
+
+_SWITCHED = {
+    "random pools": PolicyConfig(pools="random"),
+    "random pool": PolicyConfig(selection="random"),
+    "random matching in the pool": PolicyConfig(matching="random"),
+    "random representation": PolicyConfig(representation="random"),
+    "random gating": PolicyConfig(gating="random"),
+    "no gating": PolicyConfig(gating="off"),
+    "no hop limit": PolicyConfig(hops="off"),
+    "random topology stage": PolicyConfig(topology="random"),
+    "no late gates planned": PolicyConfig(late_gates="off"),
+}
 
 
 def ablations(source: str | Path = "default") -> list[PolicyMethod]:
@@ -35,10 +50,21 @@ def ablations(source: str | Path = "default") -> list[PolicyMethod]:
     return [
         PolicyMethod(source, name="agentbalance"),
         *(
+            PolicyMethod(source, name=name, load=_switched(config), family="ablation")
+            for name, config in _SWITCHED.items()
+        ),
+        *(
             PolicyMethod(source, name=name, change=change, samples=samples, family="ablation")
             for name, (change, samples) in changes.items()
         ),
     ]
+
+
+def _switched(config: PolicyConfig) -> Load:
+    def load(source: str | Path, encoder: RecordedEncoder) -> Policy:
+        return Policy.load(source, encoder, config)
+
+    return load
 
 
 def without_late_gates(plan: Plan, _: Occasion) -> Plan:

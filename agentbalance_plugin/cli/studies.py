@@ -1,0 +1,135 @@
+"""`agentbalance study`: one command for each study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from agentbalance_plugin.evaluation.studies.setting import Finding, Setting, Ticker
+
+study = typer.Typer(help="Studies of one question each, on recorded answers.", no_args_is_help=True)
+
+Suite = Annotated[str, typer.Option(help="Suite of the traces.")]
+PolicyName = Annotated[str, typer.Option(help="default, or a policy folder.")]
+Traces = Annotated[
+    Path | None, typer.Option(help="Folder of recorded traces; left out: the shipped figures.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for the results: JSON, markdown, PNG and SVG.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@study.command("follow-through")
+def follow_through(
+    suite: Suite = "reasoning",
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure whether budgets are met, and how well each task's spend is predicted."""
+    from agentbalance_plugin.evaluation.studies.follow_through import study_follow_through
+
+    _run(suite, policy, traces, out, seed, as_json, study_follow_through)
+
+
+@study.command("unseen")
+def unseen(
+    suite: Suite = "reasoning",
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Score a policy, not trained again, with backbones and catalogs it does not know."""
+    from agentbalance_plugin.evaluation.studies.unseen import study_unseen
+
+    _run(suite, policy, traces, out, seed, as_json, study_unseen)
+
+
+@study.command("transfer")
+def transfer(
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train without some benchmarks and score on them; trained policies are kept in OUT."""
+    import tempfile
+
+    from agentbalance_plugin.evaluation.studies.transfer import study_transfer
+
+    with tempfile.TemporaryDirectory() as scratch:
+        keep = Path(scratch) if out is None else out / "policies"
+
+        def held_out(setting: Setting, ticker: Ticker) -> Finding:
+            return study_transfer(setting, ticker, keep)
+
+        _run("reasoning", policy, traces, out, seed, as_json, held_out)
+
+
+@study.command("load")
+def load(
+    suite: Suite = "reasoning",
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    queries: Annotated[int, typer.Option(min=2, help="Test queries, the same in every row.")] = 48,
+    scale: Annotated[float, typer.Option(help="Real seconds per simulated second.")] = 0.2,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare predicted hops and latency with what AutoGen and LangGraph take, under load."""
+    from agentbalance_plugin.cli.load_study import study_load
+
+    def under_load(setting: Setting, ticker: Ticker) -> Finding:
+        return study_load(setting, ticker, queries, scale)
+
+    _run(suite, policy, traces, out, seed, as_json, under_load)
+
+
+def _run(
+    suite: str,
+    policy: str,
+    traces: Path | None,
+    out: Path | None,
+    seed: int,
+    as_json: bool,
+    study: Callable[[Setting, Ticker], Finding],
+) -> None:
+    """Run one study with a progress bar; print and write what it found."""
+    from rich.console import Console
+
+    from agentbalance_plugin.cli.progress import counting
+    from agentbalance_plugin.evaluation.studies.setting import Setting
+
+    setting = Setting.of(suite, policy, traces, seed)
+    with counting(Console(stderr=True)) as bar:
+
+        def ticker(title: str, total: int) -> Callable[[], None]:
+            task = bar.add_task(title, total=total)
+            return lambda: bar.advance(task)
+
+        finding = study(setting, ticker)
+    if out is not None:
+        write_finding(finding, out)
+    typer.echo(json.dumps(finding.to_dict()) if as_json else finding.to_markdown(), nl=as_json)
+
+
+def write_finding(finding: Finding, out: Path) -> None:
+    """NAME.json, NAME.md and the plots into a folder (made if need be)."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = json.dumps(finding.to_dict(), indent=1) + "\n"
+    (out / f"{finding.name}.json").write_text(found, encoding="utf-8")
+    (out / f"{finding.name}.md").write_text(finding.to_markdown(), encoding="utf-8")
+    finding.draw(out)
