@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ def run_training(
     seed: int,
     resume: bool,
     tensorboard: bool = True,
+    config: TrainerConfig | None = None,
 ) -> None:
     """Train a policy on the suites' train splits and write it into `out`."""
     console = Console(stderr=True)
@@ -31,7 +33,7 @@ def run_training(
         TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
         for suite in suites
     ]
-    config = TrainerConfig(seed=seed)
+    config = replace(config or TrainerConfig(), seed=seed)
     monitor, close = _curves(out / "tensorboard") if tensorboard else (None, lambda: None)
     loss = TextColumn("val loss {task.fields[loss]}")
     with counting(console, loss, transient=False) as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class Limits:
         z = np.log(self.latency_s)[:, None] - np.log(mean_s) + _LATENCY_SIGMA**2 / 2
         return normal_share(np.minimum(z, 1e3) / _LATENCY_SIGMA)
 
-    @property
+    @cached_property
     def unbounded(self) -> bool:
         """Whether the caps hold four of the dearest calls of every task with ease."""
         usd = (self.cost_usd > _MOST_CALLS * self._worst_usd.max(axis=1)).all()
@@ -124,11 +125,11 @@ class Limits:
         whole = (self.caps > np.exp(self.log_tokens + 6.0 * self.sigma[:, None])).all()
         return bool(usd and tokens and whole)
 
-    @property
+    @cached_property
     def _worst_usd(self) -> FloatArray:
         return self.prompt_bound[:, None] * self.price_in + self.caps * self.price_out
 
-    @property
+    @cached_property
     def _worst_tokens(self) -> FloatArray:
         return self.prompt_bound[:, None] + self.caps
 

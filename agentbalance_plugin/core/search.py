@@ -160,6 +160,9 @@ def _longer(
     columns = base.members.columns
     begins = columns[best] if columns.ndim == 2 else np.take_along_axis(columns, best[..., None], 1)
     members = longer(begins, size)
+    if len(begins) == 1:
+        # One task's columns are everybody's: plain indexing is much faster.
+        members = Members(members.family, members.columns[0])
     fits = valid(members, seats)
     if open_to is not None:
         fits &= open_to[:, None]
@@ -249,8 +252,8 @@ def ranked(appraised: Sequence[Appraised], objective: Objective, count: int) -> 
 
 
 def _padded(each: Appraised, tasks: int) -> IntArray:
+    """[N, n, 4]"""
     columns = each.members.columns
-    if columns.ndim == 2:
-        columns = np.broadcast_to(columns, (tasks, *columns.shape))
-    missing = 4 - columns.shape[-1]
-    return np.pad(columns, ((0, 0), (0, 0), (0, missing)), constant_values=-1)
+    padded = np.full((*columns.shape[:-1], 4), -1, dtype=np.int64)
+    padded[..., : columns.shape[-1]] = columns
+    return np.broadcast_to(padded, (tasks, *padded.shape[-2:]))

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from agentbalance_plugin import Policy
+from agentbalance_plugin.cli.train import run_training
+from agentbalance_plugin.core.network_trainer import TrainerConfig
 from agentbalance_plugin.core.reference import reference_budgets
+from agentbalance_plugin.core.stage_trainer import StageConfig
+from agentbalance_plugin.core.stages.config import STAGES
 from agentbalance_plugin.core.traces import TraceSet
 
 
@@ -26,13 +30,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module", params=["autogen", "langgraph"])
-def demo(request: pytest.FixtureRequest) -> dict[str, Any]:
-    done = run("demo", "--framework", request.param, "--json")
-    assert done.returncode == 0, done.stderr
-    return {**json.loads(done.stdout), "asked for": request.param}
+def demos(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """With two seeds: on one, accuracy moves by more than a point by chance alone."""
+    found: list[dict[str, Any]] = []
+    for seed in ("0", "1"):
+        done = run("demo", "--framework", request.param, "--seed", seed, "--json")
+        assert done.returncode == 0, done.stderr
+        found.append({**json.loads(done.stdout), "asked for": request.param})
+    return found
 
 
-def test_the_demo_prints_one_json_object(demo: dict[str, Any]) -> None:
+def test_the_demo_prints_one_json_object(demos: list[dict[str, Any]]) -> None:
+    demo = demos[0]
     figures = {"accuracy", "cost_usd", "latency_s"}
     assert set(demo) == {"framework", "queries", "stock", "wrapped", "replayed", "asked for"}
     assert set(demo["stock"]) == figures
@@ -42,12 +51,18 @@ def test_the_demo_prints_one_json_object(demo: dict[str, Any]) -> None:
     assert demo["queries"] >= 60
 
 
-def test_the_demo_meets_its_budget_and_is_as_right_as_the_stock_chat(demo: dict[str, Any]) -> None:
+def test_the_demo_meets_its_budget_and_is_as_right_as_the_stock_chat(
+    demos: list[dict[str, Any]],
+) -> None:
     target, _, _ = reference_budgets(TraceSet.shipped("reasoning")).cost_usd
-    assert demo["wrapped"]["violations"] == 0
-    assert demo["wrapped"]["cost_usd"] <= 1.02 * target
-    assert demo["wrapped"]["accuracy"] >= demo["stock"]["accuracy"] - 2.0
-    assert demo["wrapped"]["cost_usd"] < demo["stock"]["cost_usd"] / 5
+    for demo in demos:
+        assert demo["wrapped"]["violations"] == 0
+        assert demo["wrapped"]["cost_usd"] <= 1.02 * target
+        assert demo["wrapped"]["cost_usd"] < demo["stock"]["cost_usd"] / 5
+    wrapped, stock = (
+        sum(demo[chat]["accuracy"] for demo in demos) / len(demos) for chat in ("wrapped", "stock")
+    )
+    assert wrapped >= stock - 2.0
 
 
 def test_two_demos_are_equal_and_the_table_says_that_answers_are_replayed() -> None:
@@ -86,15 +101,25 @@ def test_what_a_user_can_mend_is_said_in_one_line(arguments: tuple[str, ...], sa
     assert "Traceback" not in done.stderr
 
 
-def test_a_policy_can_be_trained_and_used(tmp_path: Path) -> None:
-    done = run("train", "--suite", "reasoning", "--out", str(tmp_path / "policy"))
-    assert done.returncode == 0, done.stderr
-    assert "policy written to" in done.stderr.replace("\n", " ")
+def test_a_policy_can_be_trained_and_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = StageConfig(
+        imitation_steps=20, gradient_steps=10, check_every=10, val_queries=20,
+        imitation_tasks=16, gradient_tasks=8,
+    )  # fmt: skip
+    config = TrainerConfig(category_epochs=3, head_epochs=2, stages=steps)
+    run_training(None, ["reasoning"], tmp_path / "policy", 0, resume=False, config=config)
+    said = capsys.readouterr()
+    assert "policy written to" in said.err.replace("\n", " ")
+    for stage in ("none", *STAGES):
+        assert stage in said.out
+    assert list((tmp_path / "policy" / "tensorboard").glob("events.*"))
     assert Policy.load(tmp_path / "policy")
 
 
 def test_the_deadline_is_measured() -> None:
-    done = run("bench", "deadline", "--rounds", "3", "--json")
+    done = run("bench", "deadline", "--runs", "2", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert [row["chat"] for row in rows] == ["RoundRobinGroupChat", "GraphFlow"]
