@@ -136,13 +136,14 @@ def best_within(worth: FloatArray, log_prob: FloatArray, reach: float) -> IntArr
     """[N] the candidate of most worth among those about as likely as the likeliest.
 
     Args:
-        worth: [N, Q], minus infinity where there is no candidate.
+        worth: [N, Q] from most to least, minus infinity where there is no candidate.
         log_prob: [N, Q] by the stages.
     """
     there = np.isfinite(worth)
     likeliest = np.where(there, log_prob, -np.inf).max(axis=1, keepdims=True)
     near = there & (log_prob >= likeliest - reach)
-    return np.where(near, worth, -np.inf).argmax(axis=1)
+    # They come by worth, ties by cost: the first that is near is the best.
+    return near.argmax(axis=1)
 
 
 def make_objective(known: Known, asked: Asked, local: IntArray) -> Objective:
