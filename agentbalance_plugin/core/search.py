@@ -73,11 +73,6 @@ class Appraised:
             worth = worth + bonus.mean(axis=-1)
         return worth
 
-    def columns(self, task: int) -> IntArray:
-        """[n, m] of one task."""
-        found = self.members.columns
-        return found if found.ndim == 2 else found[task]
-
 
 def appraise(
     predicted: Predicted, members: Members, limits: Limits, open_to: BoolArray | None = None
