@@ -10,8 +10,9 @@ from itertools import combinations, permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.teamwork import Family, Members
+from agentbalance_plugin.core.teamwork import FAMILIES, Family
 
+FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
@@ -50,45 +51,146 @@ _FRONT: dict[Family, int] = {
     "pair": 2,
     "triple": 3,
     "pair_then_one": 2,
+    "pair_then_two": 2,
     "race_three": 3,
     "race_four": 4,
 }
 
 
-@lru_cache(maxsize=512)
-def all_members(size: int, families: tuple[Family, ...], uniform: bool) -> tuple[Members, ...]:
-    """Every candidate of some families over `size` backbones, none of which comes twice.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Every candidate of some families over m backbones, none of which comes twice in it.
 
-    A second copy of a backbone says nothing new.
+    A second copy of a backbone says nothing new. Many candidates share what there is to work out,
+    so they name sub-teams, each of which is looked at once: of T triples and Q fours, members
+    ascending.
 
     Args:
-        families: without "pair_then_two", which `longer` makes.
+        size: m.
+        family: [n] numbers of `FAMILIES`; columns: [n, 4] in the order in which they run, -1 after
+            the last.
+        triples: [T, 3]; fours: [Q, 4]; begins: [Q] the triple that each of the fours begins with.
+        success: [n] whose success is a candidate's, among m single agents, m * m pairs, T triples
+            and T * m triples with a fourth.
+        start: [n] who starts at once, among m single agents, m * m pairs, T triples, T races and Q
+            races.
+        third, fourth: [n] an agent that waits, m for none, and
+        third_opens, fourth_opens: [n] what it waits for, among m * m pairs and T triples.
+        calls: [n, 4] of C different calls, which depend on what is spent or held when they start;
+            -1 after the last.
+        call_backbone, call_group: [C] whose it is, and which of the groups in `start` it runs with,
+            call_at_once: [C], or after.
+    """
+
+    size: int
+    family: IntArray
+    columns: IntArray
+    triples: IntArray
+    fours: IntArray
+    begins: IntArray
+    success: IntArray
+    start: IntArray
+    third: IntArray
+    fourth: IntArray
+    third_opens: IntArray
+    fourth_opens: IntArray
+    calls: IntArray
+    call_backbone: IntArray
+    call_group: IntArray
+    call_at_once: BoolArray
+
+
+@lru_cache(maxsize=256)
+def table(size: int, families: tuple[Family, ...], uniform: bool) -> Table | None:
+    """The candidates of some families over `size` backbones; None if there are none.
+
+    Args:
         uniform: whether agents are alike, so that those that start at once have no order.
     """
-    found: list[Members] = []
-    for family in families:
-        front = _FRONT[family]
-        count = SHAPES[family].agents
-        starts = combinations(range(size), front) if uniform else permutations(range(size), front)
-        rows = [
-            (*start, *rest)
-            for start in starts
-            for rest in permutations([b for b in range(size) if b not in start], count - front)
+    rows: list[tuple[Family, tuple[int, ...]]] = [
+        (family, row) for family in families for row in _members(family, size, uniform=uniform)
+    ]
+    if not rows:
+        return None
+    triples: list[tuple[int, ...]] = list(combinations(range(size), 3))
+    fours: list[tuple[int, ...]] = list(combinations(range(size), 4))
+    triple = {row: number for number, row in enumerate(triples)}
+    four = {row: number for number, row in enumerate(fours)}
+    pairs, three = size, size + size * size
+    # Of what starts at once, races follow the triples; of successes, fours that begin with one.
+    beyond = three + len(triples)
+    made: list[tuple[int, ...]] = []
+    calls: dict[tuple[int, int, bool], int] = {}
+    for family, row in rows:
+        ordered = tuple(sorted(row))
+        pair = first = 0
+        if len(row) > 1:
+            pair = row[0] * size + row[1]
+        if len(row) > 2:
+            first = triple[tuple(sorted(row[:3]))]
+        last = row[len(row) - 1]
+        wait = (size, size, 0, 0)
+        if family == "single":
+            success = start = last
+        elif family == "pair":
+            success = start = pairs + pair
+        elif family == "triple":
+            success = start = three + first
+        elif family == "race_three":
+            success, start = three + first, beyond + first
+        elif family == "race_four":
+            success = beyond + triple[ordered[:3]] * size + ordered[-1]
+            start = beyond + len(triples) + four[ordered]
+        elif family == "pair_then_one":
+            success, start = three + first, pairs + pair
+            wait = (last, size, pair, 0)
+        else:
+            success, start = beyond + first * size + last, pairs + pair
+            wait = (row[len(row) - 2], last, pair, size * size + first)
+        at_once = _FRONT[family]
+        before = [start] * at_once + [pairs + pair, three + first][: len(row) - at_once]
+        here = [
+            calls.setdefault((backbone, group, place < at_once), len(calls))
+            for place, (backbone, group) in enumerate(zip(row, before, strict=True))
         ]
-        if rows:
-            found.append(Members(family, np.array(rows, dtype=np.int64)))
-    return tuple(found)
+        made.append((success, start, *wait, *here, *[-1] * (4 - len(row))))
+    success, start, third, fourth, third_opens, fourth_opens, *call = np.array(made).T
+    return Table(
+        size=size,
+        family=np.array([FAMILIES.index(family) for family, _ in rows], dtype=np.int64),
+        columns=np.array([(*row, -1, -1, -1)[:4] for _, row in rows], dtype=np.int64),
+        triples=np.array(triples, dtype=np.int64).reshape(-1, 3),
+        fours=np.array(fours, dtype=np.int64).reshape(-1, 4),
+        begins=np.array([triple[row[:3]] for row in fours], dtype=np.int64),
+        success=success,
+        start=start,
+        third=third,
+        fourth=fourth,
+        third_opens=third_opens,
+        fourth_opens=fourth_opens,
+        calls=np.stack(call, axis=1),
+        call_backbone=np.array([backbone for backbone, _, _ in calls]),
+        call_group=np.array([group for _, group, _ in calls]),
+        call_at_once=np.array([at_once for _, _, at_once in calls]),
+    )
 
 
-def longer(base: IntArray, size: int) -> Members:
-    """Cascades of four that begin like given cascades of three: [N, n * size, 4] of [N, n, 3].
+def group_sums(values: FloatArray, candidates: Table) -> FloatArray:
+    """[N, m + m * m + 2 T + Q] of [N, m]: sums over the groups in `Table.start`."""
+    pair = (values[:, :, None] + values[:, None, :]).reshape(len(values), -1)
+    triple = values[:, candidates.triples].sum(axis=2)
+    four = values[:, candidates.fours].sum(axis=2)
+    return np.concatenate([values, pair, triple, triple, four], axis=1)
 
-    Those with a backbone twice are among them.
-    """
-    tasks, count, _ = base.shape
-    repeated = np.repeat(base, size, axis=1)
-    last = np.broadcast_to(np.tile(np.arange(size), count)[None, :, None], (tasks, count * size, 1))
-    return Members("pair_then_two", np.concatenate([repeated, last], axis=2))
+
+def _members(family: Family, size: int, *, uniform: bool) -> list[tuple[int, ...]]:
+    front, count = _FRONT[family], SHAPES[family].agents
+    starts = combinations(range(size), front) if uniform else permutations(range(size), front)
+    return [
+        (*start, *rest)
+        for start in starts
+        for rest in permutations([b for b in range(size) if b not in start], count - front)
+    ]
 
 
 def slots_for(size: int, agents: int) -> tuple[int, ...]:
@@ -137,18 +239,17 @@ def families_for(
     return tuple(found)
 
 
-def valid(members: Members, seats: BoolArray) -> BoolArray:
-    """[N, n] candidates without a backbone twice, each in a seat that it may take.
+def valid(candidates: Table, seats: BoolArray) -> BoolArray:
+    """[N, n] candidates whose backbones are each in a seat that it may take.
 
     Args:
         seats: [N, S, m] whether an agent, in the order of slots, may use a backbone.
     """
-    columns = members.columns if members.columns.ndim == 3 else members.columns[None]
-    size = columns.shape[-1]
-    ordered = np.sort(columns, axis=-1)
-    fits = (ordered[..., 1:] != ordered[..., :-1]).all(axis=-1)
-    fits = np.broadcast_to(fits, (len(seats), fits.shape[1])).copy()
-    for place, slot in enumerate(slots_for(size, seats.shape[1])):
-        column = np.broadcast_to(columns[..., place], fits.shape)
-        fits &= np.take_along_axis(seats[:, slot], column, axis=1)
+    agents = seats.shape[1]
+    fits: BoolArray = np.ones((len(seats), len(candidates.columns)), dtype=np.bool_)
+    sizes = (candidates.columns >= 0).sum(axis=1)
+    for size in np.unique(sizes).tolist():
+        those = sizes == size
+        for place, slot in enumerate(slots_for(size, agents)):
+            fits[:, those] &= seats[:, slot, candidates.columns[those, place]]
     return fits

@@ -14,22 +14,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agentbalance_plugin.core.candidates import table, valid
 from agentbalance_plugin.core.known import Known
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.prediction import Outlook
-from agentbalance_plugin.core.search import (
-    FAMILIES,
-    Choice,
-    Objective,
-    Ranked,
-    appraise_all,
-    ranked,
-)
+from agentbalance_plugin.core.search import Choice, Objective, Ranked, ranked
 from agentbalance_plugin.core.stages.arrays import Designs, Scene, StageWeights
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stages.factors import Factors, factors
-from agentbalance_plugin.core.stages.narrow import Shortlist, designs_of, local_scene, narrow
+from agentbalance_plugin.core.stages.heads import Heads, heads
+from agentbalance_plugin.core.stages.narrow import (
+    Shortlist,
+    designs_of,
+    local_heads,
+    local_scene,
+    narrow,
+)
 from agentbalance_plugin.core.stages.scene import make_scene
+from agentbalance_plugin.core.teamwork import FAMILIES
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -108,25 +110,26 @@ def decide(
     scene = make_scene(outlook, known.roster, known.figures, limits, *asked[:4])
     # Races only pay where time does.
     hasty = bool(np.isfinite(limits.latency_s).any() or (asked.second_price > 0).any())
-    shortlist = narrow(weights, scene, config, known.fastest, known.least, hasty)
+    read = heads(weights, scene)
+    shortlist = narrow(read, scene, config, known.fastest, known.least, hasty)
     local = shortlist.local
-    objective = make_objective(known, asked, local)
-    appraised = appraise_all(
+    candidates = table(local.shape[1], shortlist.families, known.uniform)
+    if candidates is None:
+        return None
+    open_to = shortlist.open_to(candidates)
+    if not known.uniform:
+        open_to &= valid(candidates, shortlist.seats)
+    favourites = ranked(
         outlook.predicted.of(local),
         limits.of(local),
-        objective,
-        shortlist.families,
-        shortlist.seats,
-        known.uniform,
-        shortlist.open_families,
+        make_objective(known, asked, local),
+        candidates,
+        _FAVOURITES,
+        open_to,
     )
-    if not appraised:
-        return None
-    favourites = ranked(appraised, objective, _FAVOURITES)
-    inner = local_scene(scene, local)
-    of_local = np.take_along_axis(shortlist.log_match, local[:, None, :], axis=2)
-    designs = designs_of(favourites, inner, of_local.argmax(axis=2))
-    found = _factors(weights, inner, designs, config)
+    inner, inner_read = local_scene(scene, local), local_heads(read, local)
+    designs = designs_of(favourites, inner, shortlist.likeliest)
+    found = _factors(weights, inner, inner_read, designs, config)
     log_prob = _total(found, config)
     best = best_within(favourites.worth, log_prob, reach)
     return Decision(scene, shortlist, favourites, designs, found, best)
@@ -153,7 +156,7 @@ def make_objective(known: Known, asked: Asked, local: IntArray) -> Objective:
 
 
 def _factors(
-    weights: StageWeights, scene: Scene, designs: Designs, config: PolicyConfig
+    weights: StageWeights, scene: Scene, read: Heads, designs: Designs, config: PolicyConfig
 ) -> Factors:
     mode = config.representation
     if mode == "random":
@@ -164,7 +167,7 @@ def _factors(
             backbone=rng.normal(size=weights.backbone.shape),
         )
     awareness = "learned" if mode == "random" else mode
-    return factors(weights, scene, designs, awareness, matched=designs.kept)
+    return factors(weights, scene, read, designs, awareness, matched=designs.kept)
 
 
 def _total(found: Factors, config: PolicyConfig) -> FloatArray:

@@ -14,14 +14,13 @@ from agentbalance_plugin.core.known import Known
 from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.stages.arrays import Designs, StageWeights, sigmoid
 from agentbalance_plugin.core.stages.factors import Factors
-from agentbalance_plugin.core.stages.gating import gate_scores, solo_scores
-from agentbalance_plugin.core.stages.late_gates import late_scores, race_scores
+from agentbalance_plugin.core.stages.gating import gate_scores
+from agentbalance_plugin.core.stages.heads import heads
+from agentbalance_plugin.core.stages.late_gates import late_scores
 from agentbalance_plugin.core.stages.narrow import local_scene
 from agentbalance_plugin.core.stages.representation import agent_vectors
-from agentbalance_plugin.core.stages.selection import pool_log_probs
 from agentbalance_plugin.core.stages.topology import (
     edge_scores,
-    hop_log_probs,
     possible_edges,
     repaired,
 )
@@ -85,13 +84,14 @@ def _stages(
     best = int(decision.best[0])
     scene = local_scene(whole, shortlist.local)
     designs = Designs(*(values[:1, [best]] for values in decision.designs))
-    vectors = agent_vectors(weights, scene, designs.backbone)
+    read = heads(weights, whole)
+    vectors = agent_vectors(weights, scene, read.agents, designs.backbone)
     agents = [agent.name for agent in slot_agents(known.team)]
-    pools = np.exp(pool_log_probs(weights, whole)[0])
+    pools = np.exp(read.pool[0])
     match = np.exp(shortlist.log_match[0])
-    hops = np.exp(hop_log_probs(weights, scene)[0])
-    gates = sigmoid(gate_scores(weights, scene, vectors))[0, 0]
-    late = sigmoid(late_scores(weights, scene, vectors))[0, 0]
+    hops = np.exp(read.hops[0])
+    gates = sigmoid(gate_scores(weights, read.gate, vectors))[0, 0]
+    late = sigmoid(late_scores(weights, read.late, vectors))[0, 0]
     edge_log_odds = edge_scores(weights, scene, vectors)[0]
     possible = possible_edges(scene, designs.kept)[0, 0] > 0.0
     wanted = ((edge_log_odds > 0.0) & possible).astype(np.float64)
@@ -115,14 +115,14 @@ def _stages(
             }
             for a, agent in enumerate(agents)
         },
-        "solo": float(sigmoid(solo_scores(weights, scene))[0]),
+        "solo": float(sigmoid(read.solo)[0]),
         "gates": {agent: float(p) for agent, p in zip(agents, gates, strict=True)},
         "hop_limits": {str(h): float(p) for h, p in enumerate(hops, start=1)},
         "hop_limit": int(limit[0]),
         "edges": named(possible),
         "cut_edges": list(named((wanted > within[0])[0])),
         "late": {agent: float(p) for agent, p in zip(agents, late, strict=True)},
-        "race": float(sigmoid(race_scores(weights, scene))[0]),
+        "race": float(sigmoid(read.race)[0]),
     }
 
 

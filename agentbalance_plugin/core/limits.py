@@ -8,24 +8,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.teamwork import Family, Members, pick
+from agentbalance_plugin.core.candidates import Table, group_sums
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 USEFUL_TOKENS = 16
 """An answer takes at least so many output tokens."""
-
-FIRST_HOP: dict[Family, int] = {
-    "single": 1,
-    "pair": 2,
-    "triple": 3,
-    "pair_then_one": 2,
-    "pair_then_two": 2,
-    "race_three": 3,
-    "race_four": 4,
-}
-"""Agents of each family that run at once, at first; those after them run one by one."""
 
 # Agents that a plan has at most.
 _MOST_CALLS = 4.0
@@ -70,8 +59,9 @@ class Limits:
         Args:
             local: [N, m] columns.
         """
+        rows = np.arange(len(local))[:, None]
         changed = {
-            field.name: np.take_along_axis(values, local, axis=1)
+            field.name: values[rows, local]
             for field in fields(self)
             if (values := getattr(self, field.name)).ndim == 2
         }
@@ -81,34 +71,47 @@ class Limits:
         """For some of the tasks alone."""
         return Limits(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
-    def uncut(self, members: Members) -> FloatArray | None:
-        """[N, n, m] chance that each member's reply is not cut off; 0 where it has no room at all.
+    def uncut(self, candidates: Table) -> FloatArray | None:
+        """[N, C + 1] chance that the reply of each call of a table is not cut off; 0 where it has
+        no room at all; 1 for the last, which stands for no call. None where no cap is near.
 
-        None where no cap is near.
+        Those that run at once hold their reservations at once; those after them find what is
+        left.
         """
         if self.unbounded:
             return None
-        columns = members.columns
-        size = columns.shape[-1]
-        together = FIRST_HOP[members.family]
-        worst_usd = [pick(self._worst_usd, columns[..., j]) for j in range(together)]
-        worst_tokens = [pick(self._worst_tokens, columns[..., j]) for j in range(together)]
-        shape = worst_usd[0].shape
-        spent_usd, spent_tokens = np.zeros(shape), np.zeros(shape)
-        chances: list[FloatArray] = []
-        for j in range(size):
-            if j < together:
-                # Those that run at once hold their reservations at once.
-                held_usd = sum((worst_usd[k] for k in range(together) if k != j), np.zeros(shape))
-                held_tokens = sum(
-                    (worst_tokens[k] for k in range(together) if k != j), np.zeros(shape)
-                )
-            else:
-                held_usd, held_tokens = spent_usd, spent_tokens
-            chances.append(self._uncut(columns[..., j], held_usd, held_tokens))
-            spent_usd = spent_usd + pick(self.likely_usd, columns[..., j])
-            spent_tokens = spent_tokens + pick(self.likely_tokens, columns[..., j])
-        return np.stack(chances, axis=-1)
+        backbone, group = candidates.call_backbone, candidates.call_group
+        at_once = candidates.call_at_once
+        price_in, price_out, caps, hidden, log_tokens = (
+            values.take(backbone, axis=1)
+            for values in (
+                self.price_in,
+                # A backbone whose output is free is limited by its prompt alone.
+                np.maximum(self.price_out, 1e-15),
+                self.caps,
+                self.hidden_tokens,
+                self.log_tokens,
+            )
+        )
+
+        def held(worst: FloatArray, likely: FloatArray) -> FloatArray:
+            together = group_sums(worst, candidates).take(group, axis=1) - worst.take(
+                backbone, axis=1
+            )
+            return np.where(at_once, together, group_sums(likely, candidates).take(group, axis=1))
+
+        bound = self.prompt_bound[:, None]
+        left = self.cost_usd[:, None] - held(self._worst_usd, self.likely_usd) - bound * price_in
+        room = np.minimum(caps, left / price_out)
+        if np.isfinite(self.tokens).any():
+            tokens = self.tokens[:, None] - held(self._worst_tokens, self.likely_tokens)
+            room = np.minimum(room, tokens - bound)
+        room = np.floor(np.maximum(room, 0.0))
+        visible = np.log(np.maximum(room - hidden, 1.0))
+        chance = normal_share((visible - log_tokens) / self.sigma[:, None])
+        ends = np.ones((len(room), room.shape[1] + 1))
+        np.multiply(chance, room >= USEFUL_TOKENS, out=ends[:, :-1])
+        return ends
 
     def in_time(self, mean_s: FloatArray) -> FloatArray:
         """Chance that a log-normal time with this mean, [N, n], is within the deadline."""
@@ -133,24 +136,8 @@ class Limits:
     def _worst_tokens(self) -> FloatArray:
         return self.prompt_bound[:, None] + self.caps
 
-    def _uncut(self, column: IntArray, held_usd: FloatArray, held_tokens: FloatArray) -> FloatArray:
-        room = self._room(column, held_usd, held_tokens)
-        visible = np.log(np.maximum(room - pick(self.hidden_tokens, column), 1.0))
-        chance = normal_share((visible - pick(self.log_tokens, column)) / self.sigma[:, None])
-        return np.where(room >= USEFUL_TOKENS, chance, 0.0)
-
-    def _room(self, column: IntArray, held_usd: FloatArray, held_tokens: FloatArray) -> FloatArray:
-        """Output tokens that are affordable while others hold this much."""
-        bound = self.prompt_bound[:, None]
-        left = self.cost_usd[:, None] - held_usd - bound * pick(self.price_in, column)
-        # A backbone whose output is free is limited by its prompt alone.
-        price = np.maximum(pick(self.price_out, column), 1e-15)
-        room = np.minimum(pick(self.caps, column), left / price)
-        room = np.minimum(room, self.tokens[:, None] - held_tokens - bound)
-        return np.floor(np.maximum(room, 0.0))
-
 
 def normal_share(z: FloatArray) -> FloatArray:
     """Share of a normal distribution below z, to within 0.01 (a logistic curve: no special
     function to import, and fast)."""
-    return 1.0 / (1.0 + np.exp(-1.702 * np.clip(z, -30.0, 30.0)))
+    return 1.0 / (1.0 + np.exp(-1.702 * np.minimum(np.maximum(z, -30.0), 30.0)))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.candidates import families_for
+from agentbalance_plugin.core.candidates import families_for, table, valid
 from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.decide import make_objective
 from agentbalance_plugin.core.design import slot_agents
@@ -29,10 +29,11 @@ from agentbalance_plugin.core.episodes import (
     Episode,
     draw_episode,
 )
-from agentbalance_plugin.core.search import appraise_all, ranked
+from agentbalance_plugin.core.search import ranked
 from agentbalance_plugin.core.stages.arrays import SHAPES, Designs, Scene, StageWeights
 from agentbalance_plugin.core.stages.draw import draw
 from agentbalance_plugin.core.stages.factors import factors
+from agentbalance_plugin.core.stages.heads import heads
 from agentbalance_plugin.core.stages.narrow import designs_of, local_scene
 from agentbalance_plugin.core.stages.scene import make_scene
 
@@ -71,15 +72,17 @@ def imitation(episode: Episode, rng: np.random.Generator) -> Lesson:
     objective = make_objective(known, asked, local)
     agents = len(known.team.agents)
     seats = np.take_along_axis(scene.allowed > 0.0, local[:, None, :], axis=2)
-    appraised = appraise_all(
+    families = families_for(known.least, agents, hasty=bool((episode.time_budget >= 0).any()))
+    candidates = table(len(known.fastest), families, known.uniform)
+    assert candidates is not None, "every team and catalog has a candidate"
+    best = ranked(
         episode.outlook.predicted.of(local),
         episode.limits.of(local),
         objective,
-        families_for(known.least, agents, hasty=bool((episode.time_budget >= 0).any())),
-        seats,
-        known.uniform,
+        candidates,
+        _IMITATED,
+        None if known.uniform else valid(candidates, seats),
     )
-    best = ranked(appraised, objective, _IMITATED)
     inner = local_scene(scene, local)
     designs = designs_of(best, inner, _any(rng, scene, local.shape[1]))
     top = best.worth[:, :1]
@@ -155,7 +158,8 @@ def surrogate(torch: Any, weights: StageWeights, lesson: Lesson) -> tuple[Any, A
 
     scene = Scene(*(tensor(array) for array in lesson.scene))
     designs = Designs(*(tensor(array) for array in lesson.designs))
-    total = factors(weights, scene, designs, matched=tensor(lesson.matched)).total
+    read = heads(weights, scene)
+    total = factors(weights, scene, read, designs, matched=tensor(lesson.matched)).total
     return (total * tensor(lesson.weight)).sum(dim=1).mean(), total
 
 

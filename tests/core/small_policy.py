@@ -23,7 +23,7 @@ from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.prediction import Outlook, Roster, look_ahead, make_roster
 from agentbalance_plugin.core.profiles import FEATURES, Priors
 from agentbalance_plugin.core.stages.arrays import SHAPES, StageWeights
-from agentbalance_plugin.core.teamwork import Predicted
+from agentbalance_plugin.core.teamwork import FAMILIES, Family, Predicted
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.team import Agent, Team
 
@@ -44,6 +44,14 @@ def predicted(
     latency = np.full(odds.shape, 1.0) if latency_s is None else np.atleast_2d(latency_s)
     count = len(odds)
     return Predicted(odds, cost, latency, np.full(count, shared), np.full(count, coincidence))
+
+
+def of_family(family: Family, rows: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Candidates of one family as `teamwork.value` takes them, for one query."""
+    columns = np.atleast_2d(np.asarray(rows))
+    padded = np.full((1, len(columns), 4), -1)
+    padded[0, :, : columns.shape[1]] = columns
+    return np.full((1, len(columns)), FAMILIES.index(family)), padded
 
 
 def random_weights(seed: int, categories: int, buckets: int = FEATURE_BUCKETS) -> Weights:

@@ -2,34 +2,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise, permutations
+from itertools import combinations, pairwise, permutations
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_policy import anchor_outlooks, limits, predicted
+from small_policy import anchor_outlooks, limits, of_family, predicted
 
 from agentbalance_plugin.core.candidates import (
     SHAPES,
-    all_members,
     families_for,
-    longer,
     slots_for,
+    table,
     valid,
 )
 from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
-from agentbalance_plugin.core.search import (
-    FAMILIES,
-    Choice,
-    Objective,
-    appraise,
-    appraise_all,
-    ranked,
-)
+from agentbalance_plugin.core.search import Choice, Objective, ranked
 from agentbalance_plugin.core.stream_price import solve_price
-from agentbalance_plugin.core.teamwork import Family, Members, Predicted, value
+from agentbalance_plugin.core.subteams import values
+from agentbalance_plugin.core.teamwork import FAMILIES, Family, Predicted, value
 
 Masks = list[np.ndarray]
 
@@ -45,7 +38,7 @@ def objective(
 def random_figures(seed: int, count: int) -> Predicted:
     rng = np.random.default_rng(seed)
     odds = rng.normal(1.0, 1.0, size=count)
-    return predicted(odds, np.exp(odds - 7), rng.random(count) + 0.5, shared=0.8)
+    return predicted(odds, np.exp(odds - 7), np.sort(rng.random(count) + 0.5), shared=0.8)
 
 
 def chosen(
@@ -60,19 +53,15 @@ def chosen(
     """The best over a roster, in columns of the figures."""
     local = np.array([list(roster)])
     masks = np.array([[mask[local[0]] for mask in seats]])
+    candidates = table(len(roster), families_for(least, most, hasty=False), bool(masks.all()))
+    assert candidates is not None
     found = ranked(
-        appraise_all(
-            figures.of(local),
-            caps.of(local),
-            Objective(
-                aim.price_usd, aim.second_price, aim.hop_price, aim.lead, aim.strength[:, local[0]]
-            ),
-            families_for(least, most, hasty=False),
-            masks,
-            uniform=bool(masks.all()),
-        ),
-        aim,
+        figures.of(local),
+        caps.of(local),
+        replace(aim, strength=aim.strength[:, local[0]]),
+        candidates,
         1,
+        valid(candidates, masks),
     )
     if not np.isfinite(found.worth[0, 0]):
         return None
@@ -103,9 +92,13 @@ TRIED: tuple[Family, ...] = ("single", "pair", "triple", "pair_then_one", "race_
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("uniform", [False, True])
 def test_candidates_are_all_there_are_and_none_comes_twice(size: int, uniform: bool) -> None:
-    found = {each.family: each.columns for each in all_members(size, TRIED, uniform)}
-    for family in TRIED:
-        rows = [tuple(row) for row in found[family].tolist()] if family in found else []
+    found = table(size, TRIED, uniform)
+    assert found is not None
+    for number, family in enumerate(FAMILIES):
+        if family not in TRIED:
+            continue
+        columns = found.columns[found.family == number, : SHAPES[family].agents]
+        rows = [tuple(row) for row in columns.tolist()]
         every = list(permutations(range(size), SHAPES[family].agents))
         if uniform:
             assert len({same_thing(family, row) for row in rows}) == len(rows)
@@ -123,20 +116,48 @@ def test_a_candidate_is_valid_where_every_agent_may_use_its_backbone(
 ) -> None:
     size = min(size, len(bits))
     seats = np.array([masks_of(bits, 5)])
-    every = np.array([[a, b, c, d][:size] for a in range(5) for b in range(5)
-                      for c in range(3) for d in range(2)])  # fmt: skip
-    fits = valid(Members("race_four", every), seats)[0]
-    for row, fit in zip(every.tolist(), fits.tolist(), strict=True):
+    families = tuple(family for family in FAMILIES if SHAPES[family].agents == size)
+    candidates = table(5, families, uniform=False)
+    assert candidates is not None
+    for row, fit in zip(
+        candidates.columns.tolist(), valid(candidates, seats)[0].tolist(), strict=True
+    ):
         slots = slots_for(size, len(bits))
-        able = all(seats[0, slot, b] for slot, b in zip(slots, row, strict=True))
-        assert fit == (able and len(set(row)) == size)
+        assert fit == all(seats[0, slot, b] for slot, b in zip(slots, row[:size], strict=True))
 
 
-def test_cascades_of_four_begin_as_given() -> None:
-    found = longer(np.array([[[0, 1, 2], [3, 1, 4]]]), 5)
-    assert found.family == "pair_then_two"
-    rows = {tuple(row) for row in found.columns[0].tolist()}
-    assert rows == {(*start, b) for start in ((0, 1, 2), (3, 1, 4)) for b in range(5)}
+@pytest.mark.parametrize("uniform", [False, True])
+def test_values_by_sub_teams_are_those_of_each_candidate(uniform: bool) -> None:
+    rng = np.random.default_rng(4)
+    figures = Predicted(
+        rng.normal(1.0, 1.0, size=(3, 6)),
+        rng.random((3, 6)),
+        np.sort(rng.random((3, 6)) + 0.5, axis=1),
+        np.array([0.0, 0.8, 1.5]),
+        np.array([0.0, 0.2, 0.5]),
+    )
+    candidates = table(6, FAMILIES, uniform)
+    assert candidates is not None
+    found = values(figures, candidates)
+    family = np.broadcast_to(candidates.family, found.success.shape)
+    columns = np.broadcast_to(candidates.columns, (*found.success.shape, 4))
+    each = value(figures, family, columns)
+    # Who starts at once is taken from fast to slow, in whatever order they come.
+    waits = [FAMILIES.index("pair_then_one"), FAMILIES.index("pair_then_two")]
+    known = np.array(
+        [
+            number in waits or len(row) < 3 or row == sorted(row)
+            for number, row in zip(
+                candidates.family.tolist(),
+                ([b for b in row if b >= 0] for row in candidates.columns.tolist()),
+                strict=True,
+            )
+        ]
+    )
+    assert known.sum() > 200
+    np.testing.assert_allclose(found.success[:, known], each.success[:, known], atol=1e-12)
+    np.testing.assert_allclose(found.cost_usd, each.cost_usd, atol=1e-12)
+    np.testing.assert_allclose(found.latency_s[:, known], each.latency_s[:, known], atol=1e-12)
 
 
 def test_families_are_those_that_the_stages_leave_open() -> None:
@@ -147,6 +168,29 @@ def test_families_are_those_that_the_stages_leave_open() -> None:
     assert families_for(2, 2, hasty=False) == ("pair",)
     assert families_for(1, 8, hasty=False, sizes=[3], late=False) == ("triple",)
     assert families_for(1, 1, hasty=True) == ("single",)
+
+
+def chances(caps: Limits, family: Family, row: tuple[int, ...]) -> np.ndarray | None:
+    """[1, 1, 4] that the reply of each agent of a candidate is not cut off."""
+    candidates = table(4, (family,), uniform=False)
+    assert candidates is not None
+    uncut = caps.uncut(candidates)
+    if uncut is None:
+        return None
+    place = candidates.columns[:, : len(row)].tolist().index(list(row))
+    return uncut[:, candidates.calls[[place]]]
+
+
+def worth_of(
+    figures: Predicted, caps: Limits, aim: Objective, family: Family, row: tuple[int, ...]
+) -> float:
+    """What one candidate is worth; minus infinity where an agent has no room."""
+    uncut = chances(caps, family, row)
+    if uncut is not None and uncut.min() <= 0:
+        return -np.inf
+    kind, columns = of_family(family, row)
+    made = value(figures, kind, columns, uncut)
+    return float(aim.worth(made, made.success * caps.in_time(made.latency_s), kind, columns)[0, 0])
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
@@ -168,21 +212,16 @@ def test_the_choice_is_the_best_by_brute_force(
     best = -np.inf
     for family in tried:
         size = SHAPES[family].agents
-        for row in permutations(range(count), size) if size <= most else ():
-            one = Members(family, np.array([row]))
-            uncut = caps.uncut(one)
-            if uncut is None or uncut.min() > 0:
-                made = value(figures, one, uncut)
-                total = made.success * caps.in_time(made.latency_s)
-                total = total - price * made.cost_usd - hop_price * SHAPES[family].hops
-                best = max(best, float(total[0, 0]))
+        # Who starts at once is taken from fast to slow.
+        rows = combinations if family == "triple" else permutations
+        for row in rows(range(count), size) if size <= most else ():
+            best = max(best, worth_of(figures, caps, aim, family, row))
     choice = chosen(figures, range(count), masks_of([15] * most, count), 1, most, caps, aim)
     assert (choice is None) == (best == -np.inf)
     if choice is not None:
         assert choice.worth == pytest.approx(best, abs=1e-9)
-        again = appraise(figures, Members(choice.family, np.array([choice.columns])), caps)
-        assert again.worth(aim)[0, 0] == pytest.approx(choice.worth)
-        assert again.value.cost_usd[0, 0] == pytest.approx(choice.cost_usd)
+        again = worth_of(figures, caps, aim, choice.family, choice.columns)
+        assert again == pytest.approx(choice.worth)
 
 
 def test_of_equally_good_candidates_the_cheaper_is_chosen() -> None:
@@ -203,8 +242,7 @@ FAMILY_ROWS = [("single", (0,)), ("triple", (0, 1, 2)), ("pair_then_two", (0, 1,
 
 @pytest.mark.parametrize(("family", "row"), FAMILY_ROWS)
 def test_infinite_limits_are_no_limits(family: Any, row: tuple[int, ...]) -> None:
-    one = Members(family, np.array([row]))
-    assert limits(4).uncut(one) is None
+    assert chances(limits(4), family, row) is None
     assert limits(4).in_time(np.array([[0.1, 1e6]])).tolist() == [[1.0, 1.0]]
 
 
@@ -213,31 +251,31 @@ def test_infinite_limits_are_no_limits(family: Any, row: tuple[int, ...]) -> Non
 def test_a_smaller_hard_cap_discounts_and_then_excludes(
     field: str, family: Any, row: tuple[int, ...]
 ) -> None:
-    one, unit = Members(family, np.array([row])), 1e-6 if field == "cost_usd" else 1.0
+    unit = 1e-6 if field == "cost_usd" else 1.0
     four = limits(4, caps=np.full(4, 400.0))
-    chances: list[float] = []
+    found: list[float] = []
     for tokens in (1e9, 3000, 1600, 1000, 600, 300, 200 + USEFUL_TOKENS - 1, 50):
-        uncut = replace(four, **{field: np.array([tokens * unit])}).uncut(one)
+        uncut = chances(replace(four, **{field: np.array([tokens * unit])}), family, row)
         assert uncut is not None
-        chances.append(float(uncut.min()))
-    assert chances == sorted(chances, reverse=True)
-    assert chances[0] > 0.95
-    assert chances[-1] == chances[-2] == 0.0
-    assert any(0.0 < chance < chances[0] for chance in chances)
+        found.append(float(uncut.min()))
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 0.95
+    assert found[-1] == found[-2] == 0.0
+    assert any(0.0 < chance < found[0] for chance in found)
     tight = replace(four, **{field: np.array([50 * unit])})
     figures = predicted([1.0] * 4)
-    assert appraise(figures, one, tight).success.tolist() == [[-np.inf]]
+    assert worth_of(figures, tight, objective(4), family, row) == -np.inf
     assert chosen(figures, range(4), masks_of([15] * 4, 4), 1, 4, tight, objective(4)) is None
 
 
 def test_an_earlier_deadline_lowers_the_chance_to_be_in_time() -> None:
     seconds = np.array([[0.5, 1.0, 2.0, 4.0]])
-    chances = [limits(1, latency_s=cap).in_time(seconds)[0] for cap in (8.0, 4.0, 2.0, 1.0, 0.1)]
-    for earlier, later in zip(chances[1:], chances, strict=False):
+    in_time = [limits(1, latency_s=cap).in_time(seconds)[0] for cap in (8.0, 4.0, 2.0, 1.0, 0.1)]
+    for earlier, later in zip(in_time[1:], in_time, strict=False):
         assert (earlier < later).all()
-    assert (np.diff(chances[1]) < 0).all()
-    assert chances[0][0] > 0.99
-    assert chances[-1].max() < 0.01
+    assert (np.diff(in_time[1]) < 0).all()
+    assert in_time[0][0] > 0.99
+    assert in_time[-1].max() < 0.01
 
 
 def choices(

@@ -23,8 +23,8 @@ from agentbalance_plugin.core.stages.arrays import (
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stages.draw import draw
 from agentbalance_plugin.core.stages.factors import Factors, factors
-from agentbalance_plugin.core.stages.matching import match_scores
-from agentbalance_plugin.core.stages.selection import open_backbones, pool_log_probs
+from agentbalance_plugin.core.stages.heads import heads
+from agentbalance_plugin.core.stages.selection import open_backbones
 
 FloatArray = NDArray[np.float64]
 CONTEXT, BACKBONE, EMBEDDING = 6, 16, 32
@@ -71,7 +71,7 @@ def test_a_log_probability_is_the_sum_of_its_factors_and_never_above_zero(
     here = scene(seed, agents=agents, backbones=backbones)
     weights = doubles(seed)
     designs = draw(weights, here, 8, np.random.default_rng(seed))
-    found = factors(weights, here, designs)
+    found = factors(weights, here, heads(weights, here), designs)
     assert all((each <= 1e-12).all() for each in found)
     np.testing.assert_allclose(found.total, np.sum(list(found), axis=0), rtol=1e-12)
     assert np.isfinite(found.total).all()
@@ -95,8 +95,9 @@ def permuted(here: Scene, designs: Designs, order: list[int]) -> tuple[Scene, De
 def test_the_order_of_agents_and_of_backbones_changes_nothing(seed: int) -> None:
     here = scene(seed)
     designs = draw(WEIGHTS, here, 6, np.random.default_rng(seed))
-    found = factors(WEIGHTS, here, designs)
-    other = factors(WEIGHTS, *permuted(here, designs, [2, 0, 3, 1]))
+    found = factors(WEIGHTS, here, heads(WEIGHTS, here), designs)
+    turned, same = permuted(here, designs, [2, 0, 3, 1])
+    other = factors(WEIGHTS, turned, heads(WEIGHTS, turned), same)
     for one, two in zip(found, other, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-9)
     order = np.random.default_rng(seed).permutation(6)
@@ -104,7 +105,8 @@ def test_the_order_of_agents_and_of_backbones_changes_nothing(seed: int) -> None
         backbones=here.backbones[:, order], pool=here.pool[:, order],
         allowed=here.allowed[..., order],
     )  # fmt: skip
-    other = factors(WEIGHTS, turned, designs._replace(backbone=designs.backbone[..., order]))
+    same = designs._replace(backbone=designs.backbone[..., order])
+    other = factors(WEIGHTS, turned, heads(WEIGHTS, turned), same)
     for one, two in zip(found, other, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-9)
 
@@ -184,13 +186,13 @@ def test_delta_raises_the_strength_of_the_pool_and_lambda_len_lowers_hops() -> N
     here = scene(5, tasks=40)
     ranks = np.arange(3.0)
     strength = [
-        np.exp(pool_log_probs(WEIGHTS, here._replace(delta=np.full(40, delta)))) @ ranks
+        np.exp(heads(WEIGHTS, here._replace(delta=np.full(40, delta))).pool) @ ranks
         for delta in (-1.0, -0.1, 0.0, 0.1, 1.0)
     ]
     assert all((a <= b + 1e-12).all() for a, b in pairwise(strength))
     assert strength[-1].mean() > strength[0].mean() + 0.5
     hops = [
-        np.exp(topology.hop_log_probs(WEIGHTS, here._replace(lambda_len=np.full(40, cost))))
+        np.exp(heads(WEIGHTS, here._replace(lambda_len=np.full(40, cost))).hops)
         @ np.arange(1.0, 5.0)
         for cost in (0.0, 0.5, 2.0, 8.0)
     ]
@@ -220,9 +222,10 @@ def test_numpy_and_torch_agree_and_every_weight_gets_a_gradient() -> None:
     # Edges and late gates that are likely, so that every stage has something to say.
     generous = replace(WEIGHTS, edge_bias=np.array([4.0, 1.0]), hop_bias=np.array([0, 0, 1.0, 5]))
     designs = draw(generous, here, 12, np.random.default_rng(1))
-    found = factors(generous, here, designs)
+    found = factors(generous, here, heads(generous, here), designs)
     weights = tensors(generous)
-    other = factors(weights, torch_scene(here), torch_designs(designs))
+    same = torch_scene(here)
+    other = factors(weights, same, heads(weights, same), torch_designs(designs))
     for one, two in zip(found, other, strict=True):
         np.testing.assert_allclose(two.detach().numpy(), one, rtol=1e-9, atol=1e-9)
     other.total.sum().backward()
@@ -255,6 +258,7 @@ def test_the_gradient_of_the_surrogate_is_that_of_the_expected_reward(seed: int)
 
     names = ("match", "solo_task", "hop_bias", "gate")
     exact = tensors(weights)
+    same = torch_scene(here)
     total = 0.0
     for columns in product(range(2), repeat=2):
         for solo, gate, hop, link in product((0.0, 1.0), (0.0, 1.0), range(4), (0.0, 1.0)):
@@ -277,7 +281,7 @@ def test_the_gradient_of_the_surrogate_is_that_of_the_expected_reward(seed: int)
                 np.array([[[1.0, 0, 0]]]), backbone, np.array([[solo]]), gates, kept, hops,
                 links, edge, none, none, np.zeros((1, 1)),
             )  # fmt: skip
-            found = factors(exact, torch_scene(here), torch_designs(designs))
+            found = factors(exact, same, heads(exact, same), torch_designs(designs))
             # Late gates are drawn last and change no reward here: they are summed out.
             chance = (found.total - found.late_gates).exp().sum()
             total = total + chance * float(reward(designs)[0, 0])
@@ -302,7 +306,7 @@ def test_matching_reads_profiles_so_equal_profiles_score_alike() -> None:
     here = scene(7)
     twins = here.backbones.copy()
     twins[:, 1] = twins[:, 0]
-    scores = match_scores(WEIGHTS, here._replace(backbones=twins))
+    scores = heads(WEIGHTS, here._replace(backbones=twins)).match
     np.testing.assert_allclose(scores[..., 0], scores[..., 1], rtol=1e-12)
 
 

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_policy import FloatArray, predicted, team_of
+from numpy.typing import NDArray
+from small_policy import FloatArray, of_family, predicted, team_of
 
 from agentbalance_plugin.agreement import leading_answer
 from agentbalance_plugin.core.dependence import fit_shared
 from agentbalance_plugin.core.design import cascade_plan
 from agentbalance_plugin.core.search import Choice
-from agentbalance_plugin.core.teamwork import Family, Members, Predicted, value, vote_weights
+from agentbalance_plugin.core.teamwork import FAMILIES, Family, Predicted, value, vote_weights
 from agentbalance_plugin.plan import Plan
 
 SIZE: dict[Family, int] = {
@@ -26,7 +26,7 @@ SIZE: dict[Family, int] = {
     "race_three": 3,
     "race_four": 4,
 }
-FAMILIES = get_args(Family)
+IntArray = NDArray[np.int64]
 RIGHT = "right"
 
 
@@ -104,8 +104,8 @@ def enumerated(family: Family, found: Predicted) -> tuple[float, float, float]:
     return success, cost, seconds
 
 
-def members(family: Family) -> Members:
-    return Members(family, np.arange(SIZE[family])[None, :])
+def members(family: Family) -> tuple[IntArray, IntArray]:
+    return of_family(family, np.arange(SIZE[family]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,8 +124,8 @@ def test_value_is_the_mean_over_all_that_a_plan_may_do(
         times = np.sort(times)
     figures = predicted(odds, rng.random(4), times, coincidence=coincidence)
     # Times that do not spread: the later of two is the larger mean.
-    with patch("agentbalance_plugin.core.teamwork._SPREAD", 0.0):
-        found = value(figures, members(family))
+    with patch("agentbalance_plugin.core.teamwork._SPREAD", 0.0), np.errstate(over="ignore"):
+        found = value(figures, *members(family))
     success, cost, latency = enumerated(family, figures)
     assert found.success[0, 0] == pytest.approx(success, abs=1e-9)
     assert found.cost_usd[0, 0] == pytest.approx(cost, abs=1e-9)
@@ -180,8 +180,9 @@ def test_values_of_many_queries_and_candidates_are_those_of_each_alone() -> None
     )
     for family in FAMILIES:
         rows = np.array([rng.permutation(5)[: SIZE[family]] for _ in range(6)])
-        together = value(every, Members(family, rows))
-        assert together.success.shape == (4, 6)
+        kind, columns = of_family(family, rows)
+        four = value(every, np.repeat(kind, 4, axis=0), np.repeat(columns, 4, axis=0))
+        assert four.success.shape == (4, 6)
         for n in range(4):
             one = Predicted(
                 *(
@@ -190,28 +191,28 @@ def test_values_of_many_queries_and_candidates_are_those_of_each_alone() -> None
                 )
             )
             for row in range(6):
-                alone = value(one, Members(family, rows[row : row + 1]))
-                assert alone.success[0, 0] == pytest.approx(together.success[n, row], abs=1e-12)
-                assert alone.cost_usd[0, 0] == pytest.approx(together.cost_usd[n, row], abs=1e-12)
-                assert alone.latency_s[0, 0] == pytest.approx(together.latency_s[n, row])
+                alone = value(one, *of_family(family, rows[row]))
+                assert alone.success[0, 0] == pytest.approx(four.success[n, row], abs=1e-12)
+                assert alone.cost_usd[0, 0] == pytest.approx(four.cost_usd[n, row], abs=1e-12)
+                assert alone.latency_s[0, 0] == pytest.approx(four.latency_s[n, row])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_replies_that_are_cut_off_lower_success(family: Family) -> None:
     figures = predicted([1.0, 1.2, 0.8, 1.1], shared=0.7)
     size = SIZE[family]
-    whole = value(figures, members(family)).success[0, 0]
-    assert value(figures, members(family), np.ones((1, size))).success[0, 0] == whole
+    whole = value(figures, *members(family)).success[0, 0]
+    assert value(figures, *members(family), np.ones((1, 1, 4))).success[0, 0] == whole
     for number in range(size):
-        uncut = np.ones((1, size))
+        uncut = np.ones((1, 1, 4))
         rates = []
         for chance in (1.0, 0.7, 0.3, 0.0):
-            uncut[0, number] = chance
-            rates.append(float(value(figures, members(family), uncut).success[0, 0]))
+            uncut[0, 0, number] = chance
+            rates.append(float(value(figures, *members(family), uncut).success[0, 0]))
         assert rates == pytest.approx(sorted(rates, reverse=True), abs=1e-12)
         if family != "pair" or number == 1:
             assert rates[-1] < rates[0]
-    nobody = value(figures, members(family), np.zeros((1, size)))
+    nobody = value(figures, *members(family), np.zeros((1, 1, 4)))
     assert nobody.success[0, 0] == 0.0
 
 
@@ -220,10 +221,10 @@ def test_replies_that_are_cut_off_lower_success(family: Family) -> None:
 def test_shared_difficulty_keeps_the_mean_and_makes_votes_less_helpful(
     odds: float, shared: float
 ) -> None:
-    alone = value(predicted([odds] * 3, shared=shared), members("single")).success[0, 0]
+    alone = value(predicted([odds] * 3, shared=shared), *members("single")).success[0, 0]
     assert alone == pytest.approx(1 / (1 + np.exp(-odds)), abs=0.02)
-    apart = value(predicted([odds] * 3), members("triple")).success[0, 0]
-    together = value(predicted([odds] * 3, shared=shared), members("triple")).success[0, 0]
+    apart = value(predicted([odds] * 3), *members("triple")).success[0, 0]
+    together = value(predicted([odds] * 3, shared=shared), *members("triple")).success[0, 0]
     assert alone - 0.01 < together < apart
 
 

@@ -205,8 +205,7 @@ def log_bernoulli(score: Array, yes: Array) -> Array:
     """Log-probability of 0 or 1 under a log-odds."""
     xp = namespace(score)
     signed = score * (2.0 * yes - 1.0)
-    # log(1 + e^-x) without overflow on either side.
-    return -(xp.log1p(xp.exp(-xp.abs(signed))) + xp.clip(-signed, min=0.0))
+    return -xp.logaddexp(xp.zeros_like(signed), -signed)
 
 
 def sigmoid(score: Array) -> Array:

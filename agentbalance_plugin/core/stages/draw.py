@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.stages import gating, late_gates, topology
 from agentbalance_plugin.core.stages.arrays import Designs, Scene, StageWeights
-from agentbalance_plugin.core.stages.matching import match_log_probs, match_scores
+from agentbalance_plugin.core.stages.heads import heads
+from agentbalance_plugin.core.stages.matching import match_log_probs
 from agentbalance_plugin.core.stages.representation import Awareness, agent_vectors
-from agentbalance_plugin.core.stages.selection import open_backbones, pool_log_probs
+from agentbalance_plugin.core.stages.selection import open_backbones
 
 FloatArray = NDArray[np.float64]
 
@@ -29,19 +30,19 @@ def draw(
         rng: of all draws.
     """
     tasks, agents = scene.decider.shape
-    pool = _one_of(np.repeat(pool_log_probs(weights, scene)[:, None], count, axis=1), rng)
+    read = heads(weights, scene)
+    pool = _one_of(np.repeat(read.pool[:, None], count, axis=1), rng)
     within = open_backbones(scene, pool)
-    backbone = _one_of(match_log_probs(match_scores(weights, scene), within), rng)
-    vectors = agent_vectors(weights, scene, backbone, awareness)
+    backbone = _one_of(match_log_probs(read.match, within), rng)
+    vectors = agent_vectors(weights, scene, read.agents, backbone, awareness)
 
-    solo_score = gating.solo_scores(weights, scene)
-    solo = gating.gumbel_sigmoid(np.repeat(solo_score[:, None], count, axis=1), rng)
+    solo = gating.gumbel_sigmoid(np.repeat(read.solo[:, None], count, axis=1), rng)
     solo = solo * gating.may_be_solo(scene)[:, None]
-    scores = gating.gate_scores(weights, scene, vectors)
+    scores = gating.gate_scores(weights, read.gate, vectors)
     gate = gating.gumbel_sigmoid(scores, rng) * gating.free_agents(scene)[:, None]
     kept = gating.repaired(gate, scores, solo, scene, backbone)
 
-    hops = _one_of(np.repeat(topology.hop_log_probs(weights, scene)[:, None], count, axis=1), rng)
+    hops = _one_of(np.repeat(read.hops[:, None], count, axis=1), rng)
     edges = topology.edge_scores(weights, scene, vectors)
     link = gating.gumbel_sigmoid(edges, rng) * topology.possible_edges(scene, kept)
     flat = (tasks * count, agents, agents)
@@ -52,12 +53,11 @@ def draw(
         hops.argmax(axis=-1).reshape(-1) + 1,
     ).reshape(link.shape)
 
-    late = gating.gumbel_sigmoid(late_gates.late_scores(weights, scene, vectors), rng)
+    late = gating.gumbel_sigmoid(late_gates.late_scores(weights, read.late, vectors), rng)
     late = late * late_gates.may_be_late(edge)
-    strict = gating.gumbel_sigmoid(late_gates.strict_scores(weights, scene, vectors), rng)
+    strict = gating.gumbel_sigmoid(late_gates.strict_scores(weights, read.strict, vectors), rng)
     strict = strict * late * late_gates.may_be_strict(edge)
-    race_score = late_gates.race_scores(weights, scene)
-    race = gating.gumbel_sigmoid(np.repeat(race_score[:, None], count, axis=1), rng)
+    race = gating.gumbel_sigmoid(np.repeat(read.race[:, None], count, axis=1), rng)
     race = race * late_gates.may_race(kept, edge)
     return Designs(pool, backbone, solo, gate, kept, hops, link, edge, late, strict, race)
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agentbalance_plugin.core.stages.arrays import Array, Designs, Scene, StageWeights, namespace
-from agentbalance_plugin.core.stages.gating import gate_log_prob, gate_scores, solo_scores
+from agentbalance_plugin.core.stages.gating import gate_log_prob, gate_scores
+from agentbalance_plugin.core.stages.heads import Heads
 from agentbalance_plugin.core.stages.late_gates import (
     late_log_prob,
     late_scores,
-    race_scores,
     strict_scores,
 )
-from agentbalance_plugin.core.stages.matching import match_log_probs, match_scores
+from agentbalance_plugin.core.stages.matching import match_log_probs
 from agentbalance_plugin.core.stages.representation import Awareness, agent_vectors
-from agentbalance_plugin.core.stages.selection import open_backbones, pool_log_probs
+from agentbalance_plugin.core.stages.selection import open_backbones
 from agentbalance_plugin.core.stages.topology import (
     edge_scores,
-    hop_log_probs,
     possible_edges,
     topology_log_prob,
 )
@@ -44,6 +43,7 @@ class Factors(NamedTuple):
 def factors(
     weights: StageWeights,
     scene: Scene,
+    read: Heads,
     designs: Designs,
     awareness: Awareness = "learned",
     *,
@@ -52,39 +52,39 @@ def factors(
     """What each stage gives S designs for each of N tasks.
 
     Args:
+        read: of the same tasks.
         awareness: see `representation.agent_vectors`.
         matched: [N, S, A] mask of the agents whose backbone counts; None: all. Designs that were
             put together, not drawn, say nothing of the backbones of agents that are not kept.
     """
     xp = namespace(scene.query)
-    pools = pool_log_probs(weights, scene)
     within = open_backbones(scene, designs.pool)
-    matches = match_log_probs(match_scores(weights, scene), within)
+    matches = match_log_probs(read.match, within)
     chosen = xp.sum(matches * designs.backbone, axis=-1)
     if matched is not None:
         chosen = chosen * matched
-    vectors = agent_vectors(weights, scene, designs.backbone, awareness)
+    vectors = agent_vectors(weights, scene, read.agents, designs.backbone, awareness)
     return Factors(
-        selection=xp.sum(pools[:, None] * designs.pool, axis=-1),
+        selection=xp.sum(read.pool[:, None] * designs.pool, axis=-1),
         matching=xp.sum(chosen, axis=-1),
         gating=gate_log_prob(
-            gate_scores(weights, scene, vectors),
-            solo_scores(weights, scene),
+            gate_scores(weights, read.gate, vectors),
+            read.solo,
             scene,
             designs.solo,
             designs.gate,
         ),
         topology=topology_log_prob(
-            hop_log_probs(weights, scene),
+            read.hops,
             edge_scores(weights, scene, vectors),
             possible_edges(scene, designs.kept),
             designs.hops,
             designs.link,
         ),
         late_gates=late_log_prob(
-            late_scores(weights, scene, vectors),
-            strict_scores(weights, scene, vectors),
-            race_scores(weights, scene),
+            late_scores(weights, read.late, vectors),
+            strict_scores(weights, read.strict, vectors),
+            read.race,
             designs.kept,
             designs.edge,
             (designs.late, designs.strict, designs.race),

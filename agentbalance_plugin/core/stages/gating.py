@@ -15,24 +15,19 @@ from agentbalance_plugin.core.stages.arrays import (
     StageWeights,
     log_bernoulli,
     namespace,
-    task_features,
 )
 
 FloatArray = NDArray[np.float64]
 
 
-def gate_scores(weights: StageWeights, scene: Scene, vectors: Array) -> Array:
+def gate_scores(weights: StageWeights, task: Array, vectors: Array) -> Array:
     """[N, S, A] log-odds that an agent is kept.
 
     Args:
+        task: [N] what the task adds, `Heads.gate`.
         vectors: [N, S, A, H] from `representation.agent_vectors`.
     """
-    return vectors @ weights.gate + (task_features(scene) @ weights.gate_task)[:, None, None]
-
-
-def solo_scores(weights: StageWeights, scene: Scene) -> Array:
-    """[N] log-odds that the decider works alone."""
-    return task_features(scene) @ weights.solo_task
+    return vectors @ weights.gate + task[:, None, None]
 
 
 def may_be_solo(scene: Scene) -> Array:
@@ -53,7 +48,7 @@ def gate_log_prob(
     """[N, S] of the gates as drawn, before repair.
 
     Args:
-        scores: [N, S, A]; solo: [N] from `solo_scores`.
+        scores: [N, S, A]; solo: [N], `Heads.solo`.
         drawn_solo: [N, S]; gate: [N, S, A].
     """
     xp = namespace(scores)

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from agentbalance_plugin.core.stages.arrays import (
     Array,
-    Scene,
     StageWeights,
     log_bernoulli,
     namespace,
-    task_features,
 )
 
 
-def late_scores(weights: StageWeights, scene: Scene, vectors: Array) -> Array:
-    """[N, S, A] log-odds that an agent with edges to it runs only where their speakers disagree."""
-    return vectors @ weights.late + (task_features(scene) @ weights.late_task)[:, None, None]
+def late_scores(weights: StageWeights, task: Array, vectors: Array) -> Array:
+    """[N, S, A] log-odds that an agent with edges to it runs only where their speakers disagree.
+
+    Args:
+        task: [N] what the task adds, `Heads.late`.
+    """
+    return vectors @ weights.late + task[:, None, None]
 
 
-def strict_scores(weights: StageWeights, scene: Scene, vectors: Array) -> Array:
-    """[N, S, A] log-odds that a late gate has the threshold that only full agreement reaches."""
-    return vectors @ weights.strict + (task_features(scene) @ weights.strict_task)[:, None, None]
+def strict_scores(weights: StageWeights, task: Array, vectors: Array) -> Array:
+    """[N, S, A] log-odds that a late gate has the threshold that only full agreement reaches.
 
-
-def race_scores(weights: StageWeights, scene: Scene) -> Array:
-    """[N] log-odds that a vote of three or more ends as soon as it is decided."""
-    return task_features(scene) @ weights.race_task
+    Args:
+        task: [N] what the task adds, `Heads.strict`.
+    """
+    return vectors @ weights.strict + task[:, None, None]
 
 
 def may_be_late(edge: Array) -> Array:

@@ -22,9 +22,13 @@ def agent_features(weights: StageWeights, scene: Scene) -> Array:
     return xp.concat([flags, role, query, context], axis=-1)
 
 
-def match_scores(weights: StageWeights, scene: Scene) -> Array:
-    """[N, A, B] scores of each backbone for each agent, from profiles and never from names."""
-    return agent_features(weights, scene) @ weights.match @ _last_two_turned(scene.backbones)
+def match_scores(weights: StageWeights, scene: Scene, agents: Array) -> Array:
+    """[N, A, B] scores of each backbone for each agent, from profiles and never from names.
+
+    Args:
+        agents: [N, A, X] from `agent_features`.
+    """
+    return agents @ weights.match @ _last_two_turned(scene.backbones)
 
 
 def match_log_probs(scores: Array, within: Array) -> Array:

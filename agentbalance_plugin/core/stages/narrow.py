@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from agentbalance_plugin.core.candidates import (
     MOST_AGENTS,
     SHAPES,
+    Table,
     families_for,
     slots_for,
 )
-from agentbalance_plugin.core.search import FAMILIES, Ranked
-from agentbalance_plugin.core.stages.arrays import MOST_HOPS, Designs, Scene, StageWeights, sigmoid
+from agentbalance_plugin.core.search import Ranked
+from agentbalance_plugin.core.stages.arrays import MOST_HOPS, Designs, Scene, sigmoid
 from agentbalance_plugin.core.stages.config import PolicyConfig
-from agentbalance_plugin.core.stages.gating import solo_scores
-from agentbalance_plugin.core.stages.late_gates import race_scores
-from agentbalance_plugin.core.stages.matching import match_log_probs, match_scores
-from agentbalance_plugin.core.stages.selection import open_backbones, pool_log_probs
-from agentbalance_plugin.core.stages.topology import hop_log_probs
-from agentbalance_plugin.core.teamwork import Family
+from agentbalance_plugin.core.stages.heads import Heads
+from agentbalance_plugin.core.stages.matching import match_log_probs
+from agentbalance_plugin.core.stages.selection import open_backbones
+from agentbalance_plugin.core.teamwork import FAMILIES, Family
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -55,9 +54,20 @@ class Shortlist:
     open_families: BoolArray
     hop_limit: IntArray
 
+    @property
+    def likeliest(self) -> IntArray:
+        """[N, A] each agent's likeliest backbone, a column of `local`."""
+        return _of_backbones(self.log_match, self.local).argmax(axis=2)
+
+    def open_to(self, candidates: Table) -> BoolArray:
+        """[N, n] the candidates of a table whose families are open."""
+        place = np.zeros(len(FAMILIES), dtype=np.int64)
+        place[[FAMILIES.index(family) for family in self.families]] = np.arange(len(self.families))
+        return self.open_families[:, place[candidates.family]]
+
 
 def narrow(
-    weights: StageWeights,
+    read: Heads,
     scene: Scene,
     config: PolicyConfig,
     fastest: IntArray,
@@ -67,23 +77,24 @@ def narrow(
     """Let selection, matching, gating, hop limit and late gates close what they speak against.
 
     Args:
+        read: of the scene.
         fastest: [R] columns that plans may use, from fast to slow.
         least: agents that a plan must keep.
         hasty: whether time counts.
     """
     rng = _draws(scene, config)
-    pool = _ceiling(weights, scene, config, rng)
+    pool = _ceiling(read, scene, config, rng)
     within = open_backbones(scene, pool[:, None])[:, 0]
-    scores: FloatArray = match_scores(weights, scene)
+    scores: FloatArray = read.match
     if config.matching == "random":
         scores = rng.normal(0.0, 3.0, size=scores.shape)
     elif config.matching == "off":
         scores = np.zeros_like(scores)
     log_match = match_log_probs(scores, within[:, None])[:, 0]
     local = _local(log_match, within, fastest, config)
-    seats = np.take_along_axis(within > 0.0, local[:, None, :], axis=2)
+    seats = _of_backbones(within, local) > 0.0
     agents = scene.decider.shape[1]
-    families, open_families, limit = _families(weights, scene, config, rng, least, agents, hasty)
+    families, open_families, limit = _families(read, scene, config, rng, least, agents, hasty)
     return Shortlist(pool, log_match, local, seats, families, open_families, limit)
 
 
@@ -94,7 +105,7 @@ def _draws(scene: Scene, config: PolicyConfig) -> np.random.Generator:
 
 
 def _ceiling(
-    weights: StageWeights, scene: Scene, config: PolicyConfig, rng: np.random.Generator
+    read: Heads, scene: Scene, config: PolicyConfig, rng: np.random.Generator
 ) -> FloatArray:
     """[N, K] mask of the strongest pool that is drawn on."""
     occupied: BoolArray = np.asarray(scene.pool).max(axis=1) > 0.0
@@ -108,7 +119,7 @@ def _ceiling(
         middle = (occupied.sum(axis=1) - 1) // 2
         place = (occupied.cumsum(axis=1) > middle[:, None]).argmax(axis=1)
     else:
-        share = np.exp(pool_log_probs(weights, scene)).cumsum(axis=1)
+        share = np.exp(read.pool).cumsum(axis=1)
         place = np.asarray(share >= _COVER).argmax(axis=1)
     mask = np.zeros((tasks, pools))
     mask[np.arange(tasks), place] = 1.0
@@ -137,7 +148,7 @@ def _local(
 
 
 def _families(
-    weights: StageWeights,
+    read: Heads,
     scene: Scene,
     config: PolicyConfig,
     rng: np.random.Generator,
@@ -165,7 +176,7 @@ def _families(
     open_here: BoolArray = np.ones((tasks, len(families)), dtype=np.bool_)
 
     if config.gating == "learned":
-        alone = sigmoid(solo_scores(weights, scene))
+        alone = sigmoid(read.solo)
         open_here &= (size == 1) | np.asarray(alone < _COVER)[:, None]
     else:
         wanted = {"off": most, "fixed": min(3, most)}.get(config.gating, 0)
@@ -173,7 +184,7 @@ def _families(
         open_here &= size == np.maximum(drawn, least)[:, None]
 
     if config.hops == "learned":
-        share = np.exp(hop_log_probs(weights, scene)).cumsum(axis=1)
+        share = np.exp(read.hops).cumsum(axis=1)
         limit = np.asarray(share >= _COVER).argmax(axis=1) + 1
     elif config.hops == "random":
         limit = rng.integers(1, MOST_HOPS + 1, size=tasks)
@@ -182,7 +193,7 @@ def _families(
     open_here &= hops <= limit[:, None]
 
     if config.late_gates == "learned":
-        chance = sigmoid(race_scores(weights, scene))
+        chance = sigmoid(read.race)
         open_here &= ~race | np.asarray(chance > 1.0 - _COVER)[:, None]
     elif config.late_gates == "random":
         open_here &= (late == (rng.random(tasks) < 0.5)[:, None]) | (size < 3)
@@ -202,11 +213,23 @@ def _families(
 
 def local_scene(scene: Scene, local: IntArray) -> Scene:
     """The scene with the shortlisted backbones alone."""
+    rows = np.arange(len(local))[:, None]
     return scene._replace(
-        backbones=np.take_along_axis(scene.backbones, local[..., None], axis=1),
-        pool=np.take_along_axis(scene.pool, local[..., None], axis=1),
-        allowed=np.take_along_axis(scene.allowed, local[:, None, :], axis=2),
+        backbones=scene.backbones[rows, local],
+        pool=scene.pool[rows, local],
+        allowed=_of_backbones(scene.allowed, local),
     )
+
+
+def local_heads(read: Heads, local: IntArray) -> Heads:
+    """What was read, of the shortlisted backbones alone."""
+    return read._replace(match=_of_backbones(read.match, local))
+
+
+def _of_backbones(values: FloatArray, local: IntArray) -> FloatArray:
+    """[N, A, m] of [N, A, B]."""
+    agents: IntArray = np.arange(len(values[0]))[:, None]
+    return values[np.arange(len(values))[:, None, None], agents, local[:, None, :]]
 
 
 def designs_of(ranked: Ranked, scene: Scene, likeliest: IntArray) -> Designs:

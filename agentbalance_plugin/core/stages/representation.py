@@ -8,25 +8,28 @@ from __future__ import annotations
 from typing import Literal
 
 from agentbalance_plugin.core.stages.arrays import Array, Scene, StageWeights, namespace
-from agentbalance_plugin.core.stages.matching import agent_features
 
 Awareness = Literal["learned", "off", "fixed"]
 
 
 def agent_vectors(
-    weights: StageWeights, scene: Scene, backbone: Array, awareness: Awareness = "learned"
+    weights: StageWeights,
+    scene: Scene,
+    agents: Array,
+    backbone: Array,
+    awareness: Awareness = "learned",
 ) -> Array:
     """[N, S, A, H] a vector per agent; invariant to the order of the other agents.
 
     Args:
+        agents: [N, A, X], `Heads.agents`.
         backbone: [N, S, A, B] mask of the assigned one.
         awareness: "off": an agent knows nothing of the others; "fixed": it sees their mean.
     """
     xp = namespace(backbone)
-    of_agent = agent_features(weights, scene) @ weights.agent
     of_backbone = scene.backbones @ weights.backbone
     assigned = backbone @ of_backbone[:, None]
-    own = xp.tanh(of_agent[:, None] + assigned)
+    own = xp.tanh((agents @ weights.agent)[:, None] + assigned)
     if awareness == "off":
         return own
     said = own @ weights.att_value

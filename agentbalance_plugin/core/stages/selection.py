@@ -11,7 +11,6 @@ from agentbalance_plugin.core.stages.arrays import (
     log_softmax,
     namespace,
     sigmoid,
-    task_features,
 )
 
 _WORTH = FIGURES.index("worth") - len(FIGURES)
@@ -21,11 +20,14 @@ _COST = FIGURES.index("relative_cost") - len(FIGURES)
 _DELTA_SCALE = 22.0
 
 
-def pool_log_probs(weights: StageWeights, scene: Scene) -> Array:
+def pool_log_probs(weights: StageWeights, scene: Scene, task: Array) -> Array:
     """[N, K] log-probability of each pool; pools without usable backbones have none.
 
     The stronger a pool, the more a difficult query, the task and the offset delta speak for it;
     beside that, a pool is as good as the best that its members promise.
+
+    Args:
+        task: [N, T] from `task_features`.
     """
     xp = namespace(scene.query)
     occupied = xp.max(scene.pool, axis=1)
@@ -39,7 +41,7 @@ def pool_log_probs(weights: StageWeights, scene: Scene) -> Array:
     cost = xp.sum(scene.backbones[:, :, _COST, None] * scene.pool, axis=1) / size
     promise = xp.stack([best(_WORTH), best(_SUCCESS), cost, occupied], axis=-1)
     towards_strong = (
-        task_features(scene) @ weights.sel_task
+        task @ weights.sel_task
         + weights.sel_difficulty * sigmoid(scene.difficulty)
         + _DELTA_SCALE * scene.delta
     )

@@ -12,17 +12,20 @@ from agentbalance_plugin.core.stages.arrays import (
     log_bernoulli,
     log_softmax,
     namespace,
-    task_features,
 )
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def hop_log_probs(weights: StageWeights, scene: Scene) -> Array:
-    """[N, H] log-probability of each hop limit from 1; lambda_len is what a further hop costs."""
+def hop_log_probs(weights: StageWeights, scene: Scene, task: Array) -> Array:
+    """[N, H] log-probability of each hop limit from 1; lambda_len is what a further hop costs.
+
+    Args:
+        task: [N, T] from `task_features`.
+    """
     xp = namespace(scene.query)
-    scores = task_features(scene) @ weights.hop_task + weights.hop_bias
+    scores = task @ weights.hop_task + weights.hop_bias
     further = xp.cumulative_sum(xp.ones_like(scores), axis=1) - 1.0
     scores = scores - scene.lambda_len[:, None] * further
     return log_softmax(scores, xp.ones_like(scores))
