@@ -49,12 +49,18 @@ class Profile:
         trials: answers looked at per category.
         visible_tokens: mean visible completion tokens per category.
         prompt_tokens: mean prompt tokens per category.
+        cuts: per benchmark, output caps that some replies are longer than, each as (multiple of
+            the category's mean visible tokens, share of right answers that are no longer, share of
+            all visible tokens up to there). None: no cap but the largest is known to pay.
     """
 
     successes: Mapping[str, float] = field(default_factory=dict[str, float])
     trials: Mapping[str, float] = field(default_factory=dict[str, float])
     visible_tokens: Mapping[str, float] = field(default_factory=dict[str, float])
     prompt_tokens: Mapping[str, float] = field(default_factory=dict[str, float])
+    cuts: Mapping[str, tuple[tuple[float, float, float], ...]] = field(
+        default_factory=dict[str, tuple[tuple[float, float, float], ...]]
+    )
 
     def __post_init__(self) -> None:
         for category, trials in self.trials.items():
@@ -63,6 +69,13 @@ class Profile:
                 raise ValueError(
                     f"profile category {category!r}: {successes} successes in {trials} trials"
                 )
+        for benchmark, cuts in self.cuts.items():
+            for multiple, right, tokens in cuts:
+                if not (multiple > 0 and 0 <= right <= 1 and 0 <= tokens <= 1):
+                    raise ValueError(
+                        f"profile cuts of {benchmark!r}: expected (multiple above 0, share, "
+                        f"share), got {(multiple, right, tokens)}"
+                    )
 
 
 @dataclass(frozen=True, slots=True)

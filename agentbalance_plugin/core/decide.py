@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.core.candidates import table, valid
 from agentbalance_plugin.core.known import Known
 from agentbalance_plugin.core.limits import Limits
+from agentbalance_plugin.core.output_caps import with_caps
 from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.search import Choice, Objective, Ranked, ranked
 from agentbalance_plugin.core.stages.arrays import Designs, Scene, StageWeights
@@ -60,6 +61,8 @@ class Decision:
     """Of N tasks.
 
     Args:
+        outlook: under the output caps that were chosen.
+        caps: [N, B] output tokens that a call is given.
         scene: what the stages looked at.
         shortlist: what they left open.
         favourites: the critic's, columns of the shortlist.
@@ -67,6 +70,8 @@ class Decision:
         best: [N] which favourite is taken.
     """
 
+    outlook: Outlook
+    caps: FloatArray
     scene: Scene
     shortlist: Shortlist
     favourites: Ranked
@@ -107,6 +112,7 @@ def decide(
         reach: how far below that of the likeliest favourite a log-probability may be.
         limits, asked: of the same tasks.
     """
+    outlook, caps = with_caps(outlook, known.roster.table, asked.price_usd, asked.second_price)
     scene = make_scene(outlook, known.roster, known.figures, limits, *asked[:4])
     # Races only pay where time does.
     hasty = bool(np.isfinite(limits.latency_s).any() or (asked.second_price > 0).any())
@@ -132,7 +138,9 @@ def decide(
     found = _factors(weights, inner, inner_read, designs, config)
     log_prob = _total(found, config)
     best = best_within(favourites.worth, log_prob, reach)
-    return Decision(scene, shortlist, favourites, designs, found, best)
+    return Decision(
+        outlook, np.minimum(caps, limits.caps), scene, shortlist, favourites, designs, found, best
+    )
 
 
 def best_within(worth: FloatArray, log_prob: FloatArray, reach: float) -> IntArray:

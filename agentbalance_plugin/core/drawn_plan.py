@@ -17,7 +17,11 @@ FloatArray = NDArray[np.float64]
 
 
 def drawn_plans(
-    designs: Designs, slots: Sequence[Agent], names: Sequence[str], log_odds: FloatArray
+    designs: Designs,
+    slots: Sequence[Agent],
+    names: Sequence[str],
+    log_odds: FloatArray,
+    caps: FloatArray,
 ) -> list[Plan]:
     """[N * S] plans, those of one task after each other.
 
@@ -26,12 +30,13 @@ def drawn_plans(
         slots: [A] the agents in the designs' order, the decider last.
         names: [B] of the backbones.
         log_odds: [N, B] predicted.
+        caps: [N, B] output tokens of a call.
     """
     weights = vote_weights(log_odds)
     columns = designs.backbone.argmax(axis=-1)
     hops = designs.hops.argmax(axis=-1) + 1
     return [
-        _plan(designs, n, s, slots, names, columns[n, s], weights[n], int(hops[n, s]))
+        _plan(designs, n, s, slots, names, columns[n, s], weights[n], caps[n], int(hops[n, s]))
         for n in range(columns.shape[0])
         for s in range(columns.shape[1])
     ]
@@ -45,6 +50,7 @@ def _plan(
     names: Sequence[str],
     columns: NDArray[np.int64],
     weights: FloatArray,
+    caps: FloatArray,
     hops: int,
 ) -> Plan:
     kept: list[int] = np.flatnonzero(designs.kept[n, s]).tolist()
@@ -79,5 +85,6 @@ def _plan(
         late_gates=gates,
         stop_at=stop_at,
         weights={slots[a].name: value[a] for a in kept} if len(kept) > 1 else {},
+        output_caps={slots[a].name: int(caps[columns[a]]) for a in kept},
         hop_limit=max(hops + 1, len(kept)),
     )

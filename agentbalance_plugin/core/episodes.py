@@ -21,6 +21,7 @@ from agentbalance_plugin.core.decide import Asked
 from agentbalance_plugin.core.encoder import QueryEncoder
 from agentbalance_plugin.core.known import FRAMING_BYTES, Known, look_at, make_limits
 from agentbalance_plugin.core.limits import Limits
+from agentbalance_plugin.core.output_caps import with_caps
 from agentbalance_plugin.core.prediction import Outlook, look_ahead
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.stages.config import PolicyConfig
@@ -85,6 +86,7 @@ class Episode:
     Args:
         replay: what answers.
         positions: [N] queries of the replay's traces.
+        outlook: under the output caps that were chosen; caps: [N, B] these.
         cost_budget, time_budget: [N] which of the budgets each task has; -1 for none.
         cost_unit, time_unit: cost and latency of a median call.
     """
@@ -94,6 +96,7 @@ class Episode:
     positions: IntArray
     outlook: Outlook
     limits: Limits
+    caps: FloatArray
     asked: Asked
     cost_budget: IntArray
     time_budget: IntArray
@@ -153,12 +156,14 @@ def draw_episode(
         lambda_len=np.zeros(tasks),
         lead=np.zeros(tasks),
     )
+    outlook, caps = with_caps(outlook, known.roster.table, asked.price_usd, asked.second_price)
     return Episode(
         replay=course.replays[variant],
         known=known,
         positions=positions,
         outlook=outlook,
         limits=limits,
+        caps=np.minimum(caps, limits.caps),
         asked=asked,
         cost_budget=cost_budget,
         time_budget=time_budget,

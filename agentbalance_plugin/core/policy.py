@@ -29,7 +29,6 @@ from agentbalance_plugin.core.novelty import FAR_DISCOUNT, Novelty
 from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
 from agentbalance_plugin.core.prediction import Outlook, embed, look_ahead
 from agentbalance_plugin.core.profiles import ProfileTable
-from agentbalance_plugin.core.search import Choice
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stream_price import solve_price
 from agentbalance_plugin.plan import Plan
@@ -169,10 +168,11 @@ class Policy:
         known = self._known(team, catalog)
         view = self._view(known, [query], budget, [knobs or Knobs()])
         decision = None if is_pipeline(team) else self._decide(known, view)
-        plan = self._made(known, view, 0, None if decision is None else decision.choice(0))
+        plan = self._made(known, view, 0, decision)
         checkpoint = self._checkpoint
         names = checkpoint.priors.categories
-        return explained(known, view.outlook, decision, plan, names, checkpoint.stages)
+        outlook = view.outlook if decision is None else decision.outlook
+        return explained(known, outlook, decision, plan, names, checkpoint.stages)
 
     def intervals(self, query: str, plan: Plan, team: Team, catalog: Catalog) -> Intervals:
         """Between what the cost and latency of a plan for this query lie, nine times out of ten."""
@@ -244,8 +244,7 @@ class Policy:
             view = self._view(known, queries[begin : begin + together], budget, knobs)
             decision = None if is_pipeline(team) else self._decide(known, view)
             plans += [
-                self._made(known, view, row, None if decision is None else decision.choice(row))
-                for row in range(len(view.asked.price_usd))
+                self._made(known, view, row, decision) for row in range(len(view.asked.price_usd))
             ]
         return plans
 
@@ -290,7 +289,7 @@ class Policy:
             view.asked,
         )
 
-    def _made(self, known: Known, view: _View, row: int, choice: Choice | None) -> Plan:
+    def _made(self, known: Known, view: _View, row: int, decision: Decision | None) -> Plan:
         team, roster = known.team, known.roster
         outlook, limits = view.outlook, view.limits
         price = float(view.asked.price_usd[row])
@@ -304,9 +303,10 @@ class Policy:
             # JSON has no infinity.
             notes["novelty"] = round(min(float(view.novelty[row]), 1e6), 3)
             notes["far"] = bool(view.asked.lead[row] > 0.0)
-        if choice is not None:
-            log_odds = outlook.predicted.log_odds[row]
-            return cascade_plan(team, choice, roster.table.names, log_odds, limits.caps[row], notes)
+        choice = None if decision is None else decision.choice(row)
+        if decision is not None and choice is not None:
+            log_odds, caps = decision.outlook.predicted.log_odds[row], decision.caps[row]
+            return cascade_plan(team, choice, roster.table.names, log_odds, caps, notes)
         one = np.array([row])
         fixed = team if is_pipeline(team) else must_run(team)
         return pipeline_plan(fixed, roster, outlook.rows(one), limits.rows(one), price, notes)

@@ -124,6 +124,7 @@ def reinforcement(
         slot_agents(known.team),
         known.roster.table.names,
         episode.outlook.predicted.log_odds,
+        episode.caps,
     )
     found = episode.replay.evaluate_pairs(np.repeat(episode.positions, samples), plans)
     shape = (len(episode.positions), samples)

@@ -35,6 +35,8 @@ CATEGORY_TRIALS = 8.0
 _BACKBONE_TRIALS = 20.0
 # A text has to speak clearly, by a factor of twenty, for a category that nobody was profiled on.
 _LOG_UNPROFILED = -3.0
+# A multiple of the mean that no reply comes near.
+_NO_CUT = 1e3
 _TYPICAL_TTFT_S = 0.5
 _TYPICAL_TOKENS_PER_S = 60.0
 
@@ -82,6 +84,8 @@ class ProfileTable:
             tasks is likely to be of the kind that the backbones were profiled on.
         price_in, price_out: [B] US dollars per token.
         ttft_s, tokens_per_s: [B] unknown ones filled with the median of the known.
+        cuts: [C, B, L, 3] output caps that may pay, as in `Profile.cuts`; where there are none, and
+            for backbones that reason, caps that cut nothing.
         max_output: [B] tokens.
         capable: [B] sets of capabilities.
         names: [B], for the plan alone.
@@ -96,6 +100,7 @@ class ProfileTable:
     price_out: FloatArray
     ttft_s: FloatArray
     tokens_per_s: FloatArray
+    cuts: FloatArray
     max_output: FloatArray
     capable: tuple[frozenset[str], ...]
     names: tuple[str, ...]
@@ -127,6 +132,7 @@ class ProfileTable:
             price_out=price[:, 1] * 1e-12,
             ttft_s=_filled([b.ttft_s for b in backbones], _TYPICAL_TTFT_S),
             tokens_per_s=_filled([b.tokens_per_s for b in backbones], _TYPICAL_TOKENS_PER_S),
+            cuts=_cuts(backbones, priors.categories),
             max_output=np.array([float(b.max_output_tokens) for b in backbones]),
             capable=tuple(b.capabilities for b in backbones),
             names=tuple(catalog),
@@ -199,6 +205,22 @@ def _tokens(
     means: list[Mapping[str, float]] = [getattr(b.profile or empty, which) for b in backbones]
     rows = [[mean.get(c, 0.0) for mean in means] for c in categories]
     return np.array(rows).reshape(len(categories), len(backbones))
+
+
+def _cuts(backbones: list[Backbone], categories: tuple[str, ...]) -> FloatArray:
+    """[C, B, L, 3]; L is 0 where no backbone has any."""
+    most = max((len(c) for b in backbones if b.profile for c in b.profile.cuts.values()), default=0)
+    table = np.ones((len(categories), len(backbones), most, 3))
+    table[..., 0] = _NO_CUT
+    for column, backbone in enumerate(backbones):
+        # Hidden tokens are estimates, and the visible ones say nothing of them.
+        if backbone.profile is None or backbone.reasoning != "no":
+            continue
+        for row, category in enumerate(categories):
+            cuts = backbone.profile.cuts.get(category.partition("/")[0], ())
+            if cuts:
+                table[row, column, : len(cuts)] = cuts
+    return table
 
 
 def _category_prior(trials: FloatArray) -> FloatArray:

@@ -140,9 +140,10 @@ def value(
     in_turn = together + open_third * time[..., 2] + open_fourth * time[..., 3]
     in_turn_cost = cost[..., 0] + cost[..., 1] + open_third * cost[..., 2]
     in_turn_cost = in_turn_cost + open_fourth * cost[..., 3]
+    at_once_cost: FloatArray = cost.sum(axis=-1)
     return Value(
         success @ NODE_WEIGHTS,
-        np.where(waits, in_turn_cost, cost.sum(axis=-1)),
+        np.where(waits, in_turn_cost, at_once_cost),
         np.where(waits, in_turn, np.where(races, raced, four)),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.backbone import Catalog, Profile
+from agentbalance_plugin.core.reply_cuts import reply_cuts
 from agentbalance_plugin.core.trace_files import (
     Query,
     Responses,
@@ -286,6 +287,8 @@ class TraceSet:
                 ("prompt_tokens", samples.prompt_tokens),
             )
         }
+        of_query: list[int] = self.category[rows].tolist()
+        names = [self.categories[row] for row in of_query]
         profiles: dict[str, Profile] = {}
         for column, backbone in enumerate(self.backbones):
             trials = {
@@ -304,6 +307,11 @@ class TraceSet:
                 trials=trials,
                 visible_tokens={n: v / trials[n] for n, v in totals["visible_tokens"].items()},
                 prompt_tokens={n: v / trials[n] for n, v in totals["prompt_tokens"].items()},
+                cuts=reply_cuts(
+                    names,
+                    samples.visible_tokens[:, column],
+                    samples.correct[:, column],
+                ),
             )
         return profiles
 

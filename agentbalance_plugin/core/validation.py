@@ -94,8 +94,8 @@ def validate_stages(
                             team,
                             choice,
                             table.names,
-                            outlook.predicted.log_odds[row],
-                            limits.caps[row],
+                            decision.outlook.predicted.log_odds[row],
+                            decision.caps[row],
                             {},
                         )
                         for row, place in enumerate(best.tolist())
