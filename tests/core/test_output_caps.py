@@ -86,7 +86,7 @@ def test_plans_carry_the_caps_and_say_what_they_expect_under_them() -> None:
     catalog = Catalog([wordy("a", max_output_tokens=100_000)])
     budget = Budget(cost_usd=10.0)
     free, dear = (
-        policy.plan("2 + 2?", team, budget, catalog, Knobs(price_usd=price)) for price in (0, 1e3)
+        policy.plan("2 + 2?", team, budget, catalog, Knobs(price_usd=price)) for price in (0, 1e5)
     )
     assert dear.output_caps["solver"] < free.output_caps["solver"]
     assert free.expected is not None
