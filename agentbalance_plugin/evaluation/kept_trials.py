@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.evaluation.sources import code_digest
 from agentbalance_plugin.evaluation.trials import Known, Method, Trial
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-# What a trial depends on beside its inputs.
-_CODE = ("core", "evaluation", "agreement.py", "plan.py", "backbone.py")
+TRIALS = Trial.__module__
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class KeptTrials:
         positions = replay.traces.positions(split)
         path = None
         if self.folder is not None:
-            digest = _digest(
+            digest = digest_of(
                 [
-                    _code(),
+                    code_digest(modules_of(method)),
                     *(repr(part) for part in (method.name, known.axis, known.highest, known.seed)),
                     json.dumps(dict(method.grid), sort_keys=True),
                     traces_digest(known.traces),
@@ -86,21 +85,21 @@ def _write(path: Path, trials: tuple[Trial, Trial]) -> None:
     partial.replace(path)
 
 
-def _digest(parts: Iterable[str | bytes]) -> str:
+def modules_of(method: Method) -> tuple[str, ...]:
+    """Modules that a method comes from: its class's, and those of what it was made with."""
+    parts = (method, *getattr(method, "__dict__", {}).values())
+    found = {str(getattr(part, "__module__", "")) for part in parts}
+    return (TRIALS, *sorted(found - {TRIALS}))
+
+
+def digest_of(parts: Iterable[str | bytes]) -> str:
+    """Of texts and bytes, in that order."""
     found = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         found.update(len(data).to_bytes(8, "little"))
         found.update(data)
     return found.hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    """Of the sources: results of other code are not taken for ours."""
-    paths = (_PACKAGE / name for name in _CODE)
-    files = (f for path in paths for f in (sorted(path.rglob("*.py")) if path.is_dir() else [path]))
-    return _digest(file.read_bytes() for file in files)
 
 
 @lru_cache(maxsize=64)
@@ -116,4 +115,4 @@ def traces_digest(traces: TraceSet) -> str:
     ]
     if traces.latency_s is not None:
         parts.append(traces.latency_s.tobytes())
-    return _digest(parts)
+    return digest_of(parts)

@@ -139,6 +139,6 @@ def policy_digest(source: str | Path) -> str:
     shipped = Path(__file__).resolve().parent.parent / "data" / "policy"
     folder = shipped if source == "default" else Path(source)
     found = hashlib.sha256()
-    for path in sorted(folder.glob("policy.*")):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
