@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,7 +42,16 @@ class KeptTrials:
             digest = digest_of(
                 [
                     code_digest(modules_of(method)),
-                    *(repr(part) for part in (method.name, known.axis, known.highest, known.seed)),
+                    *(
+                        repr(part)
+                        for part in (
+                            method.name,
+                            known.axis,
+                            known.highest,
+                            known.seed,
+                            known.steps,
+                        )
+                    ),
                     json.dumps(dict(method.grid), sort_keys=True),
                     traces_digest(known.traces),
                     traces_digest(replay.traces),
@@ -79,7 +89,8 @@ def _write(path: Path, trials: tuple[Trial, Trial]) -> None:
         arrays[f"{part}_right"] = trial.right
         arrays[f"{part}_cost_usd"] = trial.cost_usd
         arrays[f"{part}_latency_s"] = trial.latency_s
-    partial = path.with_suffix(".partial")
+    # Another process may be at the same trial.
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     partial.replace(path)
