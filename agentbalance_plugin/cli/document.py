@@ -55,6 +55,17 @@ class Part:
     run: Run
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A part that could not be made: hours of the others are not lost for it."""
+
+    part: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.error}"
+
+
 def write_document(
     path: Path, suites: Sequence[str], request: Request, console: Console, jobs: int = 1
 ) -> None:
@@ -76,7 +87,11 @@ def write_document(
     found = _run_all(parts, request, console, jobs)
 
     def section(title: str) -> list[tuple[str, Any]]:
-        return [(part.label, found[n]) for n, part in enumerate(parts) if part.section == title]
+        return [
+            (part.label, found[n])
+            for n, part in enumerate(parts)
+            if part.section == title and not isinstance(found[n], Failure)
+        ]
 
     variants = {title: (text, section(title)) for title, text in _VARIANTS.items()}
     report = Report(
@@ -85,9 +100,14 @@ def write_document(
         variants={title: rows for title, rows in variants.items() if rows[1]},
         hard_caps=dict(section("caps")),
         plugin=_plugin_results(request.out),
+        missing=tuple(str(result) for result in found.values() if isinstance(result, Failure)),
     )
+    if not report.main:
+        raise ValueError(f"document: no suite could be evaluated: {'; '.join(report.missing)}")
     command = f"agentbalance evaluate --document {path} --out {request.out}"
     path.write_text(document(report, command), encoding="utf-8")
+    for each in report.missing:
+        console.print(f"not made: {each}", markup=False)
     console.print(f"written: {path}")
 
 
@@ -146,7 +166,11 @@ def _results(parts: Sequence[Part], request: Request, jobs: int) -> Iterator[tup
 
 
 def _run(part: Part, request: Request) -> Any:
-    return part.run(request, Console(stderr=True, quiet=True))
+    try:
+        return part.run(request, Console(stderr=True, quiet=True))
+    # Whatever it is, the page says so, and the next run makes this part alone.
+    except Exception as error:
+        return Failure(f"{part.section}, {part.label}", f"{type(error).__name__}: {error}")
 
 
 _VARIANTS = {

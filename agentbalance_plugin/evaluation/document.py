@@ -92,6 +92,7 @@ class Report:
         variants: title of a section -> its introduction, and (row label, result) pairs per suite.
         hard_caps: per suite.
         plugin: framework -> what its example wrote, as JSON.
+        missing: parts that failed, and why.
     """
 
     main: Sequence[SuiteResult]
@@ -101,6 +102,7 @@ class Report:
     plugin: Mapping[str, Sequence[Mapping[str, Any]]] = field(
         default_factory=dict[str, Sequence[Mapping[str, Any]]]
     )
+    missing: Sequence[str] = ()
 
 
 def document(report: Report, command: str) -> str:
@@ -125,6 +127,8 @@ def document(report: Report, command: str) -> str:
     for title, (text, rows) in report.variants.items():
         parts.append(f"## {title}\n\n{text}")
         parts.append(variant_table(rows))
+    if report.missing:
+        parts.append("## Not made\n\n" + "\n".join(f"- {each}" for each in report.missing))
     parts.append("What else was tried is in [tried.md](tried.md).")
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
