@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +93,9 @@ def evaluate_command(
             help="Write all suites, ablations, catalogs and sensitivities as this Markdown page.",
         ),
     ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes of --document; left out: one per core.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score policies and published alternatives on recorded answers: P@T, P@L, AUC."""
@@ -112,7 +116,8 @@ def evaluate_command(
     if page is not None:
         from agentbalance_plugin.cli.document import write_document
 
-        write_document(page, suite or EVALUATED, request, Console(stderr=True))
+        jobs = jobs or os.cpu_count() or 1
+        write_document(page, suite or EVALUATED, request, Console(stderr=True), jobs)
         return
     results = [run_suite(each, request, Console(stderr=True)) for each in suite or ["reasoning"]]
     if as_json:

@@ -183,6 +183,9 @@ def main(systems: Mapping[str, System], description: str) -> None:
     parser.add_argument("--traces", type=Path, help="folder of recorded traces; left out: shipped")
     parser.add_argument("--policy", default="default", help="default, or a policy folder")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, help="JSON file; DIR/plugin/NAME.json goes into `evaluate --out DIR`"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON list on stdout")
     asked = parser.parse_args()
     found: list[SystemResult] = []
@@ -196,8 +199,13 @@ def main(systems: Mapping[str, System], description: str) -> None:
             found.append(result)
             if not asked.json:
                 print_result(result, Console())
+    content = json.dumps([result.to_dict() for result in found])
+    if asked.out is not None:
+        out: Path = asked.out
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(content + "\n", encoding="utf-8")
     if asked.json:
-        print(json.dumps([result.to_dict() for result in found]))
+        print(content)
 
 
 def print_result(result: SystemResult, console: Console) -> None:

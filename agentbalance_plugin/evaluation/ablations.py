@@ -47,14 +47,22 @@ def ablations(source: str | Path = "default") -> list[PolicyMethod]:
         "one backbone + our topology": (one_backbone, _COPIES),
         "uniform": (uniform, _COPIES),
     }
+    planned: dict[object, list[list[Plan]]] = {}
     return [
-        PolicyMethod(source, name="agentbalance"),
+        PolicyMethod(source, name="agentbalance", planned=planned),
         *(
             PolicyMethod(source, name=name, load=_switched(config), family="ablation")
             for name, config in _SWITCHED.items()
         ),
         *(
-            PolicyMethod(source, name=name, change=change, samples=samples, family="ablation")
+            PolicyMethod(
+                source,
+                name=name,
+                change=change,
+                samples=samples,
+                family="ablation",
+                planned=planned,
+            )
             for name, (change, samples) in changes.items()
         ),
     ]

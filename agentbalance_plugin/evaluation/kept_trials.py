@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +16,10 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.evaluation.sources import code_digest
 from agentbalance_plugin.evaluation.trials import Known, Method, Trial
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-# What a trial depends on beside its inputs.
-_CODE = ("core", "evaluation", "agreement.py", "plan.py", "backbone.py")
+TRIALS = Trial.__module__
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,19 @@ class KeptTrials:
         positions = replay.traces.positions(split)
         path = None
         if self.folder is not None:
-            digest = _digest(
+            digest = digest_of(
                 [
-                    _code(),
-                    *(repr(part) for part in (method.name, known.axis, known.highest, known.seed)),
+                    code_digest(modules_of(method)),
+                    *(
+                        repr(part)
+                        for part in (
+                            method.name,
+                            known.axis,
+                            known.highest,
+                            known.seed,
+                            known.steps,
+                        )
+                    ),
                     json.dumps(dict(method.grid), sort_keys=True),
                     traces_digest(known.traces),
                     traces_digest(replay.traces),
@@ -80,27 +89,28 @@ def _write(path: Path, trials: tuple[Trial, Trial]) -> None:
         arrays[f"{part}_right"] = trial.right
         arrays[f"{part}_cost_usd"] = trial.cost_usd
         arrays[f"{part}_latency_s"] = trial.latency_s
-    partial = path.with_suffix(".partial")
+    # Another process may be at the same trial.
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     partial.replace(path)
 
 
-def _digest(parts: Iterable[str | bytes]) -> str:
+def modules_of(method: Method) -> tuple[str, ...]:
+    """Modules that a method comes from: its class's, and those of what it was made with."""
+    parts = (method, *getattr(method, "__dict__", {}).values())
+    found = {str(getattr(part, "__module__", "")) for part in parts}
+    return (TRIALS, *sorted(found - {TRIALS}))
+
+
+def digest_of(parts: Iterable[str | bytes]) -> str:
+    """Of texts and bytes, in that order."""
     found = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         found.update(len(data).to_bytes(8, "little"))
         found.update(data)
     return found.hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    """Of the sources: results of other code are not taken for ours."""
-    paths = (_PACKAGE / name for name in _CODE)
-    files = (f for path in paths for f in (sorted(path.rglob("*.py")) if path.is_dir() else [path]))
-    return _digest(file.read_bytes() for file in files)
 
 
 @lru_cache(maxsize=64)
@@ -116,4 +126,4 @@ def traces_digest(traces: TraceSet) -> str:
     ]
     if traces.latency_s is not None:
         parts.append(traces.latency_s.tobytes())
-    return _digest(parts)
+    return digest_of(parts)

@@ -67,6 +67,7 @@ class PolicyMethod:
             backbone twice.
         load: (source, encoder) -> policy, for ablations of the policy itself.
         family: "ablation" for changed ones.
+        planned: plans made so far, shared by methods that differ in `change` alone; None: its own.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class PolicyMethod:
         samples: Mapping[str, int] | None = None,
         load: Load = Policy.load,
         family: Family = "agentbalance",
+        planned: dict[object, list[list[Plan]]] | None = None,
     ) -> None:
         sources = [source] if isinstance(source, str | Path) else list(source)
         self._sources = sources
@@ -91,7 +93,7 @@ class PolicyMethod:
         # one policy from those of another.
         for each in sources:
             Policy.load(each)
-        self._planned: dict[object, list[list[Plan]]] = {}
+        self._planned = {} if planned is None else planned
         self.grid: Mapping[str, Any] = {"policy": [policy_digest(each) for each in sources]}
 
     def fit(self, known: Known) -> Fitted:
@@ -139,6 +141,6 @@ def policy_digest(source: str | Path) -> str:
     shipped = Path(__file__).resolve().parent.parent / "data" / "policy"
     folder = shipped if source == "default" else Path(source)
     found = hashlib.sha256()
-    for path in sorted(folder.glob("policy.*")):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]

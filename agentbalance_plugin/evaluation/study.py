@@ -25,6 +25,7 @@ from agentbalance_plugin.evaluation.metrics import (
 from agentbalance_plugin.evaluation.results import AxisResult, Curve, MethodResult, SuiteResult
 from agentbalance_plugin.evaluation.trials import (
     AXES,
+    STEPS,
     Axis,
     Family,
     Known,
@@ -72,6 +73,7 @@ class Study:
         seeds: that many, from 0.
         copies: as in `Replay`.
         samples: of the paired bootstrap.
+        steps: prices that methods are asked at; fewer are faster and coarser.
     """
 
     suite: str
@@ -82,6 +84,7 @@ class Study:
     seeds: int = 3
     copies: CopyMode = "resampled"
     samples: int = 1000
+    steps: int = STEPS
 
     def run(
         self,
@@ -109,7 +112,9 @@ class Study:
         for axis in AXES:
             seeds = [
                 _Seed(
-                    known=Known(self._replay(learned, seed), axis, budgets.of(axis)[-1], seed),
+                    known=Known(
+                        self._replay(learned, seed), axis, budgets.of(axis)[-1], seed, self.steps
+                    ),
                     replay=self._replay(traces, seed),
                 )
                 for seed in range(self.seeds)

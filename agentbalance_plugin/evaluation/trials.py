@@ -26,7 +26,8 @@ Option = TypeVar("Option")
 
 AXES: tuple[Axis, Axis] = ("cost", "latency")
 
-_STEPS = 25
+STEPS = 25
+"""Prices that methods are asked at, beside free choice."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,14 @@ class Known:
         axis: what is scarce.
         highest: the largest budget of the axis, T3 or L3.
         seed: of every draw the method makes.
+        steps: how many prices to ask at, beside free choice.
     """
 
     replay: Replay
     axis: Axis
     highest: float
     seed: int = 0
+    steps: int = STEPS
 
     @property
     def traces(self) -> TraceSet:
@@ -97,7 +100,7 @@ class Known:
         # Whole powers of two: the noise of a seed's latencies does not move the ladder.
         low = 2.0 ** round(float(np.log2(3e-3 / spend.max())))
         high = 2.0 ** round(float(np.log2(2.0 / spend.min())))
-        ladder = np.geomspace(low, high, _STEPS)
+        ladder = np.geomspace(low, high, self.steps)
         return np.concatenate([np.zeros(1), ladder])
 
     @cached_property

@@ -19,6 +19,7 @@ from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Knobs, Policy
 from agentbalance_plugin.core.reference import reference_plan
 from agentbalance_plugin.core.replay import Replay
+from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.simulator.server import Simulator
 from agentbalance_plugin.team import Team
@@ -60,12 +61,18 @@ def endpoint(simulator: Simulator, replay: Replay) -> Endpoint:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(
-    ("module", "system"),
-    [("plugin_pat1_autogen", "round robin"), ("plugin_pat1_langgraph", "debate")],
+    ("module", "system", "suite"),
+    [
+        ("plugin_pat1_autogen", "round robin", "reasoning"),
+        ("plugin_pat1_langgraph", "debate", "reasoning"),
+        ("plugin_pat1_autogen", "debate", "gpqa_diamond"),
+        ("plugin_pat1_langgraph", "chain", "humaneval"),
+    ],
 )
 async def test_a_balanced_run_is_the_replay_of_its_plan(
-    module: str, system: str, replay: Replay
+    module: str, system: str, suite: str
 ) -> None:
+    replay = Replay(TraceSet.shipped(suite))
     queries = pick_queries(replay.traces, 24, seed=1)
     chat = example(module).SYSTEMS[system]
     async with Simulator(replay) as simulator:

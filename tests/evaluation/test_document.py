@@ -14,6 +14,7 @@ from agentbalance_plugin.evaluation.kept_trials import KeptTrials
 from agentbalance_plugin.evaluation.policy_method import PolicyMethod
 from agentbalance_plugin.evaluation.registry import baselines
 from agentbalance_plugin.evaluation.results import SuiteResult
+from agentbalance_plugin.evaluation.studies.hard_caps import CapRow
 from agentbalance_plugin.evaluation.study import Study
 from agentbalance_plugin.evaluation.variants import catalogs, sensitivities
 
@@ -21,20 +22,42 @@ from agentbalance_plugin.evaluation.variants import catalogs, sensitivities
 @pytest.fixture(scope="module")
 def result(small: TraceSet) -> SuiteResult:
     methods = [*baselines(["mix", "category", "chat-best", "oracle"]), PolicyMethod()]
-    found = Study("small", small, small, "val", seeds=1, samples=20).run(methods, KeptTrials())
+    found = Study("small", small, small, "val", seeds=1, samples=20, steps=8).run(
+        methods, KeptTrials()
+    )
     return replace(found, assumptions=("answers are replayed",))
 
 
 def test_the_page_has_every_method_and_says_what_is_replayed(result: SuiteResult) -> None:
     rows = [("as they are", result), ("hidden reasoning tokens x 2", result)]
-    report = Report([result], [result], {"Nominal figures": ("Halved and doubled.", rows)})
+    cap = CapRow("cost", result.budgets["cost"][0], 71.25, 0.0001, 0.0012, over=0, cut=3.5)
+    mean = {"value": 80.0, "low": 75.0, "high": 85.0}
+    stream = {"right": mean, "cost_usd": mean, "latency_s": mean, "violations": 0, "failed": 1}
+    streams = ("stock", "paced", "hasty")
+    chat = {
+        "suite": "small", "system": "debate", "queries": 150, "gain": mean,
+        "scores": {name: {"p_at_t1": None, "p_at_l1": 80.0} for name in streams},
+        **dict.fromkeys(streams, stream),
+    }  # fmt: skip
+    report = Report(
+        [result],
+        [result],
+        {"Nominal figures": ("Halved and doubled.", rows)},
+        hard_caps={"small": [cap]},
+        plugin={"autogen": [chat]},
+        missing=("Catalogs, 25: ValueError: no",),
+    )
     page = document(report, "agentbalance evaluate --document here.md --out there")
     for method in result.methods:
         assert page.count(f"{method.name}") >= 4
     for words in ("**Replayed**", "up to 10 %", "22 %", "## Ablations", "## Nominal figures"):
         assert words in page
     assert "agentbalance evaluate --document here.md --out there" in page
-    matched = page[page.index("## Gain over") : page.index("## Ablations")]
+    as_mean = result.method("agentbalance").axes["cost"].performance[0]
+    assert f"| small | T1 = {cap.cap:.3g} USD | 71.2 | {as_mean:.1f} |" in page
+    assert page.count("| autogen | small | debate | 150 |") == 3
+    assert "- Catalogs, 25: ValueError: no" in page
+    matched = page[page.index("## Gain over") : page.index("## Published")]
     assert matched.count("chat as written, best backbone") == 6
     widths = {line.count("|") for line in matched.splitlines() if line.startswith("|")}
     assert len(widths) == 1

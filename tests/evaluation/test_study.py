@@ -12,10 +12,11 @@ import pytest
 
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceError, TraceSet
-from agentbalance_plugin.evaluation.kept_trials import KeptTrials
+from agentbalance_plugin.evaluation.kept_trials import KeptTrials, modules_of
 from agentbalance_plugin.evaluation.policy_method import PolicyMethod
 from agentbalance_plugin.evaluation.registry import baselines
 from agentbalance_plugin.evaluation.results import SuiteResult
+from agentbalance_plugin.evaluation.sources import imported
 from agentbalance_plugin.evaluation.study import Budgets, Study
 from agentbalance_plugin.evaluation.trials import AXES, Fitted, Known, Method, Trial, rows_of
 
@@ -23,7 +24,7 @@ CHEAP = ["mix", "category", "plan-table"]
 
 
 def study(traces: TraceSet, **more: Any) -> Study:
-    return Study("small", traces, traces, seeds=2, samples=50, **more)
+    return Study("small", traces, traces, seeds=2, samples=50, steps=8, **more)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,10 @@ def result(small: TraceSet) -> SuiteResult:
 
 
 def test_the_policy_beats_the_mix_of_two_single_backbones(shipped: TraceSet) -> None:
-    comparison = Study("reasoning", shipped, shipped, "val", seeds=1, samples=20)
+    # Every second val query; profiles and tables know the whole train split.
+    rows = np.sort(np.concatenate([shipped.positions("train"), shipped.positions("val")[::2]]))
+    some = rows_of(shipped, rows)
+    comparison = Study("reasoning", some, some, "val", seeds=1, samples=20, steps=12)
     found = comparison.run([*baselines(["mix"]), PolicyMethod()], KeptTrials())
     ours, mix = found.method("agentbalance"), found.method("mix of single backbones")
     for axis in AXES:
@@ -181,3 +185,15 @@ def test_what_can_not_be_scored_is_refused(small: TraceSet) -> None:
         baselines(["mix"]), KeptTrials()
     )
     assert len(found.methods[0].axes["cost"].performance) == 1
+
+
+def test_a_baseline_depends_on_no_module_of_the_policy() -> None:
+    found = {m.name: imported(modules_of(m)) for m in [*baselines(), PolicyMethod()]}
+    ours = found.pop("agentbalance")
+    assert {f"agentbalance_plugin.core.{name}" for name in ("policy", "search")} <= ours
+    for name, modules in found.items():
+        assert "agentbalance_plugin.core.replay" in modules
+        assert "agentbalance_plugin.core.policy" not in modules, name
+    pruned = found["AgentPrune, best backbone"]
+    assert "agentbalance_plugin.evaluation.baselines.agentprune" in pruned
+    assert "agentbalance_plugin.evaluation.baselines.masrouter" not in pruned

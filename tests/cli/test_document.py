@@ -1,0 +1,50 @@
+"""The whole page's parts: one that fails, and the policy under hard caps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agentbalance_plugin.cli.document import Failure, Part, parts_of
+from agentbalance_plugin.cli.document import _run as run_part  # pyright: ignore[reportPrivateUsage]
+from agentbalance_plugin.cli.evaluate import Request
+from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.policy import Policy
+from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.evaluation.studies.hard_caps import under_caps
+from agentbalance_plugin.evaluation.studies.setting import Setting
+from agentbalance_plugin.evaluation.trials import rows_of
+
+REQUEST = Request(None, "test", None, ["default"], ["mix"], [], 1, None)
+
+
+def test_a_part_that_fails_is_named_and_raises_nothing() -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    found = run_part(Part("Catalogs", "25", fails), REQUEST)
+    assert isinstance(found, Failure)
+    assert str(found) == "Catalogs, 25: RuntimeError: no"
+
+
+def test_every_suite_and_study_is_a_part() -> None:
+    parts = parts_of(["reasoning", "mmlu", "humaneval"], REQUEST)
+    sections = [part.section for part in parts]
+    assert sections.count("main") == sections.count("caps") == 3
+    assert sections.count("ablations") == sections.count("A policy that never saw the suite") == 2
+    assert sections.count("Questions of another kind") == 3
+    assert {"Catalogs", "Nominal figures"} <= set(sections)
+
+
+def test_no_run_passes_a_hard_cap() -> None:
+    traces = TraceSet.shipped("reasoning")
+    rows = np.concatenate([traces.positions("train"), traces.positions("val")[::12]])
+    some = rows_of(traces, np.sort(rows))
+    setting = Setting("reasoning", some, Policy.load("default", RecordedEncoder(some)))
+    found = under_caps(setting, "val")
+    assert [row.axis for row in found] == ["cost"] * 3 + ["latency"] * 3
+    for row in found:
+        assert row.over == 0
+        assert row.mean <= row.most <= row.cap * (1.0 + 1e-6)
+        assert row.right > 40.0
