@@ -127,6 +127,10 @@ def draw_episode(
         names = [names[b] for b in chosen]
     team = _team(rng)
     known = look_at(team, catalog.subset(names), checkpoint, encoder, PolicyConfig())
+    if known.least > len(known.fastest):
+        # More agents that must stay than backbones for them: nobody has to stay.
+        team = Team(tuple(replace(agent, keep=False) for agent in team.agents), team.decider)
+        known = look_at(team, catalog.subset(names), checkpoint, encoder, PolicyConfig())
     outlook = look_ahead(
         checkpoint, known.roster.table, course.vectors[positions], course.prompt_bytes[positions]
     )

@@ -107,8 +107,15 @@ class ProfileTable:
 
     @classmethod
     def of(cls, catalog: Catalog, priors: Priors) -> ProfileTable:
-        """The table of a catalog, its columns in the catalog's order."""
+        """The table of a catalog, its columns in the catalog's order.
+
+        Where backbones were profiled on nothing that the priors know, on the user's own kind of
+        tasks, each category has the figures of that kind.
+        """
         backbones = list(catalog.values())
+        own = _unknown_kinds(backbones, priors.categories)
+        if own:
+            backbones = [_everywhere(b, own, priors.categories) for b in backbones]
         success, trials = _counts(backbones, priors.categories)
         strength = _strength(success, trials, backbones, priors)
         log_odds = _shrunk_log_odds(success, trials, priors.log_odds[:, None] + strength)
@@ -137,6 +144,42 @@ class ProfileTable:
             capable=tuple(b.capabilities for b in backbones),
             names=tuple(catalog),
         )
+
+
+def _unknown_kinds(backbones: list[Backbone], categories: tuple[str, ...]) -> frozenset[str]:
+    """Categories that were profiled, if none of these is known."""
+    profiled = frozenset(c for b in backbones if b.profile is not None for c in b.profile.trials)
+    return frozenset() if profiled & set(categories) else profiled
+
+
+def _everywhere(backbone: Backbone, kinds: frozenset[str], categories: tuple[str, ...]) -> Backbone:
+    """Profiled on each category as it was on these kinds together."""
+    profile = backbone.profile
+    if profile is None:
+        return backbone
+    trials = sum(profile.trials.get(kind, 0.0) for kind in kinds)
+    if not trials:
+        return backbone
+
+    def mean(values: Mapping[str, float]) -> dict[str, float]:
+        total = sum(values.get(kind, 0.0) * profile.trials.get(kind, 0.0) for kind in kinds)
+        return dict.fromkeys(categories, total / trials)
+
+    benchmarks = sorted({kind.partition("/")[0] for kind in kinds})
+    known = sorted({category.partition("/")[0] for category in categories})
+    cuts = next((profile.cuts[name] for name in benchmarks if name in profile.cuts), ())
+    hidden = max((backbone.hidden_tokens.get(name, 0) for name in benchmarks), default=0)
+    return replace(
+        backbone,
+        hidden_tokens=dict.fromkeys(known, hidden),
+        profile=Profile(
+            successes=dict.fromkeys(categories, sum(profile.successes.get(k, 0.0) for k in kinds)),
+            trials=dict.fromkeys(categories, trials),
+            visible_tokens=mean(profile.visible_tokens),
+            prompt_tokens=mean(profile.prompt_tokens),
+            cuts=dict.fromkeys(known, cuts) if cuts else {},
+        ),
+    )
 
 
 def learn_priors(catalogs: list[Catalog], coincidence: Mapping[str, float]) -> Priors:
