@@ -42,6 +42,8 @@ IntArray = NDArray[np.int64]
 
 # Designs of one task that the stages learn to imitate, by how close to the best they are.
 _IMITATED = 8
+# Backbones that they are made of: of more there are too many designs.
+_AMONG = 9
 _WARMTH = 0.01
 
 
@@ -68,12 +70,15 @@ def imitation(episode: Episode, rng: np.random.Generator) -> Lesson:
     """
     known, asked = episode.known, episode.asked
     scene = _scene(episode)
-    local = np.broadcast_to(known.fastest, (len(episode.positions), len(known.fastest)))
+    among = known.fastest
+    if len(among) > _AMONG:
+        among = among[np.sort(rng.permutation(len(among))[:_AMONG])]
+    local = np.broadcast_to(among, (len(episode.positions), len(among)))
     objective = make_objective(known, asked, local)
     agents = len(known.team.agents)
     seats = np.take_along_axis(scene.allowed > 0.0, local[:, None, :], axis=2)
     families = families_for(known.least, agents, hasty=bool((episode.time_budget >= 0).any()))
-    candidates = table(len(known.fastest), families, known.uniform)
+    candidates = table(len(among), families, known.uniform)
     assert candidates is not None, "every team and catalog has a candidate"
     best = ranked(
         episode.outlook.predicted.of(local),

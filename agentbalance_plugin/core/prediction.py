@@ -22,7 +22,7 @@ IntArray = NDArray[np.int64]
 
 # English has four to five bytes a token with every tokenizer in use.
 _BYTES_PER_TOKEN = 4.2
-_MOST_PER_POOL = 4
+_MOST_PER_POOL = 8
 _POOLS = 3
 
 
@@ -35,7 +35,7 @@ class Roster:
         table: its profiles.
         pool: [B] pool of each backbone, 0 the weakest.
         columns: the backbones that plans may use, ascending: those that no other beats, at most
-            four of each pool.
+            eight of each pool.
     """
 
     catalog: Catalog
