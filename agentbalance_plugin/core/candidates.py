@@ -68,7 +68,7 @@ class Table:
     Args:
         size: m.
         family: [n] numbers of `FAMILIES`; columns: [n, 4] in the order in which they run, -1 after
-            the last.
+            the last; agents: [n] how many.
         triples: [T, 3]; fours: [Q, 4]; begins: [Q] the triple that each of the fours begins with.
         success: [n] whose success is a candidate's, among m single agents, m * m pairs, T triples
             and T * m triples with a fourth.
@@ -76,7 +76,7 @@ class Table:
             races.
         third, fourth: [n] an agent that waits, m for none, and
         third_opens, fourth_opens: [n] what it waits for, among m * m pairs and T triples.
-        calls: [n, 4] of C different calls, which depend on what is spent or held when they start;
+        calls: [4, n] of C different calls, which depend on what is spent or held when they start;
             -1 after the last.
         call_backbone, call_group: [C] whose it is, and which of the groups in `start` it runs with,
             call_at_once: [C], or after.
@@ -85,6 +85,7 @@ class Table:
     size: int
     family: IntArray
     columns: IntArray
+    agents: IntArray
     triples: IntArray
     fours: IntArray
     begins: IntArray
@@ -158,6 +159,7 @@ def table(size: int, families: tuple[Family, ...], uniform: bool) -> Table | Non
     return Table(
         size=size,
         family=np.array([FAMILIES.index(family) for family, _ in rows], dtype=np.int64),
+        agents=np.array([len(row) for _, row in rows], dtype=np.int64),
         columns=np.array([(*row, -1, -1, -1)[:4] for _, row in rows], dtype=np.int64),
         triples=np.array(triples, dtype=np.int64).reshape(-1, 3),
         fours=np.array(fours, dtype=np.int64).reshape(-1, 4),
@@ -168,7 +170,7 @@ def table(size: int, families: tuple[Family, ...], uniform: bool) -> Table | Non
         fourth=fourth,
         third_opens=third_opens,
         fourth_opens=fourth_opens,
-        calls=np.stack(call, axis=1),
+        calls=np.stack(call),
         call_backbone=np.array([backbone for backbone, _, _ in calls]),
         call_group=np.array([group for _, group, _ in calls]),
         call_at_once=np.array([at_once for _, _, at_once in calls]),
@@ -247,7 +249,7 @@ def valid(candidates: Table, seats: BoolArray) -> BoolArray:
     """
     agents = seats.shape[1]
     fits: BoolArray = np.ones((len(seats), len(candidates.columns)), dtype=np.bool_)
-    sizes = (candidates.columns >= 0).sum(axis=1)
+    sizes = candidates.agents
     for size in np.unique(sizes).tolist():
         those = sizes == size
         for place, slot in enumerate(slots_for(size, agents)):

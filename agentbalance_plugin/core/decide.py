@@ -38,7 +38,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 # The critic's favourites that the stages have a word on.
-_FAVOURITES = 24
+_FAVOURITES = 16
 
 
 class Asked(NamedTuple):

@@ -40,6 +40,7 @@ class Known:
         uniform: whether all agents may use the same backbones.
         least: agents that a plan must keep.
         fastest: [R] columns that plans may use, from fast to slow.
+        longest_role: bytes.
         prices: success per US dollar of the mean budgets asked for so far.
     """
 
@@ -49,6 +50,7 @@ class Known:
     uniform: bool
     least: int
     fastest: IntArray
+    longest_role: int
     prices: dict[Budget, float] = field(default_factory=dict[Budget, float])
 
 
@@ -88,6 +90,7 @@ def look_at(
         # The decider takes part in every plan, pinned or not.
         least=len(must_run(team).agents) if team.decider is not None else 1,
         fastest=fastest,
+        longest_role=max(len(agent.role.encode()) for agent in team.agents),
     )
 
 
@@ -101,7 +104,7 @@ def make_limits(
         agents: of the team.
     """
     table = roster.table
-    tasks, size = outlook.log_tokens.shape
+    tasks = len(outlook.log_tokens)
     sigma, hidden, log_tokens = outlook.sigma, outlook.hidden_tokens, outlook.log_tokens
     visible = np.exp(log_tokens + _CAP_DEVIATIONS * sigma[:, None]) + USEFUL_TOKENS
     caps = np.minimum(np.ceil(visible + _HIDDEN_MARGIN * hidden), table.max_output)
@@ -116,7 +119,10 @@ def make_limits(
     )
 
     def cap(limit: float | None) -> FloatArray:
-        return np.full(int(tasks), np.inf if limit is None else float(limit), dtype=np.float64)
+        return np.full(tasks, np.inf if limit is None else float(limit))
+
+    def each(values: FloatArray) -> FloatArray:
+        return values[None] if tasks == 1 else np.broadcast_to(values, (tasks, len(values)))
 
     return Limits(
         cost_usd=cap(budget.cost_usd),
@@ -124,8 +130,8 @@ def make_limits(
         latency_s=cap(budget.latency_s),
         prompt_bound=bound,
         sigma=sigma,
-        price_in=np.broadcast_to(table.price_in, (tasks, size)),
-        price_out=np.broadcast_to(table.price_out, (tasks, size)),
+        price_in=each(table.price_in),
+        price_out=each(table.price_out),
         caps=caps,
         likely_usd=_LIKELY * outlook.predicted.cost_usd,
         likely_tokens=_LIKELY * mean_tokens,

@@ -15,10 +15,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 EMBEDDING = 32
 
 # An array of numpy or torch; the operations used are those that both have under one name.
 Array = Any
+
+
+# Since 2.1 numpy itself has what is used here; asking and wrapping take longer than the work.
+_NUMPY_SUFFICES = hasattr(np, "cumulative_sum")
+
+
+def namespace(array: Array) -> Any:
+    """The array API of the library that an array is of."""
+    if type(array) is np.ndarray and _NUMPY_SUFFICES:
+        return np
+    from array_api_compat import array_namespace
+
+    return array_namespace(array)
 
 
 @dataclass
@@ -101,12 +116,6 @@ def predict(
     return Prediction(category, success, tokens, difficulty)
 
 
-def _namespace(array: Array) -> Any:
-    from array_api_compat import array_namespace
-
-    return array_namespace(array)
-
-
 def _mix(share: Array, table: Array) -> Array:
     """[N, C] weights over [C, B] or [N, C, B] -> [N, B]."""
     if table.ndim == 2:
@@ -115,17 +124,17 @@ def _mix(share: Array, table: Array) -> Array:
 
 
 def _exp(array: Array) -> Array:
-    return _namespace(array).exp(array)
+    return namespace(array).exp(array)
 
 
 def _log(array: Array) -> Array:
-    return _namespace(array).log(array)
+    return namespace(array).log(array)
 
 
 def _max(array: Array) -> Array:
-    return _namespace(array).max(array, axis=-1, keepdims=True)
+    return namespace(array).max(array, axis=-1, keepdims=True)
 
 
 def _sum_exp(array: Array) -> Array:
-    xp = _namespace(array)
+    xp = namespace(array)
     return xp.sum(xp.exp(array), axis=-1, keepdims=True)

@@ -209,7 +209,9 @@ class Novelty:
     def _scores(self, query: Features) -> FloatArray:
         """[C] mean log-likelihood of the query's features in each category."""
         gains, overall, share = self._rates
-        return gains[query.ids].mean(axis=0) + overall[query.ids].mean() + share
+        ids = query.ids
+        mean = np.full(len(ids), 1.0 / len(ids), dtype=np.float32)
+        return mean @ gains.take(ids, axis=0) + overall.take(ids).mean() + share
 
     @cached_property
     def _rates(self) -> tuple[NDArray[np.float32], FloatArray, FloatArray]:

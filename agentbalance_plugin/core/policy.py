@@ -265,10 +265,8 @@ class Policy:
             else k.price_usd
             for k in knobs
         ]
-        longest = max(len(agent.role.encode()) for agent in team.agents)
-        limits = make_limits(
-            roster, outlook, budget, sizes + FRAMING_BYTES + longest, len(team.agents)
-        )
+        bound = sizes + FRAMING_BYTES + known.longest_role
+        limits = make_limits(roster, outlook, budget, bound, len(team.agents))
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
         if self._novelty is None:
             return _View(asked, outlook, limits, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,11 @@ class Objective:
     lead: FloatArray
     strength: FloatArray
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether nothing counts but success, cost and time."""
+        return not (self.hop_price.any() or self.lead.any() or self.strength.any())
+
     def worth(
         self, found: Value, success: FloatArray, family: IntArray, columns: IntArray
     ) -> FloatArray:
@@ -53,6 +59,8 @@ class Objective:
         """
         worth = success - self.price_usd[:, None] * found.cost_usd
         worth -= self.second_price[:, None] * found.latency_s
+        if self.plain:
+            return worth
         if self.hop_price.any():
             worth -= self.hop_price[:, None] * _HOPS[family]
         if self.lead.any():
@@ -126,9 +134,9 @@ def ranked(
     uncut = limits.uncut(candidates)
     if uncut is not None:
         ends = uncut.take(candidates.calls, axis=1)
-        absent = (4 - (columns >= 0).sum(axis=1)).astype(np.float64)
-        success = success * ((ends.sum(axis=2) - absent) / (4.0 - absent))
-        success[ends.min(axis=2) <= 0.0] = -np.inf
+        absent = 4.0 - candidates.agents
+        success = success * ((ends.sum(axis=1) - absent) / candidates.agents)
+        success[ends.min(axis=1) <= 0.0] = -np.inf
     success = success * limits.in_time(found.latency_s)
     if open_to is not None:
         success = np.where(open_to, success, -np.inf)
@@ -143,7 +151,7 @@ def ranked(
     )
     if uncut is not None:
         there = np.isfinite(worth)
-        found = value(predicted, family, columns, uncut[rows[..., None], candidates.calls[best]])
+        found = value(predicted, family, columns, uncut[rows[..., None], candidates.calls.T[best]])
         success = found.success * limits.in_time(found.latency_s)
         worth = objective.worth(found, success, family, columns)
         worth[~there] = -np.inf

@@ -9,7 +9,7 @@ candidates at once, and holds for any catalog.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -63,11 +63,12 @@ class Predicted:
             local: [N, m] columns.
         """
         rows = np.arange(len(local))[:, None]
-        return replace(
-            self,
-            log_odds=self.log_odds[rows, local],
-            cost_usd=self.cost_usd[rows, local],
-            latency_s=self.latency_s[rows, local],
+        return Predicted(
+            self.log_odds[rows, local],
+            self.cost_usd[rows, local],
+            self.latency_s[rows, local],
+            self.shared,
+            self.coincidence,
         )
 
 
@@ -116,20 +117,24 @@ def value(
     neither = (1.0 - a) * (1.0 - b)
     two = a * b + (a + b - 2.0 * a * b) * c
     agree = a * b + neither * same
-    alone = np.stack([a * (1.0 - b) * (1.0 - c), (1.0 - a) * b * (1.0 - c), neither * c]) * apart
+    by_a = a * (1.0 - b) * (1.0 - c) * apart
+    by_b = (1.0 - a) * b * (1.0 - c) * apart
+    by_c = neither * c * apart
     nobody = neither * (1.0 - c) * apart * apart_from_two
-    undecided = alone.sum(axis=0) + nobody
+    known = by_a + by_b + by_c
+    undecided = known + nobody
     # Where all differ the surer one wins, of equals the first to speak.
     first = odds[..., :3].argmax(axis=-1)[..., None]
-    surest = np.take_along_axis(alone, first[None], axis=0)[0]
+    surest = np.where(first == 0, by_a, np.where(first == 1, by_b, by_c))
     ahead = (odds[..., :3].max(axis=-1) >= odds[..., 3])[..., None]
-    fourth = alone.sum(axis=0) * d
+    fourth = known * d
     fourth = fourth + np.where(ahead, surest * (1.0 - d) * apart_from_two, nobody * d)
     surer = np.where((odds[..., 0] >= odds[..., 1])[..., None], a, b)
 
     size = there.sum(axis=-1)
-    each: FloatArray = np.stack([a, surer, two + surest, two + fourth])
-    success = np.take_along_axis(each, (size - 1)[None, ..., None], axis=0)[0]
+    four_or_three = two + np.where(size[..., None] > 3, fourth, surest)
+    one_or_two = np.where(size[..., None] > 1, surer, a)
+    success = np.where(size[..., None] > 2, four_or_three, one_or_two)
     open_third = (1.0 - agree) @ NODE_WEIGHTS
     open_fourth = undecided @ NODE_WEIGHTS
     waits, races = _IS_LATE[family], _IS_RACE[family]

@@ -178,7 +178,7 @@ def chances(caps: Limits, family: Family, row: tuple[int, ...]) -> np.ndarray | 
     if uncut is None:
         return None
     place = candidates.columns[:, : len(row)].tolist().index(list(row))
-    return uncut[:, candidates.calls[[place]]]
+    return uncut[:, candidates.calls.T[[place]]]
 
 
 def worth_of(

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from agentbalance_plugin.core.network import EMBEDDING
+from agentbalance_plugin.core.network import EMBEDDING, namespace
 from agentbalance_plugin.core.profiles import FEATURES
-
-# Since 2.1 numpy itself has what is used here; asking and wrapping take longer than the work.
-_NUMPY_SUFFICES = hasattr(np, "cumulative_sum")
 
 # An array of numpy or torch; the operations used are those that both have under one name.
 Array = Any
@@ -175,15 +170,6 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     "race_task": (_TASK,),
 }
 """Of each of the weights."""
-
-
-def namespace(array: Array) -> Any:
-    """The array API of the library that an array is of."""
-    if type(array) is np.ndarray and _NUMPY_SUFFICES:
-        return np
-    from array_api_compat import array_namespace
-
-    return array_namespace(array)
 
 
 def task_features(scene: Scene) -> Array:

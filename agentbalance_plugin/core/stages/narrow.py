@@ -31,6 +31,8 @@ SHORTLIST = 7
 """Backbones that the critic tries for a task."""
 # A stage narrows down to what it gives this much of its probability; the critic decides the rest.
 _COVER = 0.98
+# No stage is random: making a generator takes longer than many a stage.
+_UNUSED = np.random.default_rng(0)
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,7 @@ class Shortlist:
 
     def open_to(self, candidates: Table) -> BoolArray:
         """[N, n] the candidates of a table whose families are open."""
-        place = np.zeros(len(FAMILIES), dtype=np.int64)
-        place[[FAMILIES.index(family) for family in self.families]] = np.arange(len(self.families))
-        return self.open_families[:, place[candidates.family]]
+        return self.open_families.take(_looks(self.families).place[candidates.family], axis=1)
 
 
 def narrow(
@@ -100,6 +100,8 @@ def narrow(
 
 def _draws(scene: Scene, config: PolicyConfig) -> np.random.Generator:
     """Random stages draw the same for the same queries."""
+    if "random" not in vars(config).values():
+        return _UNUSED
     key = int(np.abs(scene.query).sum() * 1e6) & 0xFFFFFFFF
     return np.random.default_rng([config.seed, key])
 
@@ -168,11 +170,8 @@ def _families(
         hops=range(1, MOST_HOPS + 1) if exact else None,
         late=config.late_gates != "off",
     )
-    shapes = [SHAPES[family] for family in families]
-    size = np.array([shape.agents for shape in shapes])
-    hops = np.array([shape.hops for shape in shapes])
-    race = np.array([shape.race for shape in shapes])
-    late = race | np.array([bool(shape.watches) for shape in shapes])
+    looks = _looks(families)
+    size, hops, race, late = looks.size, looks.hops, looks.race, looks.late
     open_here: BoolArray = np.ones((tasks, len(families)), dtype=np.bool_)
 
     if config.gating == "learned":
@@ -211,6 +210,32 @@ def _families(
     return families, open_here, limit
 
 
+@dataclass(frozen=True)
+class _Looks:
+    """Of F families: agents, hops, whether it ends early, whether an agent may not run; and the
+    place of each of `FAMILIES` among them."""
+
+    size: IntArray
+    hops: IntArray
+    race: BoolArray
+    late: BoolArray
+    place: IntArray
+
+
+@lru_cache(maxsize=256)
+def _looks(families: tuple[Family, ...]) -> _Looks:
+    shapes = [SHAPES[family] for family in families]
+    place = np.zeros(len(FAMILIES), dtype=np.int64)
+    place[[FAMILIES.index(family) for family in families]] = np.arange(len(families))
+    return _Looks(
+        size=np.array([shape.agents for shape in shapes], dtype=np.int64),
+        hops=np.array([shape.hops for shape in shapes], dtype=np.int64),
+        race=np.array([shape.race for shape in shapes], dtype=np.bool_),
+        late=np.array([shape.race or bool(shape.watches) for shape in shapes], dtype=np.bool_),
+        place=place,
+    )
+
+
 def local_scene(scene: Scene, local: IntArray) -> Scene:
     """The scene with the shortlisted backbones alone."""
     rows = np.arange(len(local))[:, None]
@@ -244,10 +269,12 @@ def designs_of(ranked: Ranked, scene: Scene, likeliest: IntArray) -> Designs:
     drawn = _drawn(int(agents))
     family = ranked.family
     place = drawn.place[family]
-    taken = np.take_along_axis(ranked.columns, np.maximum(place, 0), axis=2)
-    column = np.where(place >= 0, taken, likeliest[:, None])
-    backbone = np.asarray(column[..., None] == np.arange(int(size)), dtype=np.float64)
-    kept = (place >= 0).astype(np.float64)
+    there = place >= 0
+    rows = np.arange(len(family))
+    taken = ranked.columns[rows[:, None, None], np.arange(family.shape[1])[:, None], place]
+    column = np.where(there, taken, likeliest[:, None])
+    backbone = (column[..., None] == np.arange(int(size))).astype(np.float64)
+    kept = there.astype(np.float64)
     pools = (backbone @ np.asarray(scene.pool)[:, None]) * kept[..., None]
     occupied = pools.max(axis=2)
     strongest = occupied.shape[-1] - 1 - occupied[..., ::-1].argmax(axis=-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from agentbalance_plugin.core.stages.arrays import (
     FIGURES,
     POOLS,
@@ -18,6 +20,8 @@ _SUCCESS = FIGURES.index("success") - len(FIGURES)
 _COST = FIGURES.index("relative_cost") - len(FIGURES)
 # An offset of 0.1, a tenth of a success per pool, moves a choice that was even to nine in ten.
 _DELTA_SCALE = 22.0
+# Which pools are within reach of each: its own and the weaker ones.
+_REACHES = np.tril(np.ones((POOLS, POOLS)))
 
 
 def pool_log_probs(weights: StageWeights, scene: Scene, task: Array) -> Array:
@@ -60,8 +64,8 @@ def open_backbones(scene: Scene, pool: Array) -> Array:
     """
     xp = namespace(pool)
     # A backbone is within reach if the chosen pool is its own or a stronger one.
-    reach = xp.stack([xp.sum(pool[:, :, k:], axis=-1) for k in range(POOLS)], axis=-1)
-    within = xp.sum(reach[:, :, None, :] * scene.pool[:, None, :, :], axis=-1)
+    reach = pool @ xp.asarray(_REACHES, dtype=pool.dtype)
+    within = reach @ xp.permute_dims(scene.pool, (0, 2, 1))
     usable = scene.allowed * xp.max(scene.pool, axis=-1)[:, None, :]
     near = usable[:, None] * within[:, :, None, :]
     none = 1.0 - xp.max(near, axis=-1, keepdims=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,11 +49,14 @@ def edge_scores(weights: StageWeights, scene: Scene, vectors: Array) -> Array:
 def possible_edges(scene: Scene, kept: Array) -> Array:
     """[N, S, A, A] mask: between different agents that are kept; the decider speaks to nobody."""
     xp = namespace(kept)
-    # One where two agents are the same, from counting: array libraries differ in their eye().
-    number = xp.cumulative_sum(xp.ones_like(scene.decider), axis=1)
-    different = 1.0 - xp.astype(number[:, :, None] == number[:, None, :], scene.decider.dtype)
-    pairs = kept[..., :, None] * kept[..., None, :] * different[:, None]
+    different = xp.asarray(_different(kept.shape[-1]), dtype=kept.dtype)
+    pairs = kept[..., :, None] * kept[..., None, :] * different
     return pairs * (1.0 - scene.decider[:, None, :, None])
+
+
+@lru_cache(maxsize=64)
+def _different(agents: int) -> FloatArray:
+    return 1.0 - np.eye(agents)
 
 
 def topology_log_prob(
