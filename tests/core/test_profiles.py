@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_policy import answered, backbone, plain_priors, shipped_catalog, shipped_traces
 
-from agentbalance_plugin.backbone import Catalog
+from agentbalance_plugin.backbone import Backbone, Catalog, Profile
 from agentbalance_plugin.core.profiles import FEATURES, ProfileTable, learn_priors
 from agentbalance_plugin.core.traces import TraceSet
 
@@ -168,3 +168,21 @@ def test_permuting_and_renaming_backbones_permutes_columns_only(seed: int) -> No
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name)[order])
     np.testing.assert_array_equal(after.category_prior, before.category_prior)
     assert after.names == tuple(f"x{number}" for number in range(len(order)))
+
+
+def test_a_profile_of_a_kind_that_was_never_seen_holds_for_every_category() -> None:
+    def own(name: str, right: float, tokens: float) -> Backbone:
+        profile = Profile(
+            successes={"mine": right},
+            trials={"mine": 200.0},
+            visible_tokens={"mine": tokens},
+            prompt_tokens={"mine": 90.0},
+        )
+        return replace(backbone(name), profile=profile)
+
+    catalog = Catalog([own("weak", 40.0, 50.0), own("strong", 180.0, 900.0)])
+    found = ProfileTable.of(catalog, plain_priors())
+    assert (found.log_odds[:, 1] > 1.5).all()
+    assert (found.log_odds[:, 0] < -0.8).all()
+    np.testing.assert_allclose(np.exp(found.log_tokens[:, 1]), 900.0)
+    np.testing.assert_allclose(np.exp(found.log_tokens[:, 0]), 50.0)
