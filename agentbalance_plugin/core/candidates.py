@@ -10,51 +10,14 @@ from itertools import combinations, permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.teamwork import FAMILIES, Family
+from agentbalance_plugin.core.teamwork import FAMILIES, SHAPES, Family
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What a family looks like to the stages.
-
-    Args:
-        agents: that take part.
-        hops: agents on its longest path.
-        watches: (watching, watched) positions; an agent that watches is late-gated.
-        race: whether it ends as soon as it is decided.
-    """
-
-    agents: int
-    hops: int = 1
-    watches: tuple[tuple[int, int], ...] = ()
-    race: bool = False
-
-
-SHAPES: dict[Family, Shape] = {
-    "single": Shape(1),
-    "pair": Shape(2),
-    "triple": Shape(3),
-    "pair_then_one": Shape(3, 2, ((2, 0), (2, 1))),
-    "pair_then_two": Shape(4, 3, ((2, 0), (2, 1), (3, 0), (3, 1), (3, 2))),
-    "race_three": Shape(3, race=True),
-    "race_four": Shape(4, race=True),
-}
-
 MOST_AGENTS = 4
-# How many of the front members are in any order, where any agent may use any backbone.
-_FRONT: dict[Family, int] = {
-    "single": 1,
-    "pair": 2,
-    "triple": 3,
-    "pair_then_one": 2,
-    "pair_then_two": 2,
-    "race_three": 3,
-    "race_four": 4,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +29,6 @@ class Table:
     ascending.
 
     Args:
-        size: m.
         family: [n] numbers of `FAMILIES`; columns: [n, 4] in the order in which they run, -1 after
             the last; agents: [n] how many.
         triples: [T, 3]; fours: [Q, 4]; begins: [Q] the triple that each of the fours begins with.
@@ -82,7 +44,6 @@ class Table:
             call_at_once: [C], or after.
     """
 
-    size: int
     family: IntArray
     columns: IntArray
     agents: IntArray
@@ -148,7 +109,7 @@ def table(size: int, families: tuple[Family, ...], uniform: bool) -> Table | Non
         else:
             success, start = beyond + first * size + last, pairs + pair
             wait = (row[len(row) - 2], last, pair, size * size + first)
-        at_once = _FRONT[family]
+        at_once = SHAPES[family].at_once
         before = [start] * at_once + [pairs + pair, three + first][: len(row) - at_once]
         here = [
             calls.setdefault((backbone, group, place < at_once), len(calls))
@@ -157,7 +118,6 @@ def table(size: int, families: tuple[Family, ...], uniform: bool) -> Table | Non
         made.append((success, start, *wait, *here, *[-1] * (4 - len(row))))
     success, start, third, fourth, third_opens, fourth_opens, *call = np.array(made).T
     return Table(
-        size=size,
         family=np.array([FAMILIES.index(family) for family, _ in rows], dtype=np.int64),
         agents=np.array([len(row) for _, row in rows], dtype=np.int64),
         columns=np.array([(*row, -1, -1, -1)[:4] for _, row in rows], dtype=np.int64),
@@ -186,7 +146,7 @@ def group_sums(values: FloatArray, candidates: Table) -> FloatArray:
 
 
 def _members(family: Family, size: int, *, uniform: bool) -> list[tuple[int, ...]]:
-    front, count = _FRONT[family], SHAPES[family].agents
+    front, count = SHAPES[family].at_once, SHAPES[family].agents
     starts = combinations(range(size), front) if uniform else permutations(range(size), front)
     return [
         (*start, *rest)

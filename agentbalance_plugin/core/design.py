@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.search import Choice
-from agentbalance_plugin.core.teamwork import vote_weights
+from agentbalance_plugin.core.teamwork import SHAPES, vote_weights
 from agentbalance_plugin.plan import Expected, LateGate, Plan
 from agentbalance_plugin.team import Agent, Team
 
@@ -58,14 +58,13 @@ def cascade_plan(
     order = [agent.name for agent in team.agents if agent.name in by_agent]
     run = [agent.name for agent in taken]
     value = [float(weights[column]) for column in choice.columns]
-    gates: dict[str, LateGate] = {}
-    if choice.family in ("pair_then_one", "pair_then_two"):
-        gates[run[2]] = LateGate((run[0], run[1]), agreement_threshold(value[:2]))
-    if choice.family == "pair_then_two":
-        gates[run[3]] = LateGate((run[0], run[1], run[2]), agreement_threshold(value[:3]))
-    stop_at = None
-    if choice.family in ("race_three", "race_four"):
-        stop_at = agreement_threshold(value)
+    shape = SHAPES[choice.family]
+    # Who watches watches all before.
+    gates = {
+        run[n]: LateGate(tuple(run[:n]), agreement_threshold(value[:n]))
+        for n in range(shape.at_once, size)
+    }
+    stop_at = agreement_threshold(value) if shape.race else None
     return Plan(
         assignment={name: names[by_agent[name]] for name in order},
         decision="agent" if size == 1 else "vote",
@@ -74,7 +73,7 @@ def cascade_plan(
         stop_at=stop_at,
         weights={name: float(weights[by_agent[name]]) for name in order} if size > 1 else {},
         output_caps={name: int(output_caps[by_agent[name]]) for name in order},
-        hop_limit={"pair_then_one": 2, "pair_then_two": 3}.get(choice.family, 1),
+        hop_limit=shape.hops,
         expected=Expected(choice.success, choice.cost_usd, choice.latency_s),
         notes=dict(notes),
     )

@@ -13,7 +13,7 @@ from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.design import must_run, slot_agents
 from agentbalance_plugin.core.encoder import QueryEncoder
 from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
-from agentbalance_plugin.core.prediction import Outlook, Roster, embed, make_roster
+from agentbalance_plugin.core.prediction import Outlook, Roster, embed, for_tasks, make_roster
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stages.scene import TeamFigures
 from agentbalance_plugin.team import Agent, Team
@@ -121,17 +121,14 @@ def make_limits(
     def cap(limit: float | None) -> FloatArray:
         return np.full(tasks, np.inf if limit is None else float(limit))
 
-    def each(values: FloatArray) -> FloatArray:
-        return values[None] if tasks == 1 else np.broadcast_to(values, (tasks, len(values)))
-
     return Limits(
         cost_usd=cap(budget.cost_usd),
         tokens=cap(budget.tokens),
         latency_s=cap(budget.latency_s),
         prompt_bound=bound,
         sigma=sigma,
-        price_in=each(table.price_in),
-        price_out=each(table.price_out),
+        price_in=for_tasks(table.price_in, tasks),
+        price_out=for_tasks(table.price_out, tasks),
         caps=caps,
         likely_usd=_LIKELY * outlook.predicted.cost_usd,
         likely_tokens=_LIKELY * mean_tokens,

@@ -48,7 +48,7 @@ def with_caps(
     def chosen(values: FloatArray) -> FloatArray:
         return np.take_along_axis(values, best, axis=2)[..., 0]
 
-    pays = chosen(gain) > 0.0
+    pays = gain.max(axis=2) > 0.0
     saved = np.where(pays, chosen(saved), 0.0)
     success = np.where(pays, success * chosen(right), success).clip(1e-6, 1.0 - 1e-6)
     caps = np.ceil(np.maximum(chosen(multiple) * mean, USEFUL_TOKENS) + outlook.hidden_tokens)

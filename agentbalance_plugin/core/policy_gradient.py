@@ -76,7 +76,7 @@ def imitation(episode: Episode, rng: np.random.Generator) -> Lesson:
     local = np.broadcast_to(among, (len(episode.positions), len(among)))
     objective = make_objective(known, asked, local)
     agents = len(known.team.agents)
-    seats = np.take_along_axis(scene.allowed > 0.0, local[:, None, :], axis=2)
+    inner = local_scene(scene, local)
     families = families_for(known.least, agents, hasty=bool((episode.time_budget >= 0).any()))
     candidates = table(len(among), families, known.uniform)
     assert candidates is not None, "every team and catalog has a candidate"
@@ -86,9 +86,8 @@ def imitation(episode: Episode, rng: np.random.Generator) -> Lesson:
         objective,
         candidates,
         _IMITATED,
-        None if known.uniform else valid(candidates, seats),
+        None if known.uniform else valid(candidates, inner.allowed > 0.0),
     )
-    inner = local_scene(scene, local)
     designs = designs_of(best, inner, _any(rng, scene, local.shape[1]))
     top = best.worth[:, :1]
     fits = np.isfinite(best.worth) & np.isfinite(top)

@@ -187,6 +187,12 @@ def look_ahead(
     )
 
 
+def for_tasks(values: FloatArray, tasks: int) -> FloatArray:
+    """What all tasks have in common, for each of them: [N, ...] of [...]."""
+    # A view of one row is made many times as fast.
+    return values[None] if tasks == 1 else np.broadcast_to(values, (tasks, *values.shape))
+
+
 def embed(weights: Weights, features: Features) -> NDArray[np.float32]:
     """[1, E] vector of a query; zero for one without features."""
     return (features.weights @ weights.embedding[features.ids])[None]

@@ -20,21 +20,23 @@ _SPREAD = 5.0
 
 
 def reply_cuts(
-    category: Sequence[str], tokens: NDArray[np.integer], correct: NDArray[np.integer]
+    categories: Sequence[str],
+    of_query: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    tokens: NDArray[np.integer],
+    correct: NDArray[np.integer],
 ) -> dict[str, tuple[tuple[float, float, float], ...]]:
     """`Profile.cuts` of one backbone, of the benchmarks that it gave enough answers to.
 
     Args:
-        category: Q names, "benchmark" or "benchmark/category".
+        categories: C names, "benchmark" or "benchmark/category".
+        of_query: [Q] which of them each query is of.
+        mean: [C] visible tokens of its replies.
         tokens: [Q, S] visible ones of each sample's reply.
         correct: [Q, S] 1, 0, or -1 where there is no answer recorded.
     """
-    names, of_query = np.unique(np.array(category), return_inverse=True)
-    benchmark = np.array([name.partition("/")[0] for name in names])
+    benchmark = np.array([name.partition("/")[0] for name in categories])
     recorded = correct >= 0
-    count = np.bincount(of_query, recorded.sum(axis=1), minlength=len(names))
-    total = np.bincount(of_query, (tokens * recorded).sum(axis=1), minlength=len(names))
-    mean = total / np.maximum(count, 1)
     found: dict[str, tuple[tuple[float, float, float], ...]] = {}
     for name in np.unique(benchmark).tolist():
         here = (benchmark == name)[of_query][:, None] & recorded

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.candidates import SHAPES, Table
+from agentbalance_plugin.core.candidates import Table
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.subteams import values
-from agentbalance_plugin.core.teamwork import FAMILIES, Family, Predicted, Value, value
+from agentbalance_plugin.core.teamwork import FAMILIES, SHAPES, Family, Predicted, Value, value
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -146,9 +146,7 @@ def ranked(
     best = _best(worth, found.cost_usd, count if uncut is None else max(count, _EXACT))
     rows = np.arange(len(worth))[:, None]
     family, columns, worth = family[best], columns[best], worth[rows, best]
-    found = Value(
-        found.success[rows, best], found.cost_usd[rows, best], found.latency_s[rows, best]
-    )
+    found = found.of(best)
     if uncut is not None:
         there = np.isfinite(worth)
         found = value(predicted, family, columns, uncut[rows[..., None], candidates.calls.T[best]])
@@ -157,9 +155,7 @@ def ranked(
         worth[~there] = -np.inf
         best = _best(worth, found.cost_usd, count)
         family, columns, worth = family[rows, best], columns[rows, best], worth[rows, best]
-        found = Value(
-            found.success[rows, best], found.cost_usd[rows, best], found.latency_s[rows, best]
-        )
+        found = found.of(best)
     return Ranked(
         family, columns, found.success, found.cost_usd, found.latency_s, worth, considered
     )
@@ -176,5 +172,5 @@ def _best(worth: FloatArray, cost: FloatArray, count: int) -> IntArray:
         return key.argsort(axis=1, kind="stable")
     near = key.argpartition(count - 1, axis=1)[:, :count]
     near.sort(axis=1)
-    order = key[np.arange(len(key))[:, None], near].argsort(axis=1, kind="stable")
-    return near[np.arange(len(key))[:, None], order]
+    rows = np.arange(len(key))[:, None]
+    return near[rows, key[rows, near].argsort(axis=1, kind="stable")]

@@ -10,7 +10,7 @@ candidates at once, and holds for any catalog.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,44 @@ Family = Literal[
 pair_then_one: two at once; if they disagree a third, vote. pair_then_two: likewise, and a fourth if
 no two agree yet. race_three, race_four: so many at once; as soon as two agree the others are not
 waited for. Members of a race are ordered from fast to slow."""
-FAMILIES: tuple[Family, ...] = get_args(Family)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a family looks like to the stages.
+
+    Args:
+        agents: that take part.
+        hops: agents on its longest path.
+        watches: (watching, watched) positions; an agent that watches is late-gated.
+        race: whether it ends as soon as it is decided.
+    """
+
+    agents: int
+    hops: int = 1
+    watches: tuple[tuple[int, int], ...] = ()
+    race: bool = False
+
+    @property
+    def at_once(self) -> int:
+        """Agents that start at once; those that watch come after them, one by one."""
+        return self.agents - len({watching for watching, _ in self.watches})
+
+
+SHAPES: dict[Family, Shape] = {
+    "single": Shape(1),
+    "pair": Shape(2),
+    "triple": Shape(3),
+    "pair_then_one": Shape(3, 2, ((2, 0), (2, 1))),
+    "pair_then_two": Shape(4, 3, ((2, 0), (2, 1), (3, 0), (3, 1), (3, 2))),
+    "race_three": Shape(3, race=True),
+    "race_four": Shape(4, race=True),
+}
+
+FAMILIES: tuple[Family, ...] = tuple(SHAPES)
 """In the order of their numbers."""
-_IS_LATE = np.array([family in ("pair_then_one", "pair_then_two") for family in FAMILIES])
-_IS_RACE = np.array([family in ("race_three", "race_four") for family in FAMILIES])
+_IS_LATE = np.array([bool(shape.watches) for shape in SHAPES.values()])
+_IS_RACE = np.array([shape.race for shape in SHAPES.values()])
 
 # Five points integrate over the shared difficulty; worked out once, plans are made by the thousand.
 _NODES, _MASSES = np.polynomial.hermite_e.hermegauss(5)
@@ -79,6 +113,17 @@ class Value:
     success: FloatArray
     cost_usd: FloatArray
     latency_s: FloatArray
+
+    def of(self, best: IntArray) -> Value:
+        """Some of the candidates alone.
+
+        Args:
+            best: [N, Q] their positions.
+        """
+        rows = np.arange(len(best))[:, None]
+        return Value(
+            self.success[rows, best], self.cost_usd[rows, best], self.latency_s[rows, best]
+        )
 
 
 def vote_weights(log_odds: FloatArray) -> FloatArray:

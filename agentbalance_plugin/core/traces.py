@@ -287,8 +287,7 @@ class TraceSet:
                 ("prompt_tokens", samples.prompt_tokens),
             )
         }
-        of_query: list[int] = self.category[rows].tolist()
-        names = [self.categories[row] for row in of_query]
+        mean_tokens = sums["visible_tokens"] / np.maximum(sums["trials"], 1)
         profiles: dict[str, Profile] = {}
         for column, backbone in enumerate(self.backbones):
             trials = {
@@ -308,7 +307,9 @@ class TraceSet:
                 visible_tokens={n: v / trials[n] for n, v in totals["visible_tokens"].items()},
                 prompt_tokens={n: v / trials[n] for n, v in totals["prompt_tokens"].items()},
                 cuts=reply_cuts(
-                    names,
+                    self.categories,
+                    self.category[rows],
+                    mean_tokens[:, column],
                     samples.visible_tokens[:, column],
                     samples.correct[:, column],
                 ),

@@ -95,13 +95,19 @@ def test_plans_carry_the_caps_and_say_what_they_expect_under_them() -> None:
     assert dear.expected.success < free.expected.success
 
 
+def cuts_of(tokens: np.ndarray, correct: np.ndarray) -> object:
+    """Of queries that are all of one category."""
+    of_query = np.zeros(len(tokens), dtype=np.int64)
+    return reply_cuts(["sums/easy"], of_query, np.array([tokens.mean()]), tokens, correct)
+
+
 def test_the_longest_replies_tell_where_to_cut() -> None:
     rng = np.random.default_rng(0)
     tokens = np.full(400, 100) + rng.integers(0, 20, size=400)
     correct = np.ones(400, dtype=np.int64)
     # One in fifteen never comes to an end and is wrong.
     tokens[::15], correct[::15] = 4000, 0
-    found = reply_cuts(["sums/easy"] * 400, tokens[:, None], correct[:, None])
+    found = cuts_of(tokens[:, None], correct[:, None])
     # A cap that leaves 95 of 100 whole would cut none of them: it is not worth a thought.
     multiple, right, kept = found["sums"][0]
     assert 100 < multiple * tokens.mean() < 130
@@ -111,9 +117,9 @@ def test_the_longest_replies_tell_where_to_cut() -> None:
 
 def test_a_few_answers_say_nothing_of_the_longest() -> None:
     tokens, correct = np.arange(1, 51)[:, None], np.ones((50, 1), dtype=np.int64)
-    assert reply_cuts(["sums"] * 50, tokens, correct) == {}
+    assert cuts_of(tokens, correct) == {}
     # Where all are as long as each other there is nothing to cut.
-    assert reply_cuts(["sums"] * 200, np.ones((200, 1)), np.ones((200, 1))) == {}  # type: ignore[arg-type]
+    assert cuts_of(np.ones((200, 1), dtype=np.int64), np.ones((200, 1), dtype=np.int64)) == {}
 
 
 def test_cuts_that_make_no_sense_are_refused_by_name() -> None:

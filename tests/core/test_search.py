@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from small_policy import anchor_outlooks, limits, of_family, predicted
 
 from agentbalance_plugin.core.candidates import (
-    SHAPES,
     families_for,
     slots_for,
     table,
@@ -22,7 +21,7 @@ from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
 from agentbalance_plugin.core.search import Choice, Objective, ranked
 from agentbalance_plugin.core.stream_price import solve_price
 from agentbalance_plugin.core.subteams import values
-from agentbalance_plugin.core.teamwork import FAMILIES, Family, Predicted, value
+from agentbalance_plugin.core.teamwork import FAMILIES, SHAPES, Family, Predicted, value
 
 Masks = list[np.ndarray]
 

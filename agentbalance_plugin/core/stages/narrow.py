@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.candidates import (
     MOST_AGENTS,
-    SHAPES,
     Table,
     families_for,
     slots_for,
@@ -21,7 +20,7 @@ from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stages.heads import Heads
 from agentbalance_plugin.core.stages.matching import match_log_probs
 from agentbalance_plugin.core.stages.selection import open_backbones
-from agentbalance_plugin.core.teamwork import FAMILIES, Family
+from agentbalance_plugin.core.teamwork import FAMILIES, SHAPES, Family
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

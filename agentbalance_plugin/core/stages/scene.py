@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.limits import Limits
-from agentbalance_plugin.core.prediction import Outlook, Roster
+from agentbalance_plugin.core.prediction import Outlook, Roster, for_tasks
 from agentbalance_plugin.core.stages.arrays import FIGURES, POOLS, Scene
 from agentbalance_plugin.core.teamwork import Predicted
 
@@ -56,7 +56,7 @@ def make_scene(
     tasks = len(outlook.query)
 
     def each(values: FloatArray) -> FloatArray:
-        return values[None] if tasks == 1 else np.broadcast_to(values, (tasks, *values.shape))
+        return for_tasks(values, tasks)
 
     usable = np.zeros(len(roster.pool), dtype=np.bool_)
     usable[roster.columns] = True

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
 from agentbalance_plugin.core.intervals import COVERAGE
 from agentbalance_plugin.core.policy import Knobs
-from agentbalance_plugin.evaluation.studies.metered import MeteredRun, Task, run_metered
+from agentbalance_plugin.evaluation.studies.hard_caps import run_capped
+from agentbalance_plugin.evaluation.studies.metered import (
+    MeteredRun,
+    Task,
+    over_cost,
+    percent_cut,
+    percent_right,
+    run_metered,
+)
 from agentbalance_plugin.evaluation.studies.pictures import new_figure, save_figure
 from agentbalance_plugin.evaluation.studies.setting import TEAM, Setting, Ticker
 from agentbalance_plugin.plan import Plan
@@ -219,24 +227,21 @@ def _stream(
         if seed == 0:
             first = list(zip(order, orders[0], strict=True))
     free_knobs = Knobs(price_usd=0.0)
-    free = run_metered(setting.replay, _capped(setting, test.tolist(), cap, free_knobs, tick))
-    hard = run_metered(
-        setting.replay,
-        _capped(setting, test.tolist(), Budget(cost_usd=budget_usd), free_knobs, tick),
-    )
+    free = run_capped(setting, test.tolist(), cap, free_knobs, tick)
+    hard = run_capped(setting, test.tolist(), Budget(cost_usd=budget_usd), free_knobs, tick)
     free_share = _mean_usd(free) / budget_usd
     stream = Stream(
         budget_usd=budget_usd,
         spent=tuple(_mean_usd(runs) / budget_usd for runs in orders),
-        right=float(np.mean([_right(runs) for runs in orders])),
+        right=float(np.mean([percent_right(runs) for runs in orders])),
         free=free_share,
         dearer_on_val=None if free_share >= BAND[0] else _dearer(setting, cap, budget_usd),
-        over_cap=sum(_over(runs) for runs in orders),
-        hard_right=_right(hard),
+        over_cap=sum(over_cost(runs) for runs in orders),
+        hard_right=percent_right(hard),
         hard_spent=_mean_usd(hard) / budget_usd,
         hard_most=max(run.nanodollars for run in hard) / NANODOLLARS_PER_USD / budget_usd,
-        hard_over=_over(hard),
-        hard_cut=100.0 * float(np.mean([run.cut for run in hard])),
+        hard_over=over_cost(hard),
+        hard_cut=percent_cut(hard),
     )
     return stream, first
 
@@ -267,45 +272,20 @@ def _paced(
     return [task(position) for position in order]
 
 
-def _capped(
-    setting: Setting, order: list[int], budget: Budget, knobs: Knobs, tick: Callable[[], None]
-) -> list[Task]:
-    def task(position: int) -> Task:
-        text = setting.text(position)
-
-        def start() -> tuple[Plan, Budget]:
-            return setting.policy.plan(text, TEAM, budget, setting.catalog, knobs), budget
-
-        return Task(setting.traces.queries[position].key, text, start, lambda _: tick())
-
-    return [task(position) for position in order]
-
-
 def _dearer(setting: Setting, cap: Budget, budget_usd: float) -> float:
     """Points that dearer settings within the budget add to free choice, on validation queries."""
     rows = setting.traces.positions("val").tolist()
     right: list[float] = []
     for delta in (0.0, *_DEARER):
         knobs = Knobs(price_usd=0.0, delta=delta)
-        runs = run_metered(setting.replay, _capped(setting, rows, cap, knobs, lambda: None))
+        runs = run_capped(setting, rows, cap, knobs)
         if delta == 0.0 or _mean_usd(runs) <= budget_usd:
-            right.append(_right(runs))
+            right.append(percent_right(runs))
     return max(right[1:], default=right[0]) - right[0]
 
 
 def _mean_usd(runs: list[MeteredRun]) -> float:
     return float(np.mean([run.nanodollars for run in runs])) / NANODOLLARS_PER_USD
-
-
-def _right(runs: list[MeteredRun]) -> float:
-    return 100.0 * float(np.mean([run.correct for run in runs]))
-
-
-def _over(runs: list[MeteredRun]) -> int:
-    caps = [run.budget.nanodollars for run in runs]
-    return sum(
-        cap is not None and run.nanodollars > cap for run, cap in zip(runs, caps, strict=True)
-    )
 
 
 def _calibrate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,14 @@ import numpy as np
 
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
 from agentbalance_plugin.core.policy import Knobs
-from agentbalance_plugin.evaluation.studies.metered import MeteredRun, Task, run_metered
+from agentbalance_plugin.evaluation.studies.metered import (
+    MeteredRun,
+    Task,
+    over_cost,
+    percent_cut,
+    percent_right,
+    run_metered,
+)
 from agentbalance_plugin.evaluation.studies.setting import AXES, TEAM, Setting
 from agentbalance_plugin.evaluation.trials import Axis
 from agentbalance_plugin.plan import Plan
@@ -61,33 +68,44 @@ def under_caps(
     )
 
 
-def _row(setting: Setting, split: str, axis: Axis, cap: float, tick: Callable[[], None]) -> CapRow:
-    budget = Budget(cost_usd=cap) if axis == "cost" else Budget(latency_s=cap)
+def run_capped(
+    setting: Setting,
+    positions: Sequence[int],
+    budget: Budget,
+    knobs: Knobs,
+    tick: Callable[[], None] = lambda: None,
+) -> list[MeteredRun]:
+    """Each query planned and run under one budget.
+
+    Args:
+        tick: is called after each run.
+    """
 
     def task(position: int) -> Task:
         text = setting.text(position)
 
         def start() -> tuple[Plan, Budget]:
-            free = Knobs(price_usd=0.0)
-            return setting.policy.plan(text, TEAM, budget, setting.catalog, free), budget
+            return setting.policy.plan(text, TEAM, budget, setting.catalog, knobs), budget
 
         return Task(setting.traces.queries[position].key, text, start, lambda _: tick())
 
+    return run_metered(setting.replay, [task(position) for position in positions])
+
+
+def _row(setting: Setting, split: str, axis: Axis, cap: float, tick: Callable[[], None]) -> CapRow:
+    budget = Budget(cost_usd=cap) if axis == "cost" else Budget(latency_s=cap)
     positions: list[int] = setting.traces.positions(split).tolist()
-    runs = run_metered(setting.replay, [task(position) for position in positions])
+    runs = run_capped(setting, positions, budget, Knobs(price_usd=0.0), tick)
     spent = np.array([_spent(run, axis) for run in runs])
-    if budget.nanodollars is not None:
-        over = sum(run.nanodollars > budget.nanodollars for run in runs)
-    else:
-        over = int((spent > cap + _LAST_BITS_S).sum())
+    late = int((spent > cap + _LAST_BITS_S).sum())
     return CapRow(
         axis=axis,
         cap=cap,
-        right=100.0 * float(np.mean([run.correct for run in runs])),
+        right=percent_right(runs),
         mean=float(spent.mean()),
         most=float(spent.max()),
-        over=over,
-        cut=100.0 * float(np.mean([run.cut for run in runs])),
+        over=over_cost(runs) if axis == "cost" else late,
+        cut=percent_cut(runs),
     )
 
 

@@ -7,8 +7,10 @@ call is reserved and settled as it is live, on a clock that jumps, so caps hold 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.replay import Replay, Reply
@@ -62,6 +64,24 @@ def run_metered(replay: Replay, tasks: Iterable[Task]) -> list[MeteredRun]:
         return [await _run(replay, task) for task in tasks]
 
     return run_virtual(every())
+
+
+def percent_right(runs: Sequence[MeteredRun]) -> float:
+    """Share of right answers."""
+    return 100.0 * float(np.mean([run.correct for run in runs]))
+
+
+def percent_cut(runs: Sequence[MeteredRun]) -> float:
+    """Share of runs with a call that was denied or cut off."""
+    return 100.0 * float(np.mean([run.cut for run in runs]))
+
+
+def over_cost(runs: Sequence[MeteredRun]) -> int:
+    """Runs that billed more than the hard cap of their budget."""
+    caps = [run.budget.nanodollars for run in runs]
+    return sum(
+        cap is not None and run.nanodollars > cap for run, cap in zip(runs, caps, strict=True)
+    )
 
 
 async def _run(replay: Replay, task: Task) -> MeteredRun:
