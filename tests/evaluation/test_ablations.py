@@ -81,14 +81,11 @@ def test_one_backbone_is_the_one_worth_most_at_the_price(plan: Plan, known: Know
 
 def test_each_ablation_is_a_row_of_its_own(known: Known) -> None:
     few = rows_of(known.traces, np.concatenate([known.train[::4], known.val[::3]]))
-    found = Study("few", few, few, "val", seeds=1, samples=2, steps=8).run(
-        ablations(), KeptTrials()
-    )
+    found = Study("few", few, few, "val", seeds=1, samples=2).run(ablations(), KeptTrials())
     assert [m.family for m in found.methods] == ["agentbalance"] + ["ablation"] * 14
     assert len({m.name for m in found.methods}) == 15
     areas = {m.name: m.axes["cost"].auc for m in found.methods}
     changed = [name for name, area in areas.items() if area != areas["agentbalance"]]
-    # A limit on hops that is above what any plan has changes nothing when it is lifted, nor, on so
-    # few queries, how backbones are grouped where all pools are open to most of them.
-    assert set(areas) - {"agentbalance", "no hop limit", "random pools"} <= set(changed)
+    # A limit on hops that is above what any plan has changes nothing when it is lifted.
+    assert set(areas) - {"agentbalance", "no hop limit"} <= set(changed)
     assert found.best_baseline == {"cost": None, "latency": None}
