@@ -17,8 +17,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-# Where replies may be cut off so many candidates are worked out exactly.
-_EXACT = 48
 _HOPS = np.array([float(SHAPES[family].hops) for family in FAMILIES])
 _SINGLE = FAMILIES.index("single")
 
@@ -122,7 +120,7 @@ def ranked(
     """The `count` candidates of most worth. Ties go to the cheaper, then to the one listed first.
 
     Where hard caps may cut replies off, all candidates are looked at as if each reply counted for
-    the chance that it ends, and the best of them once more, exactly.
+    the chance that it ends, and those that are returned once more, exactly.
 
     Args:
         predicted, limits, objective: of N tasks and the m backbones of the table.
@@ -143,7 +141,7 @@ def ranked(
     worth = objective.worth(found, success, family, columns)
     considered = np.isfinite(worth).sum(axis=1)
 
-    best = _best(worth, found.cost_usd, count if uncut is None else max(count, _EXACT))
+    best = _best(worth, found.cost_usd, count)
     rows = np.arange(len(worth))[:, None]
     family, columns, worth = family[best], columns[best], worth[rows, best]
     found = found.of(best)
@@ -151,11 +149,10 @@ def ranked(
         there = np.isfinite(worth)
         found = value(predicted, family, columns, uncut[rows[..., None], candidates.calls.T[best]])
         success = found.success * limits.in_time(found.latency_s)
-        worth = objective.worth(found, success, family, columns)
-        worth[~there] = -np.inf
-        best = _best(worth, found.cost_usd, count)
-        family, columns, worth = family[rows, best], columns[rows, best], worth[rows, best]
-        found = found.of(best)
+        worth = np.where(there, objective.worth(found, success, family, columns), -np.inf)
+        order = _best(worth, found.cost_usd, count)
+        family, columns, worth = family[rows, order], columns[rows, order], worth[rows, order]
+        found = found.of(order)
     return Ranked(
         family, columns, found.success, found.cost_usd, found.latency_s, worth, considered
     )
