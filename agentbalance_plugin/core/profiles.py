@@ -2,7 +2,8 @@
 
 Rates are shrunk twice: a category with few trials leans on how strong the backbone is elsewhere,
 and a backbone with few trials leans on what its price suggests. A backbone that was never profiled
-can thus be used at once.
+can thus be used at once. Of many backbones the one that looks best is often the one whose few
+trials flatter it, so those with fewer trials than others of the catalog are doubted.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ FEATURES = (
 # Trials that the estimate from elsewhere is worth, for a category and for a whole backbone.
 CATEGORY_TRIALS = 8.0
 _BACKBONE_TRIALS = 20.0
+# How many standard errors a rate is doubted by, beyond that of the backbone with most trials.
+_DOUBT = 1.5
 # A text has to speak clearly, by a factor of twenty, for a category that nobody was profiled on.
 _LOG_UNPROFILED = -3.0
 # A multiple of the mean that no reply comes near.
@@ -287,9 +290,12 @@ def _strength(
 
 
 def _shrunk_log_odds(success: FloatArray, trials: FloatArray, prior: FloatArray) -> FloatArray:
+    """[C, B], doubted where others are known better."""
     expected = 1.0 / (1.0 + np.exp(-prior))
     rate = (success + CATEGORY_TRIALS * expected) / (trials + CATEGORY_TRIALS)
-    return np.log(rate / (1.0 - rate))
+    error = 1.0 / np.sqrt(trials + CATEGORY_TRIALS)
+    doubt = _DOUBT * (error - error.min(axis=1, keepdims=True)) / np.sqrt(rate * (1.0 - rate))
+    return np.log(rate / (1.0 - rate)) - doubt
 
 
 def _log_tokens(

@@ -186,3 +186,18 @@ def test_a_profile_of_a_kind_that_was_never_seen_holds_for_every_category() -> N
     assert (found.log_odds[:, 0] < -0.8).all()
     np.testing.assert_allclose(np.exp(found.log_tokens[:, 1]), 900.0)
     np.testing.assert_allclose(np.exp(found.log_tokens[:, 0]), 50.0)
+
+
+def test_a_backbone_known_by_fewer_trials_than_others_is_doubted() -> None:
+    def odds(**trials: int) -> dict[str, float]:
+        catalog = Catalog(
+            [backbone(name, "1", answered(logic=(8 * n // 10, n))) for name, n in trials.items()]
+        )
+        table = ProfileTable.of(catalog, PRIORS)
+        return dict(zip(table.names, table.log_odds[LOGIC].tolist(), strict=True))
+
+    mixed = odds(well=1000, little=50, hardly=10)
+    assert mixed["well"] > mixed["little"] + 0.2 > mixed["hardly"] + 0.4
+    # It is how they compare that counts: nobody is doubted where all are known alike.
+    assert odds(one=50, other=50)["one"] == pytest.approx(odds(alone=50)["alone"])
+    assert odds(well=1000, little=50)["well"] == pytest.approx(odds(alone=1000)["alone"])
