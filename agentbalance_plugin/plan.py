@@ -120,6 +120,8 @@ class Plan:
         Raises:
             PlanError: the plan has a cycle.
         """
+        if not self.edges and not self.late_gates:
+            return tuple(self.assignment)
         graph = {name: self.waits_for(name) for name in self.assignment}
         try:
             return tuple(graphlib.TopologicalSorter(graph).static_order())

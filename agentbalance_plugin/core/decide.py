@@ -187,5 +187,8 @@ def _total(found: Factors, config: PolicyConfig) -> FloatArray:
         "topology": config.topology if config.hops == "learned" else config.hops,
         "late_gates": config.late_gates,
     }
-    kept = [getattr(found, stage) for stage, mode in learned.items() if mode == "learned"]
-    return np.sum(kept, axis=0) if kept else np.zeros_like(found.selection)
+    total = np.zeros_like(found.selection)
+    for stage, mode in learned.items():
+        if mode == "learned":
+            total += getattr(found, stage)
+    return total

@@ -123,10 +123,11 @@ class Limits:
     @cached_property
     def unbounded(self) -> bool:
         """Whether the caps hold four of the dearest calls of every task with ease."""
-        usd = (self.cost_usd > _MOST_CALLS * self._worst_usd.max(axis=1)).all()
-        tokens = (self.tokens > _MOST_CALLS * self._worst_tokens.max(axis=1)).all()
-        whole = (self.caps > np.exp(self.log_tokens + 6.0 * self.sigma[:, None])).all()
-        return bool(usd and tokens and whole)
+        return bool(
+            (self.cost_usd > _MOST_CALLS * self._worst_usd.max(axis=1)).all()
+            and (self.tokens > _MOST_CALLS * self._worst_tokens.max(axis=1)).all()
+            and (self.caps > np.exp(self.log_tokens + 6.0 * self.sigma[:, None])).all()
+        )
 
     @cached_property
     def _worst_usd(self) -> FloatArray:

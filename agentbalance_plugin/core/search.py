@@ -163,7 +163,7 @@ def _best(worth: FloatArray, cost: FloatArray, count: int) -> IntArray:
     # The same agents in another order are right equally often, up to the last bits; among those
     # that are worth the same cost decides, by far less than such a bit is worth.
     dearest = max(float(cost.max()), 1e-300)
-    key = cost * (1e-10 / dearest) - np.round(worth, 9)
+    key = cost * (0.1 / dearest) - np.rint(worth * 1e9)
     total = key.shape[1]
     if count >= total:
         return key.argsort(axis=1, kind="stable")

@@ -135,14 +135,13 @@ def _local(
     count = min(count, len(fastest))
     here = log_match[:, :, fastest]
     likely = here.max(axis=1)
-    # An agent that can use few backbones must find one in the list.
-    best = here.argmax(axis=2)
-    for agent in range(here.shape[1]):
-        if count < len(fastest):
-            rows = np.arange(len(likely))
-            likely[rows, best[:, agent]] += 1e6 * (config.matching != "fixed" or agent == 0)
     if count == len(fastest):
         return np.broadcast_to(fastest, (len(likely), count))
+    # An agent that can use few backbones must find one in the list.
+    best = here.argmax(axis=2)
+    if config.matching == "fixed":
+        best = best[:, :1]
+    likely[np.arange(len(likely))[:, None], best] += 1e6
     near = np.argpartition(-likely, count - 1, axis=1)[:, :count]
     near.sort(axis=1)
     return fastest[near]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.prediction import Outlook, Roster, for_tasks
-from agentbalance_plugin.core.stages.arrays import FIGURES, POOLS, Scene
+from agentbalance_plugin.core.stages.arrays import CONTEXT, FIGURES, POOLS, Scene
 from agentbalance_plugin.core.teamwork import Predicted
 
 FloatArray = NDArray[np.float64]
@@ -64,18 +65,18 @@ def make_scene(
     pool = each(pool.astype(np.float64))
     figures, median_cost, median_time = _figures(outlook.predicted, roster, price_usd, second_price)
     profile = each(roster.table.features)
-    context = np.stack(
-        [
-            np.ones(tasks),
+    context = np.empty((tasks, len(CONTEXT)))
+    for place, values in enumerate(
+        (
+            1.0,
             np.log1p(_PRICED * price_usd * median_cost) / 3.0,
             np.log1p(_PRICED * second_price * median_time) / 3.0,
             _room(limits.cost_usd / median_cost),
             _room(limits.latency_s / median_time),
-            np.full(tasks, np.log(len(team.decider)) / 2.0),
-        ],
-        axis=1,
-    )
-
+            math.log(len(team.decider)) / 2.0,
+        )
+    ):
+        context[:, place] = values
     return Scene(
         query=outlook.query,
         difficulty=outlook.hard,
@@ -127,5 +128,5 @@ def _median(values: FloatArray) -> FloatArray:
 
 def _room(ratio: FloatArray) -> FloatArray:
     """From 0, no room for a call of median cost, to 1, room for more than a hundred of them."""
-    capped = np.minimum(ratio, np.exp(_MOST_ROOM))
-    return np.clip(np.log(capped) / _MOST_ROOM, -1.0, 1.0)
+    most = math.exp(_MOST_ROOM)
+    return np.log(np.minimum(np.maximum(ratio, 1.0 / most), most)) / _MOST_ROOM
