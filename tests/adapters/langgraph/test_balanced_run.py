@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 from graphs import LARGE, LLAMA, MINI, Assign, Bench, speakers
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import MessagesState
 
 from agentbalance_plugin import Budget, BudgetExceeded
+from agentbalance_plugin.adapters.langgraph.internals import control_of
+from agentbalance_plugin.adapters.langgraph.run import BudgetControl
 
 
 @pytest.mark.virtual_time
@@ -94,6 +99,55 @@ async def test_a_synchronous_call_that_never_ends_is_left_at_the_deadline(instan
     assert speakers(result) == ["human"]
     assert not app.report.complete
     assert app.report.spend.nanodollars > 0
+
+
+class _Frees(BaseCallbackHandler):
+    """Gives time that was kept for another agent back while a call runs."""
+
+    def __init__(self, config: RunnableConfig, seconds: float) -> None:
+        control = control_of(config)
+        assert isinstance(control, BudgetControl)
+        self._meter = control.run.meter
+        self._meter.protect("another", seconds=seconds)
+
+    def on_chat_model_start(self, *args: Any, **more: Any) -> None:
+        self._meter.unprotect("another")
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_time_that_another_agent_leaves_does_not_hide_the_deadline(
+    bench: Bench, streamed: bool
+) -> None:
+    model = bench.model()
+
+    async def hangs(state: MessagesState, config: RunnableConfig) -> Any:
+        freeing: RunnableConfig = {"callbacks": [_Frees(config, 12.0)]}
+        if not streamed:
+            return {"messages": [await model.ainvoke("[[fault:timeout]]", freeing)]}
+        return {"messages": [c async for c in model.astream("[[fault:timeout]]", freeing)]}
+
+    builder = bench.chain(("planner", "writer"), planner=hangs)
+    app = bench.balance(builder, budget=Budget(latency_s=20)).compile()
+    result = await app.ainvoke(bench.ask())
+    assert speakers(result) == ["human", "writer"]
+    assert app.report.agents[0].reason == "planner: the deadline came during the call"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_nor_does_it_in_a_synchronous_graph(instant: Bench, streamed: bool) -> None:
+    model = instant.model()
+
+    def hangs(state: MessagesState, config: RunnableConfig) -> Any:
+        freeing: RunnableConfig = {"callbacks": [_Frees(config, 0.7)]}
+        if not streamed:
+            return {"messages": [model.invoke("[[fault:timeout]]", freeing)]}
+        return {"messages": list(model.stream("[[fault:timeout]]", freeing))}
+
+    builder = instant.chain(("planner", "writer"), blocking=True, planner=hangs)
+    app = instant.balance(builder, budget=Budget(latency_s=1.0)).compile()
+    await asyncio.to_thread(app.invoke, instant.ask())
+    assert app.report.agents[0].reason == "planner: the deadline came during the call"
 
 
 @pytest.mark.virtual_time
