@@ -92,6 +92,8 @@ def _planner(layout: Layout, select: str | list[str]) -> Any:
             made = make_plan(run, values, layout.settings.query)
             if layout.messages is not None:
                 run.lay_out(*in_steps(made, run.models.catalog))
+            elif layout.steps is not None:
+                run.plan, _ = in_steps(made, run.models.catalog, layout.steps)
             allot(run, layout.certain, prompt_of(values))
             writes = [
                 ChannelWriteEntry(TASK, task_value(run, layout.mode)),

@@ -49,17 +49,20 @@ def longest_path(plan: Plan, seconds: Mapping[str, float]) -> float:
     return max(done.values())
 
 
-def in_steps(plan: Plan, catalog: Catalog) -> tuple[Plan, Steps]:
+def in_steps(plan: Plan, catalog: Catalog, given: Steps | None = None) -> tuple[Plan, Steps]:
     """The plan with the latency that LangGraph's steps make of it, and the steps.
 
     The predicted latency, which is that of the longest path, grows in the proportion of both for
     calls of typical length at the backbones' nominal speeds.
+
+    Args:
+        given: the steps, where edges of the user's own decide on them; there may be empty ones.
     """
     seconds = {
         agent: expected_seconds(catalog[backbone]) if backbone is not None else 0.0
         for agent, backbone in plan.assignment.items()
     }
-    steps = steps_of(plan, seconds)
+    steps = steps_of(plan, seconds) if given is None else given
     path = longest_path(plan, seconds)
     if plan.expected is None or path == 0.0:
         return plan, steps
