@@ -56,8 +56,9 @@ class BalancedStateGraph(_AnyGraph):
                 backbone has.
         """
         layout = Layout.of(self._users(), self._settings)
-        # Made here rather than by the first of several runs at once.
+        # Done here rather than by the first of several runs at once.
         self._settings.pacer(layout.team)
+        _ = layout.plans_beside
         compiled: _AnyCompiled = stock_compile(layout.builder, *args, **options)
         dress(compiled, layout)
         intercept()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 from langgraph.channels import BinaryOperatorAggregate
@@ -21,7 +22,7 @@ from agentbalance_plugin.adapters.langgraph.discover import (
 from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.planned import lay_edges
 from agentbalance_plugin.adapters.langgraph.steps import Steps
-from agentbalance_plugin.adapters.planning import check_needs
+from agentbalance_plugin.adapters.planning import check_needs, takes_long
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
@@ -92,6 +93,12 @@ class Layout:
     def mode(self) -> str:
         """ "full" or "backbones"."""
         return "backbones" if self.messages is None else "full"
+
+    @cached_property
+    def plans_beside(self) -> bool:
+        """Whether plans take too long for an event loop to wait for; looks at the team as well."""
+        settings = self.settings
+        return takes_long(settings.planner, self.team, settings.budget, settings.models.catalog)
 
     @property
     def certain(self) -> tuple[str, ...]:

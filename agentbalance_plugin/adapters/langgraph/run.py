@@ -59,6 +59,7 @@ class Run:
         planner: makes the plan, unless there is one.
         clock: what the deadline is measured on.
         namespace: checkpoint namespace of the balanced graph.
+        plans_beside: whether an event loop should not wait for a plan.
         price_usd: success that a US dollar must buy; None leaves it to the planner.
         number: identifies the run in its checkpoints.
         plan: of the earlier part of a resumed run.
@@ -76,6 +77,7 @@ class Run:
         planner: Planner,
         clock: Clock,
         namespace: str = "",
+        plans_beside: bool = False,
         price_usd: float | None = None,
         number: str | None = None,
         plan: Plan | None = None,
@@ -88,6 +90,7 @@ class Run:
         self.budget = budget
         self.planner = planner
         self.namespace = namespace
+        self.plans_beside = plans_beside
         self.price_usd = price_usd
         self.number = number or uuid.uuid4().hex
         self.plan = plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import MessagesState
 
-from agentbalance_plugin import Budget, BudgetExceeded
+from agentbalance_plugin import Budget, BudgetExceeded, Plan
 from agentbalance_plugin.adapters.langgraph.internals import control_of
 from agentbalance_plugin.adapters.langgraph.run import BudgetControl
+from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.policy import Policy
 
 
 @pytest.mark.virtual_time
@@ -148,6 +151,52 @@ async def test_nor_does_it_in_a_synchronous_graph(instant: Bench, streamed: bool
     app = instant.balance(builder, budget=Budget(latency_s=1.0)).compile()
     await asyncio.to_thread(app.invoke, instant.ask())
     assert app.report.agents[0].reason == "planner: the deadline came during the call"
+
+
+@pytest.mark.parametrize("longest_s", [0.0, 1e9])
+@pytest.mark.parametrize("mode", ["full", "backbones"])
+async def test_what_takes_long_to_plan_is_planned_beside_the_loop(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch, longest_s: float, mode: str
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.adapters.planning._LONGEST_IN_LOOP_S", longest_s)
+    policy = Watched.load("default", RecordedEncoder(instant.replay.traces))
+    assert isinstance(policy, Watched)
+    app = instant.balance(instant.chain(), policy=policy, mode=mode).compile()
+    policy.threads.clear()
+    await asyncio.gather(*(app.ainvoke(instant.ask(number)) for number in range(3)))
+    beside = {thread != threading.get_ident() for thread in policy.threads}
+    assert beside == {longest_s == 0}
+
+
+async def test_what_a_call_brings_along_is_planned_beside_the_loop(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A price for its budget and a team that needs other backbones have not been seen before."""
+    monkeypatch.setattr("agentbalance_plugin.adapters.planning._LONGEST_IN_LOOP_S", 1e9)
+    policy = Watched.load("default", RecordedEncoder(instant.replay.traces))
+    assert isinstance(policy, Watched)
+    catalog = instant.catalog(capabilities=("text", "tools", "vision"))
+    app = instant.balance(instant.chain(), policy=policy, backbones=catalog).compile()
+    policy.threads.clear()
+    mean = Budget.average(cost_usd=0.01, max_cost_usd=0.1)
+    await app.ainvoke(instant.ask(), context={"agentbalance": {"budget": mean}})
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    text = {"type": "text", "text": instant.task()}
+    await app.ainvoke({"messages": [("user", [text, picture])]})
+    assert len(policy.threads) == 2
+    assert threading.get_ident() not in policy.threads
+
+
+class Watched(Policy):
+    """Notes where its plans are made."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.threads: list[int] = []
+
+    def plan(self, *arguments: Any, **options: Any) -> Plan:
+        self.threads.append(threading.get_ident())
+        return super().plan(*arguments, **options)
 
 
 @pytest.mark.virtual_time
