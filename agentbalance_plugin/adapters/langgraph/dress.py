@@ -65,8 +65,12 @@ def entered(run: Run) -> Generator[None]:
         _running.reset(token)
 
 
-def dress(compiled: _AnyCompiled, layout: Layout) -> None:
-    """Add the planning, the books and the agents' wrappers to a compiled graph."""
+def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
+    """Add the planning, the books and the agents' wrappers to a compiled graph.
+
+    Returns:
+        whether a node has a cache, so that runs have to be `entered`.
+    """
     compiled.channels[TASK] = LastValue(dict)
     compiled.channels[SPEND] = BinaryOperatorAggregate(dict, furthest)
     compiled.channels[AUTHORS] = BinaryOperatorAggregate(dict, signed)
@@ -80,9 +84,12 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> None:
         node.bound = _AgentNode(name, node.bound, layout, books=books)
     if layout.messages is not None:
         finish(compiled.nodes)
+    caches = compiled.cache_policy is not None
     for name, node in compiled.nodes.items():
         if node.cache_policy is not None:
+            caches = True
             node.cache_policy = _by_backbone(name, cast("CachePolicy[Any]", node.cache_policy))
+    return caches
 
 
 def _planner(layout: Layout, select: str | list[str]) -> Any:
@@ -97,6 +104,8 @@ def _planner(layout: Layout, select: str | list[str]) -> Any:
         elif layout.steps is not None:
             run.plan, _ = in_steps(made, run.models.catalog, layout.steps)
         allot(run, layout.certain, prompt_of(values))
+        if not run.stored:
+            return
         writes = [
             ChannelWriteEntry(TASK, task_value(run, layout.mode)),
             ChannelWriteEntry(SPEND, spend_value(run)),
@@ -203,7 +212,7 @@ class _AgentNode(_Callable):
                 run.speakers.add(self._agent)
             if run.race is not None:
                 extract = self._layout.settings.extract
-                answer = None if message is None else extract(message.text)
+                answer = None if message is None else run.answer(message.text, extract)
                 run.race.answered(self._agent, answer)
         self._book(run, config)
         return result

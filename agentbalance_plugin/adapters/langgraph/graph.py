@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy as copying
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, closing
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -60,13 +61,13 @@ class BalancedStateGraph(_AnyGraph):
         self._settings.pacer(layout.team)
         _ = layout.plans_beside
         compiled: _AnyCompiled = stock_compile(layout.builder, *args, **options)
-        dress(compiled, layout)
+        caches = dress(compiled, layout)
         intercept()
         # In place: wrapped in another object it would not be known as a subgraph any more.
         compiled.__class__ = BalancedGraph
         made = cast("BalancedGraph", compiled)
         made.shared = Shared(
-            layout, Reports(), lambda: stock_compile(self._users(), *args, **options)
+            layout, Reports(), caches, lambda: stock_compile(self._users(), *args, **options)
         )
         return made
 
@@ -82,11 +83,13 @@ class Shared:
     """What a compiled graph and its copies share.
 
     Args:
+        caches: whether a node of the graph has a cache.
         stock: compiles the user's own graph, as it would be without a budget.
     """
 
     layout: Layout
     reports: Reports
+    caches: bool
     stock: Callable[[], _AnyCompiled]
 
 
@@ -172,10 +175,11 @@ class BalancedGraph(_AnyCompiled):
         resumed = saver.get_tuple(session.config) if saver and session.resumes else None
         run = session.open(resumed)
         items: Any = super().stream(input, config, context=context, control=run.control, **options)
+        inside = _inside(run, self.shared)
         try:
             with closing(items):
                 while True:
-                    with entered(run):
+                    with inside():
                         item = next(items, _END)
                     if item is _END:
                         run.ended = True
@@ -218,10 +222,14 @@ class BalancedGraph(_AnyCompiled):
         resumed = await saver.aget_tuple(session.config) if saver and session.resumes else None
         run = session.open(resumed)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
+        inside = _inside(run, self.shared)
+        in_time = run.meter.deadline is not None
         try:
             async with aclosing(items):
                 while True:
-                    item = await _next_in_time(items, run)
+                    with inside():
+                        ahead = _next_in_time(items, run) if in_time else anext(items, _END)
+                        item = await ahead
                     if item is _END:
                         run.ended = True
                         break
@@ -272,13 +280,17 @@ async def _next_in_time(items: Any, run: Run) -> Any:
     """The next item; at the deadline none (OutOfBudget)."""
     timeout = run.meter.clock.timeout(run.meter.seconds_left())
     try:
-        with entered(run):
-            async with timeout:
-                return await anext(items, _END)
+        async with timeout:
+            return await anext(items, _END)
     except TimeoutError:
         if not timeout.expired():
             raise
         raise OutOfBudget(DeadlineReached("cancelled at the deadline")) from None
+
+
+def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:
+    """What to be in while LangGraph goes on; it takes time, so only where it is needed."""
+    return partial(entered, run) if shared.caches else nullcontext
 
 
 def _note_failure(run: Run, error: Exception) -> None:

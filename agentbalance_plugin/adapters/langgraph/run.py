@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -112,6 +112,7 @@ class Run:
         self._done: set[str] = set()
         self._skipped: dict[str, str] = {}
         self._closed: set[str] = set()
+        self._answers: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
     def lay_out(self, plan: Plan, steps: Steps) -> None:
@@ -139,6 +140,12 @@ class Run:
 
     def output_cap(self, agent: str) -> int | None:
         return self.plan.output_caps.get(agent) if self.plan is not None else None
+
+    def answer(self, text: str, extract: Callable[[str], str | None]) -> str | None:
+        """The answer in a message, looked for once: gates, votes and races all ask for it."""
+        if text not in self._answers:
+            self._answers[text] = extract(text)
+        return self._answers[text]
 
     def spoke(self, agent: str) -> None:
         """The agent's node has ended."""
@@ -281,5 +288,9 @@ def own_run(config: RunnableConfig, node: str) -> Run | None:
         return None
     namespace = namespace_of(config)
     run = control.run
+    if not run.namespace:
+        # A graph that is nobody's subgraph, by far the most frequent.
+        here, _, task = namespace.partition(":")
+        return run if here == node and "|" not in task else None
     deeper = namespace.removeprefix(run.namespace).strip("|")
     return run if node_in(namespace, run.namespace) == node and deeper.count(":") == 1 else None
