@@ -13,6 +13,7 @@ from typing import NoReturn, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END
 from langgraph.runtime import RunControl
 
 from agentbalance_plugin.adapters.langgraph.internals import control_of, namespace_of, node_in
@@ -26,6 +27,13 @@ from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
 from agentbalance_plugin.team import Team
+
+_WRAP_UP_S = 0.02
+"""Calls end this long before the deadline, so that LangGraph ends their step and makes the answer
+of what there is; a few milliseconds on a slow machine."""
+
+_MOST_WRAP_UP = 0.05
+"""Of the seconds of a run."""
 
 
 class OutOfBudget(GraphBubbleUp):
@@ -101,6 +109,10 @@ class Run:
             self.lay_out(cast("Plan", plan), steps)
         self.before = before or Books(Spend(), {})
         self.meter = Meter(budget, clock=clock, already=self.before.total)
+        if budget.latency_s is not None:
+            # What a step's agents have said is lost if the step itself does not end in time.
+            seconds = min(_WRAP_UP_S / clock.scale, _MOST_WRAP_UP * budget.latency_s)
+            self.meter.protect(END, seconds=seconds)
         self.planning = threading.Lock()
         self.control = BudgetControl(self)
         self.stopped: CallDenied | None = None

@@ -39,9 +39,9 @@ def says(text: str, name: str) -> Any:
 
 
 def full(bench: Bench, plan: Plan, builder: Any, **more: Any) -> Any:
+    more.setdefault("budget", WIDE)
     return balance(
         builder,
-        budget=WIDE,
         backbones=bench.catalog(),
         policy=Always(plan),
         agents=NAMES,
@@ -175,6 +175,35 @@ async def test_an_undecided_vote_waits_for_all(bench: Bench) -> None:
     result = await full(bench, RACE, four(**answers)).compile().ainvoke(bench.ask())
     assert sorted(speakers(result)[1:4]) == ["critic", "planner", "solver"]
     assert result["messages"][-1].content == "Answer: 2"
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("stop_at", [None, 0.9])
+async def test_the_deadline_leaves_a_vote_what_was_said(
+    bench: Bench, stop_at: float | None
+) -> None:
+    model = bench.model()
+
+    async def hangs(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke("[[agent:critic]] [[fault:timeout]]")]}
+
+    plan = Plan(dict.fromkeys(NAMES, MINI), decision="vote", decider="writer", stop_at=stop_at)
+    nodes = {
+        "planner": says("Answer: 2", "planner"),
+        "solver": says("Answer: 1", "solver"),
+        "critic": hangs,
+        "writer": says("Answer: 1", "writer"),
+    }
+    app = full(bench, plan, chain_of(nodes), budget=Budget(latency_s=7.3)).compile()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    result = await app.ainvoke(bench.ask())
+    assert loop.time() - began <= 7.3
+    assert sorted(speakers(result)[1:4]) == ["planner", "solver", "writer"]
+    assert result["messages"][-1].content == "Answer: 1"
+    assert app.report.chosen == "solver"
+    assert not app.report.complete
+    assert {a.name: a.status for a in app.report.agents}["critic"] == "skipped"
 
 
 async def test_a_synchronous_vote_gives_up_the_calls_it_does_not_need(instant: Bench) -> None:
