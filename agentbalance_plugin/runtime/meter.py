@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -338,8 +338,7 @@ class Call:
     ) -> None:
         self._meter.close_call(self, None, billed=True)
 
-    @asynccontextmanager
-    async def in_time(self) -> AsyncGenerator[None]:
+    def in_time(self) -> AbstractAsyncContextManager[None]:
         """Ends the block when the agent's time is up.
 
         Whether it did is known by the timer alone: by the time anyone else looks, a share of time
@@ -348,6 +347,10 @@ class Call:
         Raises:
             DeadlineReached: it did.
         """
+        return nullcontext() if self._meter.deadline is None else self._timed()
+
+    @asynccontextmanager
+    async def _timed(self) -> AsyncGenerator[None]:
         timer = self._meter.clock.timeout(self._meter.seconds_left(self.agent))
         try:
             async with timer:

@@ -17,6 +17,7 @@ from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 
+from agentbalance_plugin.adapters.langgraph.deadline import Deadline
 from agentbalance_plugin.adapters.langgraph.dress import dress, entered
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.layout import Layout
@@ -26,7 +27,6 @@ from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.meter import DeadlineReached
 from agentbalance_plugin.runtime.report import RunReport
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
@@ -223,13 +223,12 @@ class BalancedGraph(_AnyCompiled):
         run = session.open(resumed)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
         inside = _inside(run, self.shared)
-        in_time = run.meter.deadline is not None
+        deadline = Deadline(run.meter)
         try:
             async with aclosing(items):
                 while True:
                     with inside():
-                        ahead = _next_in_time(items, run) if in_time else anext(items, _END)
-                        item = await ahead
+                        item = await deadline.next(items, _END)
                     if item is _END:
                         run.ended = True
                         break
@@ -240,6 +239,7 @@ class BalancedGraph(_AnyCompiled):
             _note_failure(run, error)
             raise
         finally:
+            deadline.close()
             run.meter.close()
             waits: tuple[str, ...] = ()
             if saver is not None and session.keeps_state:
@@ -274,18 +274,6 @@ class BalancedGraph(_AnyCompiled):
 
 
 _END = object()
-
-
-async def _next_in_time(items: Any, run: Run) -> Any:
-    """The next item; at the deadline none (OutOfBudget)."""
-    timeout = run.meter.clock.timeout(run.meter.seconds_left())
-    try:
-        async with timeout:
-            return await anext(items, _END)
-    except TimeoutError:
-        if not timeout.expired():
-            raise
-        raise OutOfBudget(DeadlineReached("cancelled at the deadline")) from None
 
 
 def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:

@@ -20,6 +20,7 @@ from agentbalance_plugin.extras import require
 from agentbalance_plugin.team import Agent
 
 _BUDGET = Budget(cost_usd=0.5, latency_s=60.0)
+_BACKBONE = "gpt-4o-2024-08-06"
 _TASK = "What is 17 * 23?"
 _RUNS_IN_A_ROW = 5
 
@@ -38,8 +39,9 @@ async def _bench(rounds: int, seed: int, console: Console) -> Findings:
         models = _models(catalog)
         ready = [(backbone, models[name]) for name, backbone in catalog.items()]
         policy = Policy.load("default")
-        builder = _graph(models["gpt-4o-2024-08-06"])
-        pinned = {name: Agent(name, made_up.ROLE, keep=True) for name in NAMES}
+        builder = _graph(models[_BACKBONE])
+        # The same backbone on both sides: for some, LangChain makes requests that take longer.
+        pinned = {name: Agent(name, made_up.ROLE, keep=True, backbone=_BACKBONE) for name in NAMES}
 
         def balanced(**options: Any) -> Any:
             return balance(

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from graphs import LARGE, LLAMA, MINI, Assign, Bench, speakers
+from graphs import LARGE, LLAMA, MINI, Assign, Bench, chain_of, speakers
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import MessagesState
@@ -85,6 +85,31 @@ async def test_the_deadline_ends_the_run_with_what_there_is(bench: Bench) -> Non
     assert app.report.within_budget
     assert not app.report.complete
     assert "planner" in speakers(result)
+
+
+@pytest.mark.virtual_time
+async def test_the_deadline_does_not_cancel_who_reads_the_stream(bench: Bench) -> None:
+    app = bench.balance(bench.chain(), budget=Budget(latency_s=9)).compile()
+    seen: list[str] = []
+    async for item in app.astream(bench.ask(), stream_mode="updates"):
+        seen.extend(item)
+        await asyncio.sleep(100)
+    assert seen == ["planner"]
+    assert app.report.stop_reason == "Budget exhausted: cancelled at the deadline"
+
+
+@pytest.mark.virtual_time
+async def test_a_run_that_is_cancelled_at_its_deadline_is_cancelled(bench: Bench) -> None:
+    builder = chain_of({"waits": _waits_for_ever})
+    app = bench.balance(builder, agents=["waits"], budget=Budget(latency_s=9)).compile()
+    running = asyncio.create_task(app.ainvoke(bench.ask()))
+    asyncio.get_running_loop().call_later(9, running.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def _waits_for_ever(state: MessagesState) -> Any:
+    await asyncio.Event().wait()
 
 
 async def test_synchronous_graphs_run_the_same_way(instant: Bench) -> None:
