@@ -26,6 +26,8 @@ def steps_of(plan: Plan, seconds: Mapping[str, float]) -> Steps:
     soonest: dict[str, int] = {}
     for agent in plan.order:
         soonest[agent] = 1 + max((soonest[before] for before in plan.waits_for(agent)), default=-1)
+    if makespan(soonest, seconds) <= longest_path(plan, seconds):
+        return soonest
     latest = dict.fromkeys(plan.order, max(soonest.values()))
     for agent in reversed(plan.order):
         for before in plan.waits_for(agent):
@@ -66,5 +68,9 @@ def in_steps(plan: Plan, catalog: Catalog, given: Steps | None = None) -> tuple[
     path = longest_path(plan, seconds)
     if plan.expected is None or path == 0.0:
         return plan, steps
-    latency = plan.expected.latency_s * makespan(steps, seconds) / path
+    slower = makespan(steps, seconds) / path
+    if slower <= 1.0:
+        # As it is, a plan keeps what it has worked out about itself.
+        return plan, steps
+    latency = plan.expected.latency_s * slower
     return replace(plan, expected=replace(plan.expected, latency_s=latency)), steps
