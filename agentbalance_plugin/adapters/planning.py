@@ -111,9 +111,9 @@ def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> Non
     def least(backbone: Backbone) -> int:
         return backbone.cost(prompt_bound, min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens))
 
-    cheapest = min(catalog.values(), key=least)
     cap = budget.nanodollars
-    if cap is not None and cap < least(cheapest):
+    if cap is not None and all(cap < least(backbone) for backbone in catalog.values()):
+        cheapest = min(catalog.values(), key=least)
         raise ValueError(
             f"Budget.cost_usd is {budget.cost_usd:g}, but one call of the cheapest backbone "
             f"({cheapest.name}) may cost {least(cheapest) / NANODOLLARS_PER_USD:g}; raise "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 
 class Clock:
@@ -34,6 +35,10 @@ class Clock:
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
         """`asyncio.timeout` in clock seconds; None never fires."""
         return asyncio.timeout(None if seconds is None else max(0.0, seconds) * self.scale)
+
+    def call_later(self, seconds: float, then: Callable[[], None]) -> asyncio.TimerHandle:
+        """`then()` in that many clock seconds, in the running event loop."""
+        return asyncio.get_running_loop().call_later(max(0.0, seconds) * self.scale, then)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds * self.scale)

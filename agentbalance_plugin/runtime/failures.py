@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from agentbalance_plugin.runtime.meter import Call, DeadlineReached, Meter
+from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
 
 MAX_RETRIES = 2
 """Tries after the first, each with a reservation of its own."""
@@ -36,17 +36,16 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
         Clock seconds to wait before the next try.
 
     Raises:
-        DeadlineReached: the deadline came during the call.
         Exception: `error` itself, where another try would not help or there is no time for it.
     """
-    left = meter.seconds_left(call.agent)
-    if isinstance(error, TimeoutError) and left is not None and left <= 1e-6:
-        raise DeadlineReached(f"{call.agent}: the deadline came during the call") from error
+    if isinstance(error, CallDenied):
+        raise error
     failure = _classify(error)
     if failure.billed:
         call.settle(0, 0)
     else:
         call.release()
+    left = meter.seconds_left(call.agent)
     delay = failure.after_s
     if delay is None:
         # Jitter keeps parallel agents from coming back in step.

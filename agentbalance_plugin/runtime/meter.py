@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -197,7 +198,7 @@ class Meter:
             use = self._uses.setdefault(agent, _Use(Spend()))
             use.held_nanodollars += held
             use.held_tokens += prompt_bound + cap
-            call = Call(self, agent, backbone, prompt_bound, cap, seconds)
+            call = Call(self, agent, backbone, prompt_bound, cap)
             self._open.add(call)
             return call
 
@@ -317,7 +318,6 @@ class Call:
         backbone: Backbone,
         prompt_bound: int,
         output_cap: int,
-        seconds: float | None,
     ) -> None:
         self.agent = agent
         self.backbone = backbone
@@ -326,7 +326,6 @@ class Call:
         """Send this as the request's cap on output tokens."""
         self.started = meter.clock.now()
         self._meter = meter
-        self._seconds = seconds
 
     def __enter__(self) -> Call:
         return self
@@ -339,9 +338,31 @@ class Call:
     ) -> None:
         self._meter.close_call(self, None, billed=True)
 
-    def timeout(self) -> asyncio.Timeout:
-        """Fires (as TimeoutError) when the agent's time is up."""
-        return self._meter.clock.timeout(self._seconds)
+    def in_time(self) -> AbstractAsyncContextManager[None]:
+        """Ends the block when the agent's time is up.
+
+        Whether it did is known by the timer alone: by the time anyone else looks, a share of time
+        that was kept for another agent may be free again.
+
+        Raises:
+            DeadlineReached: it did.
+        """
+        return nullcontext() if self._meter.deadline is None else self._timed()
+
+    @asynccontextmanager
+    async def _timed(self) -> AsyncGenerator[None]:
+        timer = self._meter.clock.timeout(self._meter.seconds_left(self.agent))
+        try:
+            async with timer:
+                yield
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise self.late() from error
+
+    def late(self) -> DeadlineReached:
+        """What a call is ended with when its time is up."""
+        return DeadlineReached(f"{self.agent}: the deadline came during the call")
 
     def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
         """Book the reported usage; (0, 0) means not reported and books the whole reservation.

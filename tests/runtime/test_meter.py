@@ -130,19 +130,28 @@ def test_closing_books_open_calls_in_full_and_denies_later_ones() -> None:
 async def test_the_deadline_ends_a_call_and_denies_the_next() -> None:
     meter = Meter(Budget(latency_s=10))
     meter.protect("decider", seconds=4)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(DeadlineReached):
         with meter.reserve("a", CHEAP, 1) as call:
-            async with call.timeout():
+            async with call.in_time():
                 await asyncio.sleep(60)
     assert meter.spend().latency_s == pytest.approx(6)
     with pytest.raises(DeadlineReached):
         meter.reserve("a", CHEAP, 1)
     with meter.reserve("decider", CHEAP, 1) as call:
-        async with call.timeout():
+        async with call.in_time():
             await asyncio.sleep(3.9)
         call.settle(1, 1)
     assert meter.spend("decider").latency_s == pytest.approx(3.9)
     assert meter.calls[-1].ended_s == pytest.approx(9.9)
+
+
+@pytest.mark.virtual_time
+async def test_a_call_that_raises_a_timeout_of_its_own_is_not_late() -> None:
+    meter = Meter(Budget(latency_s=10))
+    with pytest.raises(TimeoutError, match="the endpoint's"):
+        with meter.reserve("a", CHEAP, 1) as call:
+            async with call.in_time():
+                raise TimeoutError("the endpoint's")
 
 
 @given(

@@ -126,7 +126,7 @@ class BudgetClient(ChatCompletionClient):
             with self._reserve(request) as call:
                 arguments = self._cap.set(request.extra_create_args, call.output_cap)
                 try:
-                    async with call.timeout():
+                    async with call.in_time():
                         result = await self._inner.create(
                             request.messages,
                             tools=request.tools,
@@ -160,7 +160,7 @@ class BudgetClient(ChatCompletionClient):
                 try:
                     # A timeout around the whole loop would also time what the consumer does.
                     while True:
-                        async with self._meter.clock.timeout(self._meter.seconds_left(self._agent)):
+                        async with call.in_time():
                             chunk = await anext(stream, None)
                         if chunk is None:
                             return

@@ -104,6 +104,12 @@ def agents_of(builder: StateGraph[Any, Any, Any, Any], given: AgentsArgument) ->
 
 def in_order(builder: StateGraph[Any, Any, Any, Any]) -> tuple[str, ...]:
     """Nodes by their distance from START over static edges, then in the order they were added."""
+    distance = distances(builder)
+    return tuple(sorted(builder.nodes, key=lambda name: distance.get(name, len(builder.nodes))))
+
+
+def distances(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, int]:
+    """Node -> static edges on the longest way to it from START, if there is one."""
     edges = static_edges(builder)
     distance = {START: 0}
     for _ in builder.nodes:
@@ -111,7 +117,7 @@ def in_order(builder: StateGraph[Any, Any, Any, Any]) -> tuple[str, ...]:
             # Longest path, bounded: a cycle must not go on for ever.
             if start in distance and distance[start] < len(builder.nodes):
                 distance[end] = max(distance.get(end, 0), distance[start] + 1)
-    return tuple(sorted(builder.nodes, key=lambda name: distance.get(name, len(builder.nodes))))
+    return distance
 
 
 def static_edges(builder: StateGraph[Any, Any, Any, Any]) -> set[tuple[str, str]]:

@@ -7,6 +7,7 @@ default of its own has seen the user's graph alone.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.planned import Hearing, finish
 from agentbalance_plugin.adapters.langgraph.planning import (
     allot,
+    amake_plan,
     make_plan,
     prompt_of,
 )
@@ -44,6 +46,7 @@ from agentbalance_plugin.adapters.langgraph.stored import (
     spend_value,
     task_value,
 )
+from agentbalance_plugin.plan import Plan
 
 _AnyCompiled = CompiledStateGraph[Any, Any, Any, Any]
 # What LangGraph makes of every function; subclassed to do without its way to find arguments.
@@ -62,8 +65,12 @@ def entered(run: Run) -> Generator[None]:
         _running.reset(token)
 
 
-def dress(compiled: _AnyCompiled, layout: Layout) -> None:
-    """Add the planning, the books and the agents' wrappers to a compiled graph."""
+def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
+    """Add the planning, the books and the agents' wrappers to a compiled graph.
+
+    Returns:
+        whether a node has a cache, so that runs have to be `entered`.
+    """
     compiled.channels[TASK] = LastValue(dict)
     compiled.channels[SPEND] = BinaryOperatorAggregate(dict, furthest)
     compiled.channels[AUTHORS] = BinaryOperatorAggregate(dict, signed)
@@ -77,31 +84,50 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> None:
         node.bound = _AgentNode(name, node.bound, layout, books=books)
     if layout.messages is not None:
         finish(compiled.nodes)
+    caches = compiled.cache_policy is not None
     for name, node in compiled.nodes.items():
         if node.cache_policy is not None:
+            caches = True
             node.cache_policy = _by_backbone(name, cast("CachePolicy[Any]", node.cache_policy))
+    return caches
 
 
 def _planner(layout: Layout, select: str | list[str]) -> Any:
     """Plans when a task enters the graph; a resumed run does not pass here."""
 
+    def read(config: RunnableConfig) -> Any:
+        return ChannelRead.do_read(config, select=select, fresh=True)
+
+    def lay_out(run: Run, made: Plan, values: Any, config: RunnableConfig) -> None:
+        if layout.messages is not None:
+            run.lay_out(*in_steps(made, run.models.catalog))
+        elif layout.steps is not None:
+            run.plan, _ = in_steps(made, run.models.catalog, layout.steps)
+        allot(run, layout.certain, prompt_of(values))
+        if not run.stored:
+            return
+        writes = [
+            ChannelWriteEntry(TASK, task_value(run, layout.mode)),
+            ChannelWriteEntry(SPEND, spend_value(run)),
+            ChannelWriteEntry(AUTHORS, {}),
+        ]
+        ChannelWrite.do_write(config, writes)
+
     def plan(value: Any, config: RunnableConfig) -> Any:
         run = own_run(config, START)
         if run is not None:
-            values = ChannelRead.do_read(config, select=select, fresh=True)
-            made = make_plan(run, values, layout.settings.query)
-            if layout.messages is not None:
-                run.lay_out(*in_steps(made, run.models.catalog))
-            allot(run, layout.certain, prompt_of(values))
-            writes = [
-                ChannelWriteEntry(TASK, task_value(run, layout.mode)),
-                ChannelWriteEntry(SPEND, spend_value(run)),
-                ChannelWriteEntry(AUTHORS, {}),
-            ]
-            ChannelWrite.do_write(config, writes)
+            values = read(config)
+            lay_out(run, make_plan(run, values, layout.settings.query), values, config)
         return value
 
-    return RunnableCallable(plan, name="agentbalance:plan", trace=False, recurse=False)
+    async def aplan(value: Any, config: RunnableConfig) -> Any:
+        run = own_run(config, START)
+        if run is not None:
+            values = read(config)
+            lay_out(run, await amake_plan(run, values, layout.settings.query), values, config)
+        return value
+
+    return RunnableCallable(plan, aplan, name="agentbalance:plan", trace=False, recurse=False)
 
 
 class _AgentNode(_Callable):
@@ -133,7 +159,9 @@ class _AgentNode(_Callable):
         run = own_run(config, self._agent)
         if run is None:
             return self._inner.invoke(input, config, **kwargs)
-        seen = self._enter(run, input, config)
+        if run.plan is None:
+            self._plan_late(run, input)
+        seen = self._view(run, input, config)
         if run.race is not None and run.race.decided:
             return self._not_needed(run)
         try:
@@ -149,7 +177,10 @@ class _AgentNode(_Callable):
         run = own_run(config, self._agent)
         if run is None:
             return await self._inner.ainvoke(input, config, **kwargs)
-        seen = self._enter(run, input, config)
+        if run.plan is None:
+            # Few threads are resumed that this graph did not begin.
+            await asyncio.to_thread(self._plan_late, run, input)
+        seen = self._view(run, input, config)
         try:
             if run.race is None:
                 result = await self._inner.ainvoke(seen, config, **kwargs)
@@ -161,13 +192,14 @@ class _AgentNode(_Callable):
             return self._not_needed(run)
         return self._leave(run, seen, result, config)
 
-    def _enter(self, run: Run, state: Any, config: RunnableConfig) -> Any:
+    def _plan_late(self, run: Run, state: Any) -> None:
+        """The thread was begun by the user's own graph and is resumed by this one."""
+        with run.planning:
+            if run.plan is None:
+                make_plan(run, _values(state), self._layout.settings.query)
+
+    def _view(self, run: Run, state: Any, config: RunnableConfig) -> Any:
         """What the node is given."""
-        if run.plan is None:
-            with run.planning:
-                if run.plan is None:
-                    # The thread was begun by the user's own graph and is resumed by this one.
-                    make_plan(run, _values(state), self._layout.settings.query)
         if self._hearing is None or run.plan is None or run.steps is None:
             return state
         return self._hearing.view(run.plan, state, config)
@@ -180,7 +212,7 @@ class _AgentNode(_Callable):
                 run.speakers.add(self._agent)
             if run.race is not None:
                 extract = self._layout.settings.extract
-                answer = None if message is None else extract(message.text)
+                answer = None if message is None else run.answer(message.text, extract)
                 run.race.answered(self._agent, answer)
         self._book(run, config)
         return result

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy as copying
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, closing
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -16,6 +17,7 @@ from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 
+from agentbalance_plugin.adapters.langgraph.deadline import Deadline
 from agentbalance_plugin.adapters.langgraph.dress import dress, entered
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.layout import Layout
@@ -25,7 +27,6 @@ from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.meter import DeadlineReached
 from agentbalance_plugin.runtime.report import RunReport
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
@@ -56,16 +57,17 @@ class BalancedStateGraph(_AnyGraph):
                 backbone has.
         """
         layout = Layout.of(self._users(), self._settings)
-        # Made here rather than by the first of several runs at once.
+        # Done here rather than by the first of several runs at once.
         self._settings.pacer(layout.team)
+        _ = layout.plans_beside
         compiled: _AnyCompiled = stock_compile(layout.builder, *args, **options)
-        dress(compiled, layout)
+        caches = dress(compiled, layout)
         intercept()
         # In place: wrapped in another object it would not be known as a subgraph any more.
         compiled.__class__ = BalancedGraph
         made = cast("BalancedGraph", compiled)
         made.shared = Shared(
-            layout, Reports(), lambda: stock_compile(self._users(), *args, **options)
+            layout, Reports(), caches, lambda: stock_compile(self._users(), *args, **options)
         )
         return made
 
@@ -81,11 +83,13 @@ class Shared:
     """What a compiled graph and its copies share.
 
     Args:
+        caches: whether a node of the graph has a cache.
         stock: compiles the user's own graph, as it would be without a budget.
     """
 
     layout: Layout
     reports: Reports
+    caches: bool
     stock: Callable[[], _AnyCompiled]
 
 
@@ -171,10 +175,11 @@ class BalancedGraph(_AnyCompiled):
         resumed = saver.get_tuple(session.config) if saver and session.resumes else None
         run = session.open(resumed)
         items: Any = super().stream(input, config, context=context, control=run.control, **options)
+        inside = _inside(run, self.shared)
         try:
             with closing(items):
                 while True:
-                    with entered(run):
+                    with inside():
                         item = next(items, _END)
                     if item is _END:
                         run.ended = True
@@ -217,10 +222,13 @@ class BalancedGraph(_AnyCompiled):
         resumed = await saver.aget_tuple(session.config) if saver and session.resumes else None
         run = session.open(resumed)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
+        inside = _inside(run, self.shared)
+        deadline = Deadline(run.meter)
         try:
             async with aclosing(items):
                 while True:
-                    item = await _next_in_time(items, run)
+                    with inside():
+                        item = await deadline.next(items, _END)
                     if item is _END:
                         run.ended = True
                         break
@@ -231,6 +239,7 @@ class BalancedGraph(_AnyCompiled):
             _note_failure(run, error)
             raise
         finally:
+            deadline.close()
             run.meter.close()
             waits: tuple[str, ...] = ()
             if saver is not None and session.keeps_state:
@@ -267,17 +276,9 @@ class BalancedGraph(_AnyCompiled):
 _END = object()
 
 
-async def _next_in_time(items: Any, run: Run) -> Any:
-    """The next item; at the deadline none (OutOfBudget)."""
-    timeout = run.meter.clock.timeout(run.meter.seconds_left())
-    try:
-        with entered(run):
-            async with timeout:
-                return await anext(items, _END)
-    except TimeoutError:
-        if not timeout.expired():
-            raise
-        raise OutOfBudget(DeadlineReached("cancelled at the deadline")) from None
+def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:
+    """What to be in while LangGraph goes on; it takes time, so only where it is needed."""
+    return partial(entered, run) if shared.caches else nullcontext
 
 
 def _note_failure(run: Run, error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 from langgraph.channels import BinaryOperatorAggregate
@@ -14,12 +15,14 @@ from agentbalance_plugin.adapters.langgraph.discover import (
     agent_edges,
     agents_of,
     deciding_node,
+    distances,
     routed_by_code,
     static_edges,
 )
 from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.planned import lay_edges
-from agentbalance_plugin.adapters.planning import check_needs
+from agentbalance_plugin.adapters.langgraph.steps import Steps
+from agentbalance_plugin.adapters.planning import check_needs, takes_long
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
@@ -39,6 +42,7 @@ class Layout:
             out when its calls are denied; the run ends instead.
         messages: the state's key of the messages, where agents are planned in full; None where
             they keep the user's edges.
+        steps: in which the agents run by the user's edges; None where a plan or code decides.
     """
 
     builder: _AnyGraph
@@ -46,6 +50,7 @@ class Layout:
     team: Team
     routed: dict[str, str]
     messages: str | None
+    steps: Steps | None = None
 
     @classmethod
     def of(cls, builder: _AnyGraph, settings: Settings) -> Layout:
@@ -75,18 +80,25 @@ class Layout:
                 return cls(builder, settings, team, routed, key)
             if settings.mode == "full":
                 raise ValueError(f"mode='full': {obstacle}; use mode='backbones'")
-        decider, edges = None, ()
+        decider, edges, steps = None, (), None
         if not routed and not builder.branches and not has_cycle(builder, names):
             edges = agent_edges(builder, names)
             decider = deciding_node(builder, names)
-        return cls(
-            builder, settings, Team(agents, decider=decider, fixed_edges=edges), routed, None
-        )
+            found = distances(builder)
+            steps = {name: found[name] for name in names} if found.keys() >= set(names) else None
+        team = Team(agents, decider=decider, fixed_edges=edges)
+        return cls(builder, settings, team, routed, None, steps)
 
     @property
     def mode(self) -> str:
         """ "full" or "backbones"."""
         return "backbones" if self.messages is None else "full"
+
+    @cached_property
+    def plans_beside(self) -> bool:
+        """Whether plans take too long for an event loop to wait for; looks at the team as well."""
+        settings = self.settings
+        return takes_long(settings.planner, self.team, settings.budget, settings.models.catalog)
 
     @property
     def certain(self) -> tuple[str, ...]:

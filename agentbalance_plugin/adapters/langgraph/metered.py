@@ -83,8 +83,9 @@ class Request:
             with self._reserve() as call:
                 options = self._capped(call)
                 try:
-                    message = self._within_time(
-                        lambda options=options: self.model.invoke(self.messages, config, **options)
+                    message = self._in_time(
+                        call,
+                        lambda options=options: self.model.invoke(self.messages, config, **options),
                     )
                     _settle(call, message)
                     return message
@@ -98,7 +99,7 @@ class Request:
         for attempt in range(MAX_RETRIES + 1):
             with self._reserve() as call:
                 try:
-                    async with call.timeout():
+                    async with call.in_time():
                         message = await self.model.ainvoke(
                             self.messages, config, **self._capped(call)
                         )
@@ -117,7 +118,7 @@ class Request:
                 chunks = self.model.stream(self.messages, config, **self._capped(call))
                 try:
                     while True:
-                        chunk = self._within_time(lambda chunks=chunks: next(chunks, _END))
+                        chunk = self._in_time(call, lambda chunks=chunks: next(chunks, _END))
                         if chunk is _END:
                             _settle(call, said)
                             return
@@ -143,8 +144,7 @@ class Request:
                     async with aclosing(chunks):
                         # A timeout around the whole loop would also time what the consumer does.
                         while True:
-                            left = self._meter.seconds_left(self.caller.agent)
-                            async with self._meter.clock.timeout(left):
+                            async with call.in_time():
                                 chunk = await anext(chunks, None)
                             if chunk is None:
                                 _settle(call, said)
@@ -178,8 +178,8 @@ class Request:
         except CallDenied as denial:
             self.caller.deny(denial)
 
-    def _within_time(self, work: Callable[[], Result]) -> Result:
-        """`work()`, given up at the deadline (TimeoutError) or when a vote is decided (Decided).
+    def _in_time(self, call: Call, work: Callable[[], Result]) -> Result:
+        """`work()`, given up at the deadline (DeadlineReached) or when a vote is decided (Decided).
 
         Only a call that may have to be given up needs a thread.
         """
@@ -196,6 +196,11 @@ class Request:
                 return outcome.result(timeout)
         except CancelledError:
             raise Decided from None
+        except TimeoutError:
+            if outcome.cancel():
+                raise call.late() from None
+            # It is done: it raised that itself, or came at the last moment.
+            return outcome.result()
         finally:
             outcome.cancel()
 

@@ -22,7 +22,7 @@ from langgraph.runtime import Runtime
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import Settings
-from agentbalance_plugin.adapters.langgraph.planning import QueryReader, make_plan
+from agentbalance_plugin.adapters.langgraph.planning import QueryReader, amake_plan, make_plan
 from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
 from agentbalance_plugin.adapters.langgraph.run import (
     Caller,
@@ -37,7 +37,7 @@ from agentbalance_plugin.adapters.langgraph.stored import (
     task_from,
     task_value,
 )
-from agentbalance_plugin.adapters.planning import Planner
+from agentbalance_plugin.adapters.planning import Planner, takes_long
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
@@ -104,6 +104,8 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
                 "backbones that have them"
             )
         self._team = Team((Agent(_AGENT, needs=needs),), fixed_edges=())
+        planner = self._settings.planner
+        self._plans_beside = takes_long(planner, self._team, budget, catalog)
         self._reports = Reports()
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, Run] = OrderedDict()
@@ -124,10 +126,17 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             return None
         run = self._keep(self._new_run())
         make_plan(run, state, self._settings.query)
-        return {
-            "agentbalance_task": task_value(run, "agent"),
-            "agentbalance_spend": spend_value(run),
-        }
+        return _begun(run)
+
+    async def abefore_agent(
+        self, state: BudgetState, runtime: Runtime[Any]
+    ) -> dict[str, Any] | None:
+        """As `before_agent`."""
+        if caller_of(None) is not None:
+            return None
+        run = self._keep(self._new_run())
+        await amake_plan(run, state, self._settings.query)
+        return _begun(run)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
@@ -195,6 +204,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             team=self._team,
             budget=resumed.pop("budget", settings.budget),
             planner=settings.planner,
+            plans_beside=self._plans_beside,
             clock=settings.clock,
             **resumed,
         )
@@ -227,3 +237,10 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         if run.budget.on_exceeded == "raise":
             raise BudgetExceeded(make_report(run)) from stop
         return AIMessage(f"Stopped: {stop.denial.reason}.")
+
+
+def _begun(run: Run) -> dict[str, Any]:
+    return {
+        "agentbalance_task": task_value(run, "agent"),
+        "agentbalance_spend": spend_value(run),
+    }

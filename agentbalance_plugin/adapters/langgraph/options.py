@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -120,7 +121,14 @@ def overrides_of(config: RunnableConfig, context: object) -> Overrides:
     if unknown:
         raise ValueError(f"{OVERRIDES}: unknown {unknown}; known are 'budget' and 'policy'")
     policy = known.get("policy")
-    return Overrides(_budget(known.get("budget")), None if policy is None else planner_of(policy))
+    planner = _loaded(policy) if isinstance(policy, (str, Path)) else policy
+    return Overrides(_budget(known.get("budget")), None if planner is None else planner_of(planner))
+
+
+@lru_cache(maxsize=8)
+def _loaded(policy: str | Path) -> Planner:
+    """Read once, not by every call that names it."""
+    return planner_of(policy)
 
 
 def _budget(given: object) -> Budget | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from langchain_core.messages import AnyMessage, BaseMessage, convert_to_messages
@@ -154,7 +155,8 @@ class _Routes:
     def _opened(self, run: Run | None, step: int, state: Any, config: RunnableConfig) -> list[str]:
         plan, steps = self._laid_out(run, config)
         said = _said(_messages(state, self._key), authors_of(config))
-        answers = {name: self._extract(message.text) for name, message in said.items()}
+        read = self._extract if run is None else partial(run.answer, extract=self._extract)
+        answers = {name: read(message.text) for name, message in said.items()}
         for later in range(step, len(steps)):
             agents = _at(steps, later)
             closed = [name for name in agents if _stays_closed(plan, name, answers)]
@@ -237,7 +239,7 @@ def decide(plan: Plan, said: Mapping[str, BaseMessage], extract: AnswerExtractor
     if plan.decision == "agent" and decider in said:
         return cast("str", decider)
     speakers = [name for name in plan.assignment if name in said]
-    answers = [extract(said[name].text) for name in speakers]
+    answers = [run.answer(said[name].text, extract) for name in speakers]
     leader, confidence = leading_answer(answers, [plan.weight(name) for name in speakers])
     if leader is not None:
         run.confidence = confidence

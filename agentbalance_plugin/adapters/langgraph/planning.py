@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -15,8 +16,10 @@ from agentbalance_plugin.adapters.planning import (
     heard_bound,
     plan_task,
 )
+from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
+from agentbalance_plugin.team import Team
 
 QueryReader = Callable[[Any], str]
 """From a graph's state at its start (channel -> value) to the task as text."""
@@ -34,6 +37,28 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
         ValueError: the budget affords no call at all, or no backbone can do what an agent needs.
         PlanError: the planner's plan can't be run.
     """
+    query, team = _task(run, values, read_query)
+    catalog = run.models.catalog
+    plan = run.plan = plan_task(run.planner, query, team, run.budget, catalog, run.price_usd)
+    return plan
+
+
+async def amake_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
+    """As `make_plan`, but what takes long is done beside the event loop, whose other runs must not
+    wait for it."""
+    query, team = _task(run, values, read_query)
+    arguments = (run.planner, query, team, run.budget, run.models.catalog, run.price_usd)
+    unseen = team is not run.team and isinstance(run.planner, Policy)
+    if run.plans_beside or unseen:
+        plan = await asyncio.to_thread(plan_task, *arguments)
+    else:
+        plan = plan_task(*arguments)
+    run.plan = plan
+    return plan
+
+
+def _task(run: Run, values: object, read_query: QueryReader | None) -> tuple[str, Team]:
+    """The task as text, and the team with what it needs (ValueError: no call is affordable)."""
     asked = _last_user_message(values)
     if read_query is not None:
         query = read_query(values)
@@ -41,11 +66,9 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
         query = asked.text if asked is not None else "\n".join(_texts(values))
     images = _images(asked) if asked is not None else 0
     team = run.team.needing("vision") if images else run.team
-    catalog = run.models.catalog
     bound = text_bound(query)
-    check_affordable(run.budget, catalog, bound + IMAGE_TOKENS * images)
-    plan = run.plan = plan_task(run.planner, query, team, run.budget, catalog, run.price_usd)
-    return plan
+    check_affordable(run.budget, run.models.catalog, bound + IMAGE_TOKENS * images)
+    return query, team
 
 
 def allot(run: Run, certain: Iterable[str], prompt: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import NoReturn, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END
 from langgraph.runtime import RunControl
 
 from agentbalance_plugin.adapters.langgraph.internals import control_of, namespace_of, node_in
@@ -26,6 +27,13 @@ from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
 from agentbalance_plugin.team import Team
+
+_WRAP_UP_S = 0.02
+"""Calls end this long before the deadline, so that LangGraph ends their step and makes the answer
+of what there is; a few milliseconds on a slow machine."""
+
+_MOST_WRAP_UP = 0.05
+"""Of the seconds of a run."""
 
 
 class OutOfBudget(GraphBubbleUp):
@@ -59,6 +67,7 @@ class Run:
         planner: makes the plan, unless there is one.
         clock: what the deadline is measured on.
         namespace: checkpoint namespace of the balanced graph.
+        plans_beside: whether an event loop should not wait for a plan.
         price_usd: success that a US dollar must buy; None leaves it to the planner.
         number: identifies the run in its checkpoints.
         plan: of the earlier part of a resumed run.
@@ -76,6 +85,7 @@ class Run:
         planner: Planner,
         clock: Clock,
         namespace: str = "",
+        plans_beside: bool = False,
         price_usd: float | None = None,
         number: str | None = None,
         plan: Plan | None = None,
@@ -88,6 +98,7 @@ class Run:
         self.budget = budget
         self.planner = planner
         self.namespace = namespace
+        self.plans_beside = plans_beside
         self.price_usd = price_usd
         self.number = number or uuid.uuid4().hex
         self.plan = plan
@@ -98,6 +109,10 @@ class Run:
             self.lay_out(cast("Plan", plan), steps)
         self.before = before or Books(Spend(), {})
         self.meter = Meter(budget, clock=clock, already=self.before.total)
+        if budget.latency_s is not None:
+            # What a step's agents have said is lost if the step itself does not end in time.
+            seconds = min(_WRAP_UP_S / clock.scale, _MOST_WRAP_UP * budget.latency_s)
+            self.meter.protect(END, seconds=seconds)
         self.planning = threading.Lock()
         self.control = BudgetControl(self)
         self.stopped: CallDenied | None = None
@@ -109,6 +124,7 @@ class Run:
         self._done: set[str] = set()
         self._skipped: dict[str, str] = {}
         self._closed: set[str] = set()
+        self._answers: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
     def lay_out(self, plan: Plan, steps: Steps) -> None:
@@ -136,6 +152,12 @@ class Run:
 
     def output_cap(self, agent: str) -> int | None:
         return self.plan.output_caps.get(agent) if self.plan is not None else None
+
+    def answer(self, text: str, extract: Callable[[str], str | None]) -> str | None:
+        """The answer in a message, looked for once: gates, votes and races all ask for it."""
+        if text not in self._answers:
+            self._answers[text] = extract(text)
+        return self._answers[text]
 
     def spoke(self, agent: str) -> None:
         """The agent's node has ended."""
@@ -278,5 +300,9 @@ def own_run(config: RunnableConfig, node: str) -> Run | None:
         return None
     namespace = namespace_of(config)
     run = control.run
+    if not run.namespace:
+        # A graph that is nobody's subgraph, by far the most frequent.
+        here, _, task = namespace.partition(":")
+        return run if here == node and "|" not in task else None
     deeper = namespace.removeprefix(run.namespace).strip("|")
     return run if node_in(namespace, run.namespace) == node and deeper.count(":") == 1 else None

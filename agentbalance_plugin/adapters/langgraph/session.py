@@ -29,6 +29,7 @@ from agentbalance_plugin.adapters.langgraph.stored import (
     stored_task,
 )
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
+from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded
 
@@ -126,6 +127,7 @@ class Session:
             planner=self._overrides.planner or settings.planner,
             clock=settings.clock,
             namespace=namespace_of(self._config),
+            plans_beside=self._plans_beside,
             price_usd=price,
             number=task.number if task is not None else None,
             plan=task.plan if task is not None else None,
@@ -138,6 +140,14 @@ class Session:
             left = [name for name in layout.certain if name not in run.before.agents]
             allot(run, left, 0)
         return run
+
+    @property
+    def _plans_beside(self) -> bool:
+        overrides = self._overrides
+        if overrides.planner is None and overrides.budget is None:
+            return self._layout.plans_beside
+        # A price may have to be found for the budget, and the policy may not know the team.
+        return isinstance(overrides.planner or self._layout.settings.planner, Policy)
 
     def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:
         """What keeps the spend of nodes that did not finish: arguments of `put_writes`."""

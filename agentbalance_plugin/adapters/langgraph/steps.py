@@ -26,6 +26,8 @@ def steps_of(plan: Plan, seconds: Mapping[str, float]) -> Steps:
     soonest: dict[str, int] = {}
     for agent in plan.order:
         soonest[agent] = 1 + max((soonest[before] for before in plan.waits_for(agent)), default=-1)
+    if makespan(soonest, seconds) <= longest_path(plan, seconds):
+        return soonest
     latest = dict.fromkeys(plan.order, max(soonest.values()))
     for agent in reversed(plan.order):
         for before in plan.waits_for(agent):
@@ -49,19 +51,26 @@ def longest_path(plan: Plan, seconds: Mapping[str, float]) -> float:
     return max(done.values())
 
 
-def in_steps(plan: Plan, catalog: Catalog) -> tuple[Plan, Steps]:
+def in_steps(plan: Plan, catalog: Catalog, given: Steps | None = None) -> tuple[Plan, Steps]:
     """The plan with the latency that LangGraph's steps make of it, and the steps.
 
     The predicted latency, which is that of the longest path, grows in the proportion of both for
     calls of typical length at the backbones' nominal speeds.
+
+    Args:
+        given: the steps, where edges of the user's own decide on them; there may be empty ones.
     """
     seconds = {
         agent: expected_seconds(catalog[backbone]) if backbone is not None else 0.0
         for agent, backbone in plan.assignment.items()
     }
-    steps = steps_of(plan, seconds)
+    steps = steps_of(plan, seconds) if given is None else given
     path = longest_path(plan, seconds)
     if plan.expected is None or path == 0.0:
         return plan, steps
-    latency = plan.expected.latency_s * makespan(steps, seconds) / path
+    slower = makespan(steps, seconds) / path
+    if slower <= 1.0:
+        # As it is, a plan keeps what it has worked out about itself.
+        return plan, steps
+    latency = plan.expected.latency_s * slower
     return replace(plan, expected=replace(plan.expected, latency_s=latency)), steps

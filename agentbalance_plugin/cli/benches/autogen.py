@@ -11,7 +11,7 @@ from rich.console import Console
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.benches import made_up
-from agentbalance_plugin.cli.benches.concurrency import measure_concurrency
+from agentbalance_plugin.cli.benches.concurrency import BUDGET, NAMES, measure_concurrency
 from agentbalance_plugin.cli.benches.local_server import local_server, served
 from agentbalance_plugin.cli.benches.measure import (
     Figure,
@@ -29,7 +29,6 @@ from agentbalance_plugin.runtime.meter import Meter
 if TYPE_CHECKING:
     from autogen_agentchat.teams import BaseGroupChat
 
-_NAMES = ("planner", "solver", "critic", "decider")
 _BUDGET = Budget(cost_usd=0.5, latency_s=60.0)
 _TASK = "What is 17 * 23?"
 _RUNS_IN_A_ROW = 5
@@ -46,9 +45,9 @@ async def _bench(rounds: int, seed: int, console: Console) -> Findings:
     async with local_server() as url:
         await _chats(found, url, rounds, seed, console)
     await _calls(found, rounds, seed, console)
-    await measure_concurrency(found, seed, console)
+    await measure_concurrency(found, _Service, seed, console)
     found.notes.append(
-        f"{len(_NAMES)} agents, one turn each, over HTTP to a local server that answers at once. "
+        f"{len(NAMES)} agents, one turn each, over HTTP to a local server that answers at once. "
         "All agents are pinned, so that both sides make four calls."
     )
     return found
@@ -62,24 +61,14 @@ async def _chats(found: Findings, url: str, rounds: int, seed: int, console: Con
     ready = [(backbone, clients(name)) for name, backbone in catalog.items()]
     policy = Policy.load("default")
 
-    def chat() -> BaseGroupChat:
-        agents = require("autogen_agentchat.agents", extra="autogen")
-        teams = require("autogen_agentchat.teams", extra="autogen")
-        return teams.RoundRobinGroupChat(
-            [
-                agents.AssistantAgent(name, ready[0][1], system_message=made_up.ROLE)
-                for name in _NAMES
-            ],
-            max_turns=len(_NAMES),
-        )
-
     def wrapped(**options: Any) -> Any:
-        return wrap_groupchat(chat(), budget=_BUDGET, backbones=ready, policy=policy, **options)
+        chat = _chat(ready[0][1])
+        return wrap_groupchat(chat, budget=_BUDGET, backbones=ready, policy=policy, **options)
 
     ways: dict[str, Any] = {
-        "stock": chat(),
-        "wrapped": wrapped(pinned=_NAMES),
-        "wrapped, order kept": wrapped(pinned=_NAMES, mode="backbones"),
+        "stock": _chat(ready[0][1]),
+        "wrapped": wrapped(pinned=NAMES),
+        "wrapped, order kept": wrapped(pinned=NAMES, mode="backbones"),
         "wrapped, agents left to the policy": wrapped(),
     }
 
@@ -100,11 +89,47 @@ async def _chats(found: Findings, url: str, rounds: int, seed: int, console: Con
     )
     await clients.close()
     for name, spans in measured.items():
-        made = len(_NAMES) if name == "stock" else ways[name].report.spend.calls
+        made = len(NAMES) if name == "stock" else ways[name].report.spend.calls
         found.add_spans(f"a run, {name} ({made} calls)", spans)
         if name != "stock":
-            bar = 1.05 if made == len(_NAMES) else None
+            bar = 1.05 if made == len(NAMES) else None
             found.compare_spans(f"{name} / stock", spans, measured["stock"], bar=bar)
+
+
+def _chat(client: Any) -> BaseGroupChat:
+    agents = require("autogen_agentchat.agents", extra="autogen")
+    teams = require("autogen_agentchat.teams", extra="autogen")
+    return teams.RoundRobinGroupChat(
+        [agents.AssistantAgent(name, client, system_message=made_up.ROLE) for name in NAMES],
+        max_turns=len(NAMES),
+    )
+
+
+class _Service:
+    """Each run has copies of the chat's agents."""
+
+    def __init__(self, catalog: Catalog, policy: Policy) -> None:
+        from agentbalance_plugin.adapters.autogen import clients_for, wrap_groupchat
+
+        self._clients = clients_for(catalog)
+        ready = [(backbone, self._clients(name)) for name, backbone in catalog.items()]
+        self._team = wrap_groupchat(
+            _chat(ready[0][1]),
+            budget=BUDGET,
+            backbones=ready,
+            policy=policy,
+            pinned=NAMES,
+            mode="backbones",
+        )
+
+    async def run(self, task: str) -> object:
+        return await self._team.run(task=task)
+
+    async def reset(self) -> None:
+        await self._team.reset()
+
+    async def close(self) -> None:
+        await self._clients.close()
 
 
 async def _calls(found: Findings, rounds: int, seed: int, console: Console) -> None:
@@ -117,7 +142,7 @@ async def _calls(found: Findings, rounds: int, seed: int, console: Console) -> N
     backbone = next(iter(catalog.values()))
     messages = [
         models.SystemMessage(content=made_up.ROLE),
-        *(models.UserMessage(content="x" * 600, source=name) for name in _NAMES),
+        *(models.UserMessage(content="x" * 600, source=name) for name in NAMES),
     ]
     reply = models.CreateResult(
         finish_reason="stop",
@@ -137,8 +162,8 @@ async def _calls(found: Findings, rounds: int, seed: int, console: Console) -> N
 
     async def metered() -> Span:
         meter = Meter(_BUDGET)
-        meter.protect(_NAMES[-1], nanodollars=1000, seconds=1.0)
-        client = BudgetClient(inner, backbone, meter, _NAMES[0], 1024)
+        meter.protect(NAMES[-1], nanodollars=1000, seconds=1.0)
+        client = BudgetClient(inner, backbone, meter, NAMES[0], 1024)
         return await timed_async(lambda: client.create(messages), _CALLS_IN_A_ROW)
 
     measured = await in_turns_async(

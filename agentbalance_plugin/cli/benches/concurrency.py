@@ -1,11 +1,12 @@
-"""Many wrapped runs in one event loop: how long planning holds it up, and what gets through."""
+"""Many runs in one event loop: how long planning holds it up, and what gets through."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Protocol
 
 from rich.console import Console
 
@@ -17,15 +18,14 @@ from agentbalance_plugin.cli.benches.measure import Figure, Findings, Ratio
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.policy import Knobs, Policy
 from agentbalance_plugin.core.traces import TraceSet
-from agentbalance_plugin.extras import require
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Team
 
-if TYPE_CHECKING:
-    from autogen_agentchat.teams import BaseGroupChat
+NAMES = ("planner", "solver", "critic", "decider")
+"""Agents of a run; each makes one call."""
 
-_NAMES = ("planner", "solver", "critic", "decider")
-_BUDGET = Budget(cost_usd=0.5, latency_s=600.0)
+BUDGET = Budget(cost_usd=0.5, latency_s=600.0)
+
 # Runs at a time, and how many are run.
 _LOADS = {1: 2, 20: 40, 200: 200}
 _REPLY_S = 0.2
@@ -61,27 +61,33 @@ class _Watched(Policy):
         return plan
 
 
-async def measure_concurrency(found: Findings, seed: int, console: Console) -> None:
-    """Add figures of 1, 20 and 200 runs at a time, each of four calls to a slow server."""
-    from agentbalance_plugin.adapters.autogen import clients_for, wrap_groupchat
+class Service(Protocol):
+    """A chat or graph under `BUDGET` that serves all runs, agents pinned and order kept."""
 
+    async def run(self, task: str) -> object: ...
+
+    async def reset(self) -> None:
+        """Forget the runs so far."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+async def measure_concurrency(
+    found: Findings, serve: Callable[[Catalog, Policy], Service], seed: int, console: Console
+) -> None:
+    """Add figures of 1, 20 and 200 runs at a time, each of four calls to a slow server.
+
+    Args:
+        serve: makes the service from what answers and what plans.
+    """
     policy = _Watched.load("default")
     assert isinstance(policy, _Watched)
     policy.watch()
     async with local_server(_REPLY_S, _AT_ONCE) as url:
         catalog = served(TraceSet.shipped("reasoning").profiled_candidates(), url)
-        clients = clients_for(catalog)
-        ready = [(backbone, clients(name)) for name, backbone in catalog.items()]
         tasks = made_up.tasks(max(_LOADS.values()), seed)
-        # One wrapped chat serves all of them, as in a service; each run has copies of its agents.
-        team = wrap_groupchat(
-            _chat(ready[0][1]),
-            budget=_BUDGET,
-            backbones=ready,
-            policy=policy,
-            pinned=_NAMES,
-            mode="backbones",
-        )
+        service = serve(catalog, policy)
         rates: dict[int, float] = {}
         with counting(console) as progress:
             for at_once, runs in _LOADS.items():
@@ -91,16 +97,16 @@ async def measure_concurrency(found: Findings, seed: int, console: Console) -> N
 
                 async def run(task: str, free: asyncio.Semaphore = free) -> None:
                     async with free:
-                        await team.run(task=task)
+                        await service.run(task)
 
-                await team.reset()
+                await service.reset()
                 began = time.perf_counter()
                 for each in asyncio.as_completed([run(task) for task in tasks[:runs]]):
                     await each
                     progress.advance(bar)
-                rates[at_once] = runs * len(_NAMES) / (time.perf_counter() - began)
+                rates[at_once] = runs * len(NAMES) / (time.perf_counter() - began)
                 found.figures[f"{at_once} runs at a time"] = Figure([rates[at_once]], "calls/s")
-        await clients.close()
+        await service.close()
     wall, busy = ([1e3 * t for t in times] for times in (policy.wall, policy.busy))
     most = max(_LOADS)
     found.figures[f"plans made beside the loop, {most} runs"] = Figure([policy.beside], "plans")
@@ -117,13 +123,4 @@ async def measure_concurrency(found: Findings, seed: int, console: Console) -> N
     found.notes.append(
         f"Runs at a time: four calls each to a server that takes {_REPLY_S} s a reply and makes "
         f"{_AT_ONCE} of them at a time, {_LIMIT:.0f} a second."
-    )
-
-
-def _chat(client: Any) -> BaseGroupChat:
-    agents = require("autogen_agentchat.agents", extra="autogen")
-    teams = require("autogen_agentchat.teams", extra="autogen")
-    return teams.RoundRobinGroupChat(
-        [agents.AssistantAgent(name, client, system_message=made_up.ROLE) for name in _NAMES],
-        max_turns=len(_NAMES),
     )

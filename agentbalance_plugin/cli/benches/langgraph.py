@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
 
+from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.benches import made_up
+from agentbalance_plugin.cli.benches.concurrency import BUDGET, NAMES, measure_concurrency
 from agentbalance_plugin.cli.benches.local_server import local_server, served
 from agentbalance_plugin.cli.benches.measure import Findings, Span, in_turns_async, timed_async
 from agentbalance_plugin.core.policy import Policy
@@ -17,8 +20,8 @@ from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.extras import require
 from agentbalance_plugin.team import Agent
 
-_NAMES = ("planner", "solver", "critic", "decider")
 _BUDGET = Budget(cost_usd=0.5, latency_s=60.0)
+_BACKBONE = "gpt-4o-2024-08-06"
 _TASK = "What is 17 * 23?"
 _RUNS_IN_A_ROW = 5
 
@@ -31,18 +34,16 @@ def bench_langgraph(*, rounds: int, seed: int, console: Console) -> Findings:
 async def _bench(rounds: int, seed: int, console: Console) -> Findings:
     from agentbalance_plugin.adapters.langgraph import balance
 
-    openai = require("langchain_openai", extra="langgraph")
     found = Findings("langgraph")
     async with local_server() as url:
         catalog = served(TraceSet.shipped("reasoning").profiled_candidates(), url)
-        models = {
-            name: openai.ChatOpenAI(model=name, base_url=url, api_key="local", max_retries=0)
-            for name in catalog
-        }
+        models = _models(catalog)
         ready = [(backbone, models[name]) for name, backbone in catalog.items()]
         policy = Policy.load("default")
-        builder = _graph(models["gpt-4o-2024-08-06"])
-        pinned = {name: Agent(name, made_up.ROLE, keep=True) for name in _NAMES}
+        builder = _graph(models[_BACKBONE])
+        pinned = {name: Agent(name, made_up.ROLE, keep=True) for name in NAMES}
+        # With the same calls the same backbone: for some, LangChain's requests take longer to make.
+        same = {name: replace(agent, backbone=_BACKBONE) for name, agent in pinned.items()}
 
         def balanced(**options: Any) -> Any:
             return balance(
@@ -52,7 +53,7 @@ async def _bench(rounds: int, seed: int, console: Console) -> Findings:
         ways: dict[str, Any] = {
             "stock": builder.compile(),
             "balanced": balanced(agents=pinned),
-            "balanced, edges kept": balanced(agents=pinned, mode="backbones"),
+            "balanced, edges kept": balanced(agents=same, mode="backbones"),
             "balanced, agents left to the policy": balanced(),
         }
 
@@ -68,16 +69,52 @@ async def _bench(rounds: int, seed: int, console: Console) -> Findings:
             seed=seed,
         )
     for name, spans in measured.items():
-        made = len(_NAMES) if name == "stock" else ways[name].report.spend.calls
+        made = len(NAMES) if name == "stock" else ways[name].report.spend.calls
         found.add_spans(f"a run, {name} ({made} calls)", spans)
         if name != "stock":
-            bar = 1.05 if made == len(_NAMES) else None
+            bar = 1.05 if made == len(NAMES) else None
             found.compare_spans(f"{name} / stock", spans, measured["stock"], bar=bar)
+    await measure_concurrency(found, _Service, seed, console)
     found.notes.append(
-        f"{len(_NAMES)} agents in a chain, one call each, through langchain-openai over HTTP to a "
+        f"{len(NAMES)} agents in a chain, one call each, through langchain-openai over HTTP to a "
         "local server that answers at once; async. Pinned agents make four calls on both sides."
     )
     return found
+
+
+def _models(catalog: Catalog) -> dict[str, Any]:
+    openai = require("langchain_openai", extra="langgraph")
+    return {
+        name: openai.ChatOpenAI(
+            model=name, base_url=backbone.endpoint.base_url, api_key="local", max_retries=0
+        )
+        for name, backbone in catalog.items()
+        if backbone.endpoint is not None
+    }
+
+
+class _Service:
+    """A compiled graph keeps nothing of a run but its report."""
+
+    def __init__(self, catalog: Catalog, policy: Policy) -> None:
+        from agentbalance_plugin.adapters.langgraph import balance
+
+        models = _models(catalog)
+        ready = [(backbone, models[name]) for name, backbone in catalog.items()]
+        builder = _graph(models[next(iter(catalog))])
+        pinned = {name: Agent(name, made_up.ROLE, keep=True) for name in NAMES}
+        options: Any = {"agents": pinned, "mode": "backbones"}
+        self._app = balance(
+            builder, budget=BUDGET, backbones=ready, policy=policy, **options
+        ).compile()
+
+    async def run(self, task: str) -> object:
+        return await self._app.ainvoke({"messages": [("user", task)]})
+
+    async def reset(self) -> None: ...
+
+    async def close(self) -> None:
+        """LangChain shares its HTTP clients and keeps them."""
 
 
 def _graph(model: Any) -> Any:
@@ -92,8 +129,8 @@ def _graph(model: Any) -> Any:
         return node
 
     builder = graphs.StateGraph(graphs.MessagesState)
-    for name in _NAMES:
+    for name in NAMES:
         builder.add_node(name, agent(name))
-    for before, after in pairwise([graphs.START, *_NAMES, graphs.END]):
+    for before, after in pairwise([graphs.START, *NAMES, graphs.END]):
         builder.add_edge(before, after)
     return builder

@@ -127,6 +127,21 @@ async def test_an_endpoint_that_never_answers_ends_at_the_deadline(bench: Bench)
     assert meter.spend().nanodollars >= bench.billed() > 0
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_time_that_another_agent_leaves_does_not_hide_the_deadline(
+    bench: Bench, streamed: bool
+) -> None:
+    budgeted, meter = client(bench, Budget(cost_usd=1.0, latency_s=7.0))
+    meter.protect("decider", seconds=3.0)
+    asyncio.get_running_loop().call_later(1.0, meter.unprotect, "decider")
+    task = messages(bench, "[[fault:timeout*1]]")
+    with pytest.raises(DeadlineReached):
+        if streamed:
+            await anext(budgeted.create_stream(task))
+        else:
+            await budgeted.create(task)
+
+
 async def test_a_retry_that_would_come_too_late_is_not_waited_for(bench: Bench) -> None:
     budgeted, _ = client(bench, Budget(latency_s=0.9))
     loop = asyncio.get_running_loop()

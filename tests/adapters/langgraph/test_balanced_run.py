@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
-from graphs import LARGE, LLAMA, MINI, Assign, Bench, speakers
+from graphs import LARGE, LLAMA, MINI, Assign, Bench, chain_of, speakers
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import MessagesState
 
-from agentbalance_plugin import Budget, BudgetExceeded
+from agentbalance_plugin import Budget, BudgetExceeded, Plan
+from agentbalance_plugin.adapters.langgraph.internals import control_of
+from agentbalance_plugin.adapters.langgraph.run import BudgetControl
+from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.policy import Policy
 
 
 @pytest.mark.virtual_time
@@ -79,6 +87,31 @@ async def test_the_deadline_ends_the_run_with_what_there_is(bench: Bench) -> Non
     assert "planner" in speakers(result)
 
 
+@pytest.mark.virtual_time
+async def test_the_deadline_does_not_cancel_who_reads_the_stream(bench: Bench) -> None:
+    app = bench.balance(bench.chain(), budget=Budget(latency_s=9)).compile()
+    seen: list[str] = []
+    async for item in app.astream(bench.ask(), stream_mode="updates"):
+        seen.extend(item)
+        await asyncio.sleep(100)
+    assert seen == ["planner"]
+    assert app.report.stop_reason == "Budget exhausted: cancelled at the deadline"
+
+
+@pytest.mark.virtual_time
+async def test_a_run_that_is_cancelled_at_its_deadline_is_cancelled(bench: Bench) -> None:
+    builder = chain_of({"waits": _waits_for_ever})
+    app = bench.balance(builder, agents=["waits"], budget=Budget(latency_s=9)).compile()
+    running = asyncio.create_task(app.ainvoke(bench.ask()))
+    asyncio.get_running_loop().call_later(9, running.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def _waits_for_ever(state: MessagesState) -> Any:
+    await asyncio.Event().wait()
+
+
 async def test_synchronous_graphs_run_the_same_way(instant: Bench) -> None:
     app = instant.balance(instant.chain(blocking=True), policy=Assign({"solver": LARGE})).compile()
     result = await asyncio.to_thread(app.invoke, instant.ask())
@@ -94,6 +127,101 @@ async def test_a_synchronous_call_that_never_ends_is_left_at_the_deadline(instan
     assert speakers(result) == ["human"]
     assert not app.report.complete
     assert app.report.spend.nanodollars > 0
+
+
+class _Frees(BaseCallbackHandler):
+    """Gives time that was kept for another agent back while a call runs."""
+
+    def __init__(self, config: RunnableConfig, seconds: float) -> None:
+        control = control_of(config)
+        assert isinstance(control, BudgetControl)
+        self._meter = control.run.meter
+        self._meter.protect("another", seconds=seconds)
+
+    def on_chat_model_start(self, *args: Any, **more: Any) -> None:
+        self._meter.unprotect("another")
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_time_that_another_agent_leaves_does_not_hide_the_deadline(
+    bench: Bench, streamed: bool
+) -> None:
+    model = bench.model()
+
+    async def hangs(state: MessagesState, config: RunnableConfig) -> Any:
+        freeing: RunnableConfig = {"callbacks": [_Frees(config, 12.0)]}
+        if not streamed:
+            return {"messages": [await model.ainvoke("[[fault:timeout]]", freeing)]}
+        return {"messages": [c async for c in model.astream("[[fault:timeout]]", freeing)]}
+
+    builder = bench.chain(("planner", "writer"), planner=hangs)
+    app = bench.balance(builder, budget=Budget(latency_s=20)).compile()
+    result = await app.ainvoke(bench.ask())
+    assert speakers(result) == ["human", "writer"]
+    assert app.report.agents[0].reason == "planner: the deadline came during the call"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_nor_does_it_in_a_synchronous_graph(instant: Bench, streamed: bool) -> None:
+    model = instant.model()
+
+    def hangs(state: MessagesState, config: RunnableConfig) -> Any:
+        freeing: RunnableConfig = {"callbacks": [_Frees(config, 0.7)]}
+        if not streamed:
+            return {"messages": [model.invoke("[[fault:timeout]]", freeing)]}
+        return {"messages": list(model.stream("[[fault:timeout]]", freeing))}
+
+    builder = instant.chain(("planner", "writer"), blocking=True, planner=hangs)
+    app = instant.balance(builder, budget=Budget(latency_s=1.0)).compile()
+    await asyncio.to_thread(app.invoke, instant.ask())
+    assert app.report.agents[0].reason == "planner: the deadline came during the call"
+
+
+@pytest.mark.parametrize("longest_s", [0.0, 1e9])
+@pytest.mark.parametrize("mode", ["full", "backbones"])
+async def test_what_takes_long_to_plan_is_planned_beside_the_loop(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch, longest_s: float, mode: str
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.adapters.planning._LONGEST_IN_LOOP_S", longest_s)
+    policy = Watched.load("default", RecordedEncoder(instant.replay.traces))
+    assert isinstance(policy, Watched)
+    app = instant.balance(instant.chain(), policy=policy, mode=mode).compile()
+    policy.threads.clear()
+    await asyncio.gather(*(app.ainvoke(instant.ask(number)) for number in range(3)))
+    beside = {thread != threading.get_ident() for thread in policy.threads}
+    assert beside == {longest_s == 0}
+
+
+async def test_what_a_call_brings_along_is_planned_beside_the_loop(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A price for its budget and a team that needs other backbones have not been seen before."""
+    monkeypatch.setattr("agentbalance_plugin.adapters.planning._LONGEST_IN_LOOP_S", 1e9)
+    policy = Watched.load("default", RecordedEncoder(instant.replay.traces))
+    assert isinstance(policy, Watched)
+    catalog = instant.catalog(capabilities=("text", "tools", "vision"))
+    app = instant.balance(instant.chain(), policy=policy, backbones=catalog).compile()
+    policy.threads.clear()
+    mean = Budget.average(cost_usd=0.01, max_cost_usd=0.1)
+    await app.ainvoke(instant.ask(), context={"agentbalance": {"budget": mean}})
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    text = {"type": "text", "text": instant.task()}
+    await app.ainvoke({"messages": [("user", [text, picture])]})
+    assert len(policy.threads) == 2
+    assert threading.get_ident() not in policy.threads
+
+
+class Watched(Policy):
+    """Notes where its plans are made."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.threads: list[int] = []
+
+    def plan(self, *arguments: Any, **options: Any) -> Plan:
+        self.threads.append(threading.get_ident())
+        return super().plan(*arguments, **options)
 
 
 @pytest.mark.virtual_time

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
+from dataclasses import replace
+from itertools import pairwise, permutations
 from typing import Any
 
+import numpy as np
 import pytest
-from graphs import LARGE, LLAMA, MINI, NAMES, WIDE, Always, Bench, chain_of, speakers
+from graphs import LARGE, LLAMA, MINI, NAMES, WIDE, Always, Assign, Bench, chain_of, speakers
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import MessagesState
+from langgraph.graph import END, START, MessagesState, StateGraph
 
-from agentbalance_plugin import LateGate, Plan
+from agentbalance_plugin import Agent, Budget, Catalog, LateGate, Plan, Team
 from agentbalance_plugin.adapters.langgraph import balance
 from agentbalance_plugin.adapters.langgraph.steps import (
     in_steps,
@@ -20,6 +22,10 @@ from agentbalance_plugin.adapters.langgraph.steps import (
     makespan,
     steps_of,
 )
+from agentbalance_plugin.adapters.planning import expected_seconds
+from agentbalance_plugin.core.design import cascade_plan
+from agentbalance_plugin.core.search import Choice
+from agentbalance_plugin.core.teamwork import FAMILIES, SHAPES, Family
 from agentbalance_plugin.plan import Expected
 
 THREAD: Any = {"configurable": {"thread_id": "one"}}
@@ -33,9 +39,9 @@ def says(text: str, name: str) -> Any:
 
 
 def full(bench: Bench, plan: Plan, builder: Any, **more: Any) -> Any:
+    more.setdefault("budget", WIDE)
     return balance(
         builder,
-        budget=WIDE,
         backbones=bench.catalog(),
         policy=Always(plan),
         agents=NAMES,
@@ -171,6 +177,35 @@ async def test_an_undecided_vote_waits_for_all(bench: Bench) -> None:
     assert result["messages"][-1].content == "Answer: 2"
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("stop_at", [None, 0.9])
+async def test_the_deadline_leaves_a_vote_what_was_said(
+    bench: Bench, stop_at: float | None
+) -> None:
+    model = bench.model()
+
+    async def hangs(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke("[[agent:critic]] [[fault:timeout]]")]}
+
+    plan = Plan(dict.fromkeys(NAMES, MINI), decision="vote", decider="writer", stop_at=stop_at)
+    nodes = {
+        "planner": says("Answer: 2", "planner"),
+        "solver": says("Answer: 1", "solver"),
+        "critic": hangs,
+        "writer": says("Answer: 1", "writer"),
+    }
+    app = full(bench, plan, chain_of(nodes), budget=Budget(latency_s=7.3)).compile()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    result = await app.ainvoke(bench.ask())
+    assert loop.time() - began <= 7.3
+    assert sorted(speakers(result)[1:4]) == ["planner", "solver", "writer"]
+    assert result["messages"][-1].content == "Answer: 1"
+    assert app.report.chosen == "solver"
+    assert not app.report.complete
+    assert {a.name: a.status for a in app.report.agents}["critic"] == "skipped"
+
+
 async def test_a_synchronous_vote_gives_up_the_calls_it_does_not_need(instant: Bench) -> None:
     model = instant.model()
 
@@ -255,6 +290,51 @@ async def test_a_plans_latency_is_that_of_its_steps(instant: Bench) -> None:
     found, _ = in_steps(chain, catalog)
     assert found.expected is not None
     assert found.expected.latency_s == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_no_step_holds_up_a_plan_of_the_policy(instant: Bench, family: Family) -> None:
+    catalog = instant.catalog()
+    names, size = list(catalog), SHAPES[family].agents
+    team = Team(tuple(map(Agent, NAMES)), decider="writer")
+    every = np.zeros(len(names))
+    seconds = [expected_seconds(backbone) for backbone in catalog.values()]
+    spread = np.argsort(seconds)[np.linspace(0, len(names) - 1, size).astype(int)]
+    for columns in permutations(spread.tolist()):
+        choice = Choice(family, columns, 0.9, 0.001, 10.0, 0.0)
+        plan = cascade_plan(team, choice, names, every, every + 100, {})
+        plan.validate(team, catalog)
+        found, steps = in_steps(plan, catalog)
+        assert found.expected == plan.expected
+        assert len(set(steps.values())) == plan.hop_limit
+
+
+async def test_a_users_graph_takes_what_its_own_steps_take(instant: Bench) -> None:
+    builder = StateGraph(MessagesState)
+    for name in NAMES:
+        builder.add_node(name, instant.node(name))
+    builder.add_node("tidy", lambda state: {"messages": []})
+    edges = [(START, "planner"), ("planner", "solver"), (START, "tidy"), ("tidy", "critic")]
+    for start, end in [*edges, ("writer", END)]:
+        builder.add_edge(start, end)
+    builder.add_edge(["solver", "critic"], "writer")
+    slow, fast = "Llama-3.1-405B-Instruct@hyperbolic", "gemini-1.5-flash"
+
+    class Priced(Assign):
+        def plan(self, query: str, team: Team, budget: Budget, catalog: Catalog) -> Plan:
+            plan = super().plan(query, team, budget, catalog)
+            return replace(plan, expected=Expected(0.9, 0.001, 10.0))
+
+    async def latency(**backbones: str) -> float:
+        catalog = instant.catalog(slow, fast)
+        policy = Priced(dict.fromkeys(NAMES, fast) | backbones)
+        app = instant.balance(builder, backbones=catalog, policy=policy).compile()
+        await app.ainvoke(instant.ask())
+        return app.report.plan.expected.latency_s
+
+    assert await latency(planner=slow) == pytest.approx(10.0)
+    # The critic's slow step comes after the planner's: the node before it is a step too.
+    assert await latency(planner=slow, critic=slow) > 12.0
 
 
 @pytest.mark.virtual_time
