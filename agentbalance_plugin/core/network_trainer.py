@@ -69,7 +69,7 @@ class Progress:
 
     Args:
         stage: "categories", "heads", "imitation" or "gradient".
-        epoch: from 1; steps for the latter two.
+        epoch: from 1; steps for the latter two, from 0 for untrained stages.
         of: most epochs of this stage.
         train_loss, val_loss: mean loss; the weights kept are those of the least `val_loss`. Of the
             latter two: minus the log-probability, and minus what plans were worth on validation
