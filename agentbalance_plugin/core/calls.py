@@ -6,6 +6,7 @@ The elementwise rules that the scalar and the vectorised replay share.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy as shallow_copy
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -135,8 +136,27 @@ class Calls:
         query_keys = string_keys(query.key for query in traces.queries)
         keys = draw_keys(seed, query_keys[:, None], string_keys(traces.backbones))
         self._keys = keys.reshape(-1)
-        self._hidden = replace(traces, catalog=catalog).hidden_tokens.reshape(-1)
+        position = {name: index for index, name in enumerate(traces.benchmarks)}
+        self._benchmark = np.array([position[query.benchmark] for query in traces.queries])
+        recorded = traces.correct >= 0
+        self._mean_prompt = self._means(traces.prompt_tokens, recorded)
+        self._mean_visible = self._means(traces.visible_tokens, recorded)
+        self._price(catalog)
+
+    def at(self, catalog: Catalog) -> Calls:
+        """The same with other prices, speeds and caps; what was recorded is shared, not copied."""
+        other = shallow_copy(self)
+        other._price(catalog)
+        return other
+
+    def _price(self, catalog: Catalog) -> None:
+        """Take from a catalog what it says of each backbone."""
+        traces = self._traces
         backbones = [catalog[name] for name in traces.backbones]
+        self._hidden = np.array(
+            [[b.hidden_tokens.get(name, 0) for b in backbones] for name in traces.benchmarks],
+            dtype=np.int64,
+        )
         self._pico_in = np.array([b.picodollars_in for b in backbones], dtype=np.int64)
         self._pico_out = np.array([b.picodollars_out for b in backbones], dtype=np.int64)
         self._max_output = np.array([b.max_output_tokens for b in backbones], dtype=np.int64)
@@ -147,11 +167,6 @@ class Calls:
         self._speed_unknown = np.array(
             [None in pair for pair in zip(ttft, speed, strict=True)], dtype=np.bool_
         )
-        position = {name: index for index, name in enumerate(traces.benchmarks)}
-        self._benchmark = np.array([position[query.benchmark] for query in traces.queries])
-        recorded = traces.correct >= 0
-        self._mean_prompt = self._means(traces.prompt_tokens, recorded)
-        self._mean_visible = self._means(traces.visible_tokens, recorded)
 
     def _means(self, tokens: NDArray[np.int32], recorded: NDArray[np.bool_]) -> IntArray:
         """[benchmarks, B] rounded means; a backbone without a row there has its overall mean."""
@@ -207,7 +222,7 @@ class Calls:
             visible[missing] = self._mean_visible[benchmark, backbone[missing]]
         for peer in peers:
             prompt += peer.visible_tokens * peer.heard
-        hidden = self._hidden[cell].astype(np.int64)
+        hidden = self._hidden[self._benchmark[query], backbone]
         cap = np.minimum(caps, self._max_output[backbone])
         cut = visible + hidden > cap
         np.minimum(hidden, cap, out=hidden, where=cut)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.core.traces import TraceSet
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 _GRID = np.arange(0.0, 3.01, 0.1)
 _NODES = 9
@@ -42,15 +43,16 @@ def coincidence_of(traces: TraceSet, split: str) -> dict[str, float]:
     return found
 
 
-def fit_shared(log_odds: FloatArray, correct: FloatArray, recorded: FloatArray) -> float:
+def fit_shared(log_odds: FloatArray, correct: BoolArray, recorded: BoolArray) -> float:
     """The deviation of the shared difficulty under which the recorded answers are likeliest.
 
     Args:
         log_odds: [N, B] predicted.
-        correct, recorded: [N, B] 0 or 1.
+        correct, recorded: [N, B]
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     log_weights = np.log(weights / weights.sum())
+    sign = np.where(correct, 1.0, -1.0)
     best, best_likelihood = 0.0, -np.inf
     for deviation in _GRID.tolist():
         widened = log_odds * np.sqrt(1.0 + np.pi / 8.0 * deviation**2)
@@ -59,7 +61,7 @@ def fit_shared(log_odds: FloatArray, correct: FloatArray, recorded: FloatArray) 
             rows = slice(begin, begin + _ROWS_AT_ONCE)
             logits = widened[rows] + deviation * nodes[:, None, None]
             # log sigmoid(x) where right, log sigmoid(-x) where wrong.
-            signed = logits * np.sign(correct[rows] - 0.5)
+            signed = logits * sign[rows]
             each[:, rows] = (-np.logaddexp(0.0, -signed) * recorded[rows]).sum(axis=2)
         each += log_weights[:, None]
         top = each.max(axis=0)

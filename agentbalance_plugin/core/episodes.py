@@ -71,8 +71,9 @@ class Course:
         rng = np.random.default_rng([seed, 1])
         own = suite.catalog.with_profiles(suite.profiles("train"))
         catalogs = [own, *(_repriced(own, rng) for _ in range(_VARIANTS))]
+        replay = Replay(suite, own, seed=seed)
         return cls(
-            replays=[Replay(suite, catalog, seed=seed) for catalog in catalogs],
+            replays=[replay.at(catalog) for catalog in catalogs],
             catalogs=catalogs,
             vectors=vectors,
             prompt_bytes=4.2 * np.maximum(suite.prompt_tokens.max(axis=1), 1).astype(np.float64),

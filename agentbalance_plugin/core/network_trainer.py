@@ -69,7 +69,7 @@ class Progress:
 
     Args:
         stage: "categories", "heads", "imitation" or "gradient".
-        epoch: from 1; steps for the latter two.
+        epoch: from 1; steps for the latter two, from 0 for untrained stages.
         of: most epochs of this stage.
         train_loss, val_loss: mean loss; the weights kept are those of the least `val_loss`. Of the
             latter two: minus the log-probability, and minus what plans were worth on validation
@@ -252,14 +252,14 @@ class NetworkTrainer:
         recorded, correct = part.recorded[rows], part.correct[rows]
         mask = recorded.copy()
         if rng is not None:
-            mask[:, rng.random(recorded.shape[1]) < config.backbone_dropout] = 0.0
+            mask[:, rng.random(recorded.shape[1]) < config.backbone_dropout] = False
         weight, count = self._tensor(mask), max(float(mask.sum()), 1.0)
         bce = self._torch.nn.functional.binary_cross_entropy_with_logits
         each = bce(found.success, self._tensor(correct), reduction="none")
-        error = (self._tensor(part.log_tokens[rows]) - found.log_tokens) * self._torch.exp(
+        error = (self._tensor(part.log_tokens(rows)) - found.log_tokens) * self._torch.exp(
             -weights.log_sigma
         )
-        failing = 1.0 - (recorded * correct).sum(axis=1) / np.maximum(recorded.sum(axis=1), 1.0)
+        failing = 1.0 - correct.sum(axis=1) / np.maximum(recorded.sum(axis=1), 1)
         return (
             (weight * each).sum() / count
             + config.tokens_weight * (weight * (0.5 * error**2 + weights.log_sigma)).sum() / count

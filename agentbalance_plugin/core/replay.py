@@ -8,6 +8,7 @@ samples of one backbone, latency, hidden reasoning tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy as shallow_copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,6 +127,18 @@ class Replay:
             copies=copies,
             estimate_on=estimate_on,
         )
+
+    def at(self, catalog: Catalog) -> Replay:
+        """The same backbones at other prices and speeds; what was recorded is shared, not copied.
+
+        Args:
+            catalog: entries that replace those there are.
+        """
+        other = shallow_copy(self)
+        entries = {**self.catalog, **catalog}
+        other.catalog = Catalog(entries[name] for name in self.traces.backbones)
+        other._calls = self._calls.at(other.catalog)
+        return other
 
     def reply(
         self,

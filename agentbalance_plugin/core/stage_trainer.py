@@ -59,9 +59,10 @@ class StageConfig:
 
 
 class Report(NamedTuple):
-    """After a step.
+    """After a step, and before the first.
 
     Args:
+        step: from 0, which has a validation and nothing else.
         scalars: by name; histograms: by name, values.
         validation: where one was made.
     """
@@ -153,11 +154,15 @@ class StageTrainer:
 
         Args:
             keep: called after each validation with the state.
-            report: called after each step.
+            report: called before the first step and after each.
 
         Returns:
             the checkpoint with the stages, and the reach, that did best on validation queries.
         """
+        if not np.isfinite(state.worth):
+            # For comparison alone: untrained stages are never kept.
+            untrained, of = self._validate(), self._config.imitation_steps
+            report(Report(state.phase, 0, of, {}, {}, untrained))
         for phase in PHASES[PHASES.index(state.phase) :]:
             if phase != state.phase:
                 # The gradient fine-tunes the best of what imitation found.

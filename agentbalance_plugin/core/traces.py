@@ -248,6 +248,8 @@ class TraceSet:
     def subset(self, backbones: Iterable[str]) -> TraceSet:
         """These traces with some of the backbones, in the order given (KeyError if unknown)."""
         names = tuple(backbones)
+        if names == self.backbones:
+            return self
         catalog = self.catalog.subset(names)
         columns = np.array([self.backbones.index(name) for name in names], dtype=np.int64)
         return TraceSet(

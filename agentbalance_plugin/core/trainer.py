@@ -56,7 +56,8 @@ def train(
         encoder: of queries; hashed n-grams by default. Others need traces with question texts.
         resume: go on where a training into this folder was killed, to the same result as without
             the kill; from the beginning if there is none. The state is written after each epoch.
-        monitor: called after each step of the stages, with what a chart would show.
+        monitor: called before the first step of the stages and after each, with what a chart would
+            show.
 
     Raises:
         TraceError: a split is absent.
@@ -105,7 +106,7 @@ def train(
         nonlocal worth
         if report.validation is not None:
             worth = report.validation.worth[report.validation.best]
-        loss = -report.scalars["log_probability"]
+        loss = -report.scalars.get("log_probability", float("nan"))
         tell(Progress(report.phase, report.step, report.of, loss, -worth))
         if monitor is not None:
             monitor(report)

@@ -14,6 +14,7 @@ from agentbalance_plugin.core.profiles import CATEGORY_TRIALS, Priors, ProfileTa
 from agentbalance_plugin.core.traces import Query, TraceSet
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 
@@ -24,20 +25,24 @@ class Part:
     Args:
         features: of each query.
         category: [N] columns of `Priors.categories`.
-        correct: [N, B] 1 right, 0 wrong or not recorded.
-        recorded: [N, B] 0 or 1.
-        log_tokens: [N, B] logarithm of the visible completion tokens.
+        correct: [N, B] whether right; False where not recorded.
+        recorded: [N, B]
+        visible_tokens: [N, B] of the reply, as billed.
         table: the candidates' profiles.
         trials: [C, B] of those profiles.
     """
 
     features: list[Features]
     category: IntArray
-    correct: FloatArray
-    recorded: FloatArray
-    log_tokens: FloatArray
+    correct: BoolArray
+    recorded: BoolArray
+    visible_tokens: NDArray[np.int32]
     table: ProfileTable
     trials: FloatArray
+
+    def log_tokens(self, rows: IntArray) -> FloatArray:
+        """[n, B] logarithm of the visible tokens of some queries."""
+        return np.log(np.maximum(self.visible_tokens[rows], 1).astype(np.float64))
 
 
 def prepare(
@@ -69,7 +74,6 @@ def _part(
     split: TraceSet, table: ProfileTable, suite: TraceSet, priors: Priors, encoder: QueryEncoder
 ) -> Part:
     position = {name: number for number, name in enumerate(priors.categories)}
-    recorded = split.correct >= 0
     trials = np.zeros((len(priors.categories), len(suite.backbones)))
     for column, profile in enumerate(suite.profiles("train").values()):
         for category, count in profile.trials.items():
@@ -77,9 +81,10 @@ def _part(
     return Part(
         features=[query_features(query, encoder) for query in split.queries],
         category=np.array([position[query.category] for query in split.queries]),
-        correct=np.where(recorded, split.correct, 0).astype(np.float64),
-        recorded=recorded.astype(np.float64),
-        log_tokens=np.log(np.maximum(split.visible_tokens, 1).astype(np.float64)),
+        # As narrow as the traces are: these grow with the set.
+        correct=split.correct == 1,
+        recorded=split.correct >= 0,
+        visible_tokens=split.visible_tokens,
         table=table,
         trials=trials,
     )

@@ -30,10 +30,10 @@ def with_dependence(weights: Weights, priors: Priors, val: Sequence[Part]) -> Pr
         )
         of_query = benchmarks[part.category]
         for benchmark in sorted(set(of_query.tolist())):
-            rows, columns = of_query == benchmark, benchmarks == benchmark
+            rows, columns = np.flatnonzero(of_query == benchmark), benchmarks == benchmark
             shared[columns] = fit_shared(
                 found.success[rows], part.correct[rows], part.recorded[rows]
             )
-            error = (part.log_tokens[rows] - found.log_tokens[rows])[part.recorded[rows] > 0]
+            error = (part.log_tokens(rows) - found.log_tokens[rows])[part.recorded[rows]]
             spread[columns] = error.std()
     return replace(priors, shared=shared, spread=spread)

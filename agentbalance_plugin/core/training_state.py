@@ -42,7 +42,7 @@ def digest(config: dict[str, Any], parts: Sequence[Part]) -> str:
     """Of everything that a training depends on."""
     found = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=16)
     for part in parts:
-        for array in (part.category, part.correct, part.recorded, part.log_tokens):
+        for array in (part.category, part.correct, part.recorded, part.visible_tokens):
             found.update(np.ascontiguousarray(array).tobytes())
         for features in part.features:
             found.update(features.ids.tobytes())

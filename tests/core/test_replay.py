@@ -388,6 +388,33 @@ def test_without_the_training_split_sources_count_alike(hand: TraceSet) -> None:
     assert np.mean([answer == 1 for answer in said]) == pytest.approx(expected, abs=0.04)
 
 
+def test_at_other_prices_and_speeds_it_is_as_if_made_anew(traces: TraceSet) -> None:
+    rng = random.Random(3)
+    plans = [random_plan(rng, traces.backbones) for _ in range(10)]
+    queries = rng.sample(range(len(traces.queries)), 10)
+    replay = Replay(traces, seed=5)
+    before = replay.evaluate(queries, plans)
+    other = Catalog(
+        replace(
+            backbone,
+            price_in_usd_per_mtok=3 * backbone.price_in_usd_per_mtok,
+            tokens_per_s=20.0,
+            hidden_tokens=dict.fromkeys(traces.benchmarks, 70),
+            max_output_tokens=400,
+        )
+        for backbone in traces.catalog.values()
+    )
+    for shared, anew in ((replay.at(other), Replay(traces, other, seed=5)), (replay, replay)):
+        found, wanted = shared.evaluate(queries, plans), anew.evaluate(queries, plans)
+        for name in ("correct", "cost_nanodollars", "latency_s", "completion_tokens"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert (found.cost_nanodollars == before.cost_nanodollars).all()
+    few = other.subset([traces.backbones[0]])
+    assert replay.at(few).catalog[traces.backbones[0]].tokens_per_s == 20.0
+    rest = traces.backbones[1]
+    assert replay.at(few).catalog[rest] == traces.catalog[rest]
+
+
 def test_unknown_names_are_errors(traces: TraceSet) -> None:
     replay = Replay(traces)
     with pytest.raises(KeyError, match="no recorded backbone 'gpt-9'; there are small"):

@@ -231,12 +231,12 @@ def test_shared_difficulty_keeps_the_mean_and_makes_votes_less_helpful(
 def test_a_shared_difficulty_is_found_in_answers() -> None:
     rng = np.random.default_rng(3)
     log_odds = rng.normal(0.5, 1.0, size=(1500, 8))
-    recorded = (rng.random(log_odds.shape) < 0.9).astype(np.float64)
+    recorded = rng.random(log_odds.shape) < 0.9
 
     def fitted(deviation: float) -> float:
         widened = log_odds * np.sqrt(1 + np.pi / 8 * deviation**2)
         logits = widened + deviation * rng.normal(size=(1500, 1))
-        correct = (rng.random(log_odds.shape) < 1 / (1 + np.exp(-logits))) * recorded
+        correct = (rng.random(log_odds.shape) < 1 / (1 + np.exp(-logits))) & recorded
         return fit_shared(log_odds, correct, recorded)
 
     assert fitted(0.0) <= 0.3

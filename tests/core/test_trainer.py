@@ -14,8 +14,10 @@ from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.checkpoint import SETTINGS, TENSORS, Checkpoint
 from agentbalance_plugin.core.dependence import coincidence_of
 from agentbalance_plugin.core.encoder import HashedEncoder, SemanticEncoder
+from agentbalance_plugin.core.episodes import Course
 from agentbalance_plugin.core.network import Weights
 from agentbalance_plugin.core.policy import Knobs, Policy, PolicyError
+from agentbalance_plugin.core.policy_gradient import Duals, episode_of, imitation
 from agentbalance_plugin.core.prediction import embed, look_ahead
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.stage_trainer import StageConfig
@@ -163,6 +165,10 @@ def test_progress_is_told_of_every_stage(
         assert np.isfinite([(each.train_loss, each.val_loss) for each in here]).all()
     learnt = [each.val_loss for each in seen if each.stage == "categories"]
     assert min(learnt) < learnt[0] / 2
+    worth = [(each.epoch, -each.val_loss) for each in seen if each.stage == "imitation"]
+    # Before the first step untrained stages are looked at; what is shown is what was seen last.
+    assert [step for step, _ in worth] == list(range(13))
+    assert np.isfinite(worth).all()
 
 
 def test_training_stops_when_validation_gets_no_better_and_keeps_the_best(
@@ -278,6 +284,28 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(
     assert seen[: len(left)] == left
     # A finished training leaves no state behind, and resuming nothing begins anew.
     assert not (tmp_path / STATE).exists()
+
+
+@pytest.mark.parametrize("names", [["zoo"], ["zoo", "shop"]])
+def test_no_episode_pins_more_agents_than_there_are_backbones(
+    words: TraceSet, trained: tuple[Path, Checkpoint, list[Progress]], names: list[str]
+) -> None:
+    suite, checkpoint = words.subset(names), trained[1]
+    vectors = np.concatenate(
+        [embed(checkpoint.weights, query_features(q, HashedEncoder())) for q in suite.queries]
+    )
+    courses = [Course.of(suite, vectors, 0)]
+    duals, positions = Duals.initial(1), [suite.positions("train")]
+    most = 0
+    for number in range(150):
+        rng = np.random.default_rng(number)
+        _, episode = episode_of(courses, positions, checkpoint, HashedEncoder(), duals, 2, rng)
+        known = episode.known
+        assert known.least <= len(known.fastest)
+        most = max(most, known.least)
+        assert np.isfinite(imitation(episode, rng).weight).all()
+    # Those that fit stay pinned.
+    assert most == len(names)
 
 
 def test_a_state_of_another_training_is_refused(words: TraceSet, tmp_path: Path) -> None:
