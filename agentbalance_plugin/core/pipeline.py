@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def pipeline_values(team: Team, roster: Roster, outlook: Outlook, limits: Limits
         last=last,
         success=share * success[last] + (1.0 - share) * success[others],
         cost_usd=cost + read * (before * table.price_in[others] + table.price_in[last]),
-        latency_s=before * predicted.latency_s[0, others] + predicted.latency_s[0, last],
+        latency_s=(in_turn(team) - 1) * predicted.latency_s[0, others]
+        + predicted.latency_s[0, last],
         worst_usd=before * worst[others]
         + worst[last]
         + 6 * read * (before * table.price_in[others] + table.price_in[last]),
@@ -128,6 +130,23 @@ def pipeline_plan(
         if callers == 1
         else {**notes, "pipeline": "success is a weighted mean of the backbones' own"},
     )
+
+
+def in_turn(team: Team) -> int:
+    """How many agents call a backbone one after the other: those on the longest path of the fixed
+    edges; all of them where nothing says who runs beside whom."""
+    calls = {agent.name: int(agent.calls_backbone) for agent in team.agents}
+    heard: dict[str, list[str]] = {name: [] for name in calls}
+    for speaker, listener in team.fixed_edges or ():
+        heard[listener].append(speaker)
+    longest: dict[str, int] = {}
+    try:
+        for name in TopologicalSorter(heard).static_order():
+            longest[name] = calls[name] + max((longest[one] for one in heard[name]), default=0)
+    except CycleError:
+        longest.clear()
+    known = bool(team.fixed_edges) and bool(longest)
+    return max(1, max(longest.values()) if known else sum(calls.values()))
 
 
 def _options(agents: Sequence[Agent], table: ProfileTable) -> dict[str, NDArray[np.bool_]]:

@@ -261,6 +261,24 @@ def test_in_a_pipeline_the_decider_gets_the_stronger_backbone() -> None:
     assert costs[-1] < costs[0] / 10
 
 
+def test_fixed_agents_side_by_side_take_the_time_of_the_longest_path() -> None:
+    names = [f"a{number}" for number in range(4)]
+    chain, fan_in = tuple(pairwise(names)), tuple((name, "a3") for name in names[:3])
+
+    def expected(edges: tuple[tuple[str, str], ...]) -> tuple[float, float]:
+        team = Team(team_of(4).agents, "a3", fixed_edges=edges)
+        plan = POLICY.plan(recorded_query(7), team, AMPLE, TOOL_CATALOG)
+        assert len(set(plan.assignment.values())) == 1
+        assert plan.expected is not None
+        return plan.expected.latency_s, plan.expected.cost_usd
+
+    (in_turn, dear), (beside, as_dear) = expected(chain), expected(fan_in)
+    assert beside == pytest.approx(in_turn / 2)
+    assert as_dear == pytest.approx(dear)
+    # Without edges, or with a loop, nobody knows who runs beside whom.
+    assert expected(()) == expected((*chain, ("a3", "a0"))) == (in_turn, dear)
+
+
 def test_explanations_are_json_and_tell_of_every_stage() -> None:
     explained = POLICY.explain(recorded_query(7), team_of(4), AMPLE, TOOL_CATALOG)
     assert json.loads(json.dumps(explained, allow_nan=False)) == explained
