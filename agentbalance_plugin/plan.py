@@ -131,10 +131,22 @@ class Plan:
     @cached_property
     def depth(self) -> int:
         """Agents on the longest path, late-gated ones included."""
-        depth: dict[str, int] = {}
+        return int(self.longest_path(dict.fromkeys(self.assignment, 1.0)))
+
+    def longest_path(self, lengths: Mapping[str, float]) -> float:
+        """The most that agents who wait for each other add up to, late-gated ones included.
+
+        Args:
+            lengths: of each kept agent, in whatever unit.
+
+        Raises:
+            PlanError: the plan has a cycle.
+        """
+        done: dict[str, float] = {}
         for name in self.order:
-            depth[name] = 1 + max((depth[before] for before in self.waits_for(name)), default=0)
-        return max(depth.values(), default=0)
+            before = max((done[one] for one in self.waits_for(name)), default=0.0)
+            done[name] = lengths[name] + before
+        return max(done.values(), default=0.0)
 
     def validate(self, team: Team, catalog: Catalog) -> None:
         """Check the plan against the team and the catalog.

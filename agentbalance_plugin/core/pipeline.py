@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from agentbalance_plugin.core.design import pipeline_edges
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.prediction import Outlook, Roster
 from agentbalance_plugin.core.profiles import ProfileTable
-from agentbalance_plugin.plan import Expected, Plan
+from agentbalance_plugin.plan import Expected, Plan, PlanError
 from agentbalance_plugin.team import Agent, Team
 
 FloatArray = NDArray[np.float64]
@@ -136,17 +135,14 @@ def in_turn(team: Team) -> int:
     """How many agents call a backbone one after the other: those on the longest path of the fixed
     edges; all of them where nothing says who runs beside whom."""
     calls = {agent.name: int(agent.calls_backbone) for agent in team.agents}
-    heard: dict[str, list[str]] = {name: [] for name in calls}
-    for speaker, listener in team.fixed_edges or ():
-        heard[listener].append(speaker)
-    longest: dict[str, int] = {}
+    every = sum(calls.values())
+    if not team.fixed_edges:
+        return every
     try:
-        for name in TopologicalSorter(heard).static_order():
-            longest[name] = calls[name] + max((longest[one] for one in heard[name]), default=0)
-    except CycleError:
-        longest.clear()
-    known = bool(team.fixed_edges) and bool(longest)
-    return max(1, max(longest.values()) if known else sum(calls.values()))
+        return int(Plan(dict.fromkeys(calls), team.fixed_edges).longest_path(calls))
+    except PlanError:
+        # In a loop.
+        return every
 
 
 def _options(agents: Sequence[Agent], table: ProfileTable) -> dict[str, NDArray[np.bool_]]:

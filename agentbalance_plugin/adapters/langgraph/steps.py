@@ -26,7 +26,7 @@ def steps_of(plan: Plan, seconds: Mapping[str, float]) -> Steps:
     soonest: dict[str, int] = {}
     for agent in plan.order:
         soonest[agent] = 1 + max((soonest[before] for before in plan.waits_for(agent)), default=-1)
-    if makespan(soonest, seconds) <= longest_path(plan, seconds):
+    if makespan(soonest, seconds) <= plan.longest_path(seconds):
         return soonest
     latest = dict.fromkeys(plan.order, max(soonest.values()))
     for agent in reversed(plan.order):
@@ -43,14 +43,6 @@ def makespan(steps: Steps, seconds: Mapping[str, float]) -> float:
     return sum(slowest.values())
 
 
-def longest_path(plan: Plan, seconds: Mapping[str, float]) -> float:
-    """Seconds of the slowest chain of agents that wait for each other."""
-    done: dict[str, float] = {}
-    for agent in plan.order:
-        done[agent] = seconds[agent] + max((done[b] for b in plan.waits_for(agent)), default=0.0)
-    return max(done.values())
-
-
 def in_steps(plan: Plan, catalog: Catalog, given: Steps | None = None) -> tuple[Plan, Steps]:
     """The plan with the latency that LangGraph's steps make of it, and the steps.
 
@@ -65,7 +57,7 @@ def in_steps(plan: Plan, catalog: Catalog, given: Steps | None = None) -> tuple[
         for agent, backbone in plan.assignment.items()
     }
     steps = steps_of(plan, seconds) if given is None else given
-    path = longest_path(plan, seconds)
+    path = plan.longest_path(seconds)
     if plan.expected is None or path == 0.0:
         return plan, steps
     slower = makespan(steps, seconds) / path

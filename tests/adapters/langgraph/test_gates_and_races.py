@@ -18,7 +18,6 @@ from agentbalance_plugin import Agent, Budget, Catalog, LateGate, Plan, Team
 from agentbalance_plugin.adapters.langgraph import balance
 from agentbalance_plugin.adapters.langgraph.steps import (
     in_steps,
-    longest_path,
     makespan,
     steps_of,
 )
@@ -259,7 +258,7 @@ def test_steps_are_those_that_take_less() -> None:
     steps = steps_of(SLOW_BRANCH, seconds)
     # At once with the planner the critic would make the first step nine seconds long.
     assert steps == {"planner": 0, "solver": 1, "critic": 1, "writer": 2}
-    assert makespan(steps, seconds) == 11.0 == longest_path(SLOW_BRANCH, seconds)
+    assert makespan(steps, seconds) == 11.0 == SLOW_BRANCH.longest_path(seconds)
     seconds = {"planner": 9.0, "solver": 1.0, "critic": 9.0, "writer": 1.0}
     assert steps_of(SLOW_BRANCH, seconds)["critic"] == 0
 
