@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,6 +79,28 @@ def plan_task(
         plan = planner.plan(query, team, budget, catalog)
     plan.validate(team, catalog)
     return plan
+
+
+async def aplan_task(
+    planner: Planner,
+    query: str,
+    team: Team,
+    budget: Budget,
+    catalog: Catalog,
+    price_usd: float | None,
+    *,
+    beside: bool,
+) -> Plan:
+    """As `plan_task`.
+
+    Args:
+        beside: whether the event loop's other runs should not wait for a policy's plan: it takes
+            long, or the team was not seen before. A planner of the user's own stays in the loop.
+    """
+    arguments = (planner, query, team, budget, catalog, price_usd)
+    if beside and isinstance(planner, Policy):
+        return await asyncio.to_thread(plan_task, *arguments)
+    return plan_task(*arguments)
 
 
 def takes_long(planner: Planner, team: Team, budget: Budget, catalog: Catalog) -> bool:

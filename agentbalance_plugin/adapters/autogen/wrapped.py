@@ -25,13 +25,12 @@ from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.endpoints import Clients
 from agentbalance_plugin.adapters.planning import (
     Planner,
+    aplan_task,
     check_affordable,
     pacer_of,
-    plan_task,
     takes_long,
 )
 from agentbalance_plugin.budget import Budget
-from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.clock import Clock
@@ -227,14 +226,10 @@ class WrappedTeam(Team):
                 bound += IMAGE_TOKENS * sum(not isinstance(part, str) for part in message.content)
                 team = team.needing("vision")
         check_affordable(self._budget, self._catalog, bound)
-        arguments = (self._planner, query, team, run.budget, self._catalog, run.price_usd)
-        # The loop's other runs must not wait for a long plan, nor for a team not seen before.
-        unseen = team is not self._team and isinstance(self._planner, Policy)
-        if self._slow or unseen:
-            plan = await asyncio.to_thread(plan_task, *arguments)
-        else:
-            plan = plan_task(*arguments)
-        run.plan = plan
+        beside = self._slow or team is not self._team
+        plan = run.plan = await aplan_task(
+            self._planner, query, team, run.budget, self._catalog, run.price_usd, beside=beside
+        )
         return plan
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:

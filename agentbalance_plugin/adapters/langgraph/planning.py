@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -11,12 +10,12 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from agentbalance_plugin.adapters.langgraph.run import Run
 from agentbalance_plugin.adapters.planning import (
     LARGEST_SHARE,
+    aplan_task,
     check_affordable,
     expected_seconds,
     heard_bound,
     plan_task,
 )
-from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.team import Team
@@ -47,13 +46,10 @@ async def amake_plan(run: Run, values: object, read_query: QueryReader | None) -
     """As `make_plan`, but what takes long is done beside the event loop, whose other runs must not
     wait for it."""
     query, team = _task(run, values, read_query)
-    arguments = (run.planner, query, team, run.budget, run.models.catalog, run.price_usd)
-    unseen = team is not run.team and isinstance(run.planner, Policy)
-    if run.plans_beside or unseen:
-        plan = await asyncio.to_thread(plan_task, *arguments)
-    else:
-        plan = plan_task(*arguments)
-    run.plan = plan
+    catalog, beside = run.models.catalog, run.plans_beside or team is not run.team
+    plan = run.plan = await aplan_task(
+        run.planner, query, team, run.budget, catalog, run.price_usd, beside=beside
+    )
     return plan
 
 

@@ -29,7 +29,6 @@ from agentbalance_plugin.adapters.langgraph.stored import (
     stored_task,
 )
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
-from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded
 
@@ -144,10 +143,9 @@ class Session:
     @property
     def _plans_beside(self) -> bool:
         overrides = self._overrides
-        if overrides.planner is None and overrides.budget is None:
-            return self._layout.plans_beside
         # A price may have to be found for the budget, and the policy may not know the team.
-        return isinstance(overrides.planner or self._layout.settings.planner, Policy)
+        changed = overrides.planner is not None or overrides.budget is not None
+        return changed or self._layout.plans_beside
 
     def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:
         """What keeps the spend of nodes that did not finish: arguments of `put_writes`."""
