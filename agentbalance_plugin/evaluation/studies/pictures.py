@@ -17,6 +17,8 @@ def new_figure(columns: int, width: float = 4.6, height: float = 3.6) -> tuple[A
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
         each.grid(alpha=0.25)
+        # A logarithmic axis over less than two decades labels its minor ticks, side by side.
+        each.tick_params(axis="x", which="both", labelrotation=45, labelsize=8)
     return figure, axes
 
 
