@@ -12,7 +12,7 @@ BoolArray = NDArray[np.bool_]
 
 _GRID = np.arange(0.0, 3.01, 0.1)
 _NODES = 9
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 64
 # Pairs of wrong answers that a benchmark's rate is worth in one of its categories.
 _SHRINKAGE = 200.0
 
