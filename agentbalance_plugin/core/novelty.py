@@ -150,10 +150,6 @@ class Novelty:
         nearest = int(scores.argmax())
         return float((self.typical[nearest] - scores[nearest]) / self.spread[nearest])
 
-    def is_far(self, query: Features) -> bool:
-        """Whether it is further than 95 of 100 known queries."""
-        return self.distance(query) > self.threshold
-
     def save(self, folder: str | Path) -> None:
         """Write `novelty.safetensors` beside a policy."""
         from safetensors.numpy import save

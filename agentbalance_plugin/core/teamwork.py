@@ -132,7 +132,7 @@ def vote_weights(log_odds: FloatArray) -> FloatArray:
     Between 1 and 1.5: any two that agree outweigh any one that does not, and give more confidence
     than three that all differ, whoever they are; where nobody agrees the surer one wins.
     """
-    return 1.0 + 0.5 / (1.0 + np.exp(-log_odds))
+    return 1.0 + 0.5 / (1.0 + np.exp(-np.maximum(log_odds, -700.0)))
 
 
 def value(
