@@ -33,6 +33,14 @@ def demo(
         int | None, typer.Option(min=1, help="Recorded test queries to run; left out: all.")
     ] = None,
     suite: Annotated[str, typer.Option(help="Suite of the traces.")] = "reasoning",
+    mean: Annotated[
+        float | None,
+        typer.Option(help="USD a query on average; left out: a tenth of four stock calls."),
+    ] = None,
+    cap: Annotated[
+        float | None,
+        typer.Option(help="USD that no query may pass; left out: four stock calls, or 4 means."),
+    ] = None,
     traces: Traces = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -49,6 +57,8 @@ def demo(
         framework=framework,  # pyright: ignore[reportArgumentType]
         queries=queries,
         suite=suite,
+        mean_usd=mean,
+        cap_usd=cap,
         traces=traces,
         seed=seed,
         console=progress,

@@ -76,9 +76,22 @@ def test_two_demos_are_equal_and_the_table_says_that_answers_are_replayed() -> N
     assert "vote" in shown.stdout or "answer of" in shown.stdout
 
 
+def test_the_demo_takes_a_budget() -> None:
+    asked = ("--queries", "60", "--mean", "0.004", "--cap", "0.02")
+    done = run("demo", *asked, "--json")
+    wrapped = json.loads(done.stdout)["wrapped"]
+    assert wrapped["violations"] == 0
+    # More than the default would spend, and no more than asked for.
+    assert 0.002 < wrapped["cost_usd"] <= 0.004 * 1.02
+    shown = run("demo", "--queries", "2", *asked[2:]).stdout
+    assert "Budget: 0.004000 USD a query on average, never more than 0.020000." in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("demo", "--mean", "-1"), "average cost_usd"),
+        (("demo", "--mean", "0.01", "--cap", "0.001"), "0.001"),
         (("demo", "--suite", "nothing"), "nothing"),
         (("demo", "--framework", "ag2"), "framework: 'ag2'"),
         (("demo", "--queries", "100000"), "queries: 100000"),
