@@ -36,35 +36,52 @@ def pareto(log_odds: FloatArray, price: FloatArray, latency: FloatArray) -> IntA
 
 
 def build_pools(
-    strength: FloatArray, price: FloatArray, latency: FloatArray, count: int = 3
+    strength: FloatArray,
+    price: FloatArray,
+    latency: FloatArray,
+    count: int = 3,
+    trials: FloatArray | None = None,
 ) -> IntArray:
     """Cluster backbones by strength, log price and log latency.
+
+    Those that are known by fewer than half the trials of the best known join the pool that they are
+    nearest to, without moving it: a newcomer must not change what the others are taken for.
 
     Args:
         strength: [B] mean log-odds.
         price, latency: [B] above zero.
         count: pools; fewer where there are fewer backbones.
+        trials: [B] that strengths rest on; None: equally many.
 
     Returns:
         [B] the pool of each, 0 the weakest; pools are ordered by their mean strength.
     """
-    size = len(strength)
+    known = np.ones(len(strength), dtype=np.bool_)
+    if trials is not None:
+        known = 2 * trials >= trials.max(initial=0)
+    size = int(known.sum())
     count = min(count, size)
     if count <= 1:
-        return np.zeros(size, dtype=np.int64)
+        return np.zeros(len(strength), dtype=np.int64)
     import kmedoids
 
     points = np.stack([strength, np.log(price), np.log(latency)], axis=1)
-    points = (points - points.mean(axis=0)) / np.maximum(points.std(axis=0), 1e-9)
+    spread = np.maximum(points[known].std(axis=0), 1e-9)
+    points = (points - points[known].mean(axis=0)) / spread
     # Equal input in another order must give equal pools: medoids start from a sorted order.
     order = np.lexsort((latency, price, strength))
-    ordered = points[order]
-    distance = np.abs(ordered[:, None, :] - ordered[None, :, :]).sum(axis=2)
+    order = order[known[order]]
+    distance = _distance(points[order], points[order])
     start = np.linspace(0, size - 1, count).round().astype(np.int64)
     found = kmedoids.pam(distance.astype(np.float32), start)
-    labels = np.empty(size, dtype=np.int64)
+    medoids = order[np.asarray(found.medoids, dtype=np.int64)]
+    labels = _distance(points, points[medoids]).argmin(axis=1)
     labels[order] = np.asarray(found.labels, dtype=np.int64)
-    means = [float(strength[labels == pool].mean()) for pool in range(count)]
+    means = [float(strength[known & (labels == pool)].mean()) for pool in range(count)]
     rank = np.empty(count, dtype=np.int64)
     rank[np.argsort(means, kind="stable")] = np.arange(count)
     return rank[labels]
+
+
+def _distance(points: FloatArray, others: FloatArray) -> FloatArray:
+    return np.abs(points[:, None, :] - others[None, :, :]).sum(axis=2)

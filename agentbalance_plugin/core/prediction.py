@@ -126,7 +126,9 @@ def make_roster(
     elif config.pools == "fixed":
         pool[kept] = price[kept].argsort(kind="stable").argsort() * _POOLS // len(kept)
     else:
-        pool[kept] = build_pools(strength[kept], price[kept], latency[kept], _POOLS)
+        pool[kept] = build_pools(
+            strength[kept], price[kept], latency[kept], _POOLS, table.trials[kept]
+        )
     chosen: set[int] = set()
     for group in unbeaten:
         for number in range(_POOLS):
