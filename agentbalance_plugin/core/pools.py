@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 def pareto(log_odds: FloatArray, price: FloatArray, latency: FloatArray) -> IntArray:
@@ -40,25 +41,24 @@ def build_pools(
     price: FloatArray,
     latency: FloatArray,
     count: int = 3,
-    trials: FloatArray | None = None,
+    known: BoolArray | None = None,
 ) -> IntArray:
     """Cluster backbones by strength, log price and log latency.
 
-    Those that are known by fewer than half the trials of the best known join the pool that they are
-    nearest to, without moving it: a newcomer must not change what the others are taken for.
+    Those that are not known well join the pool that they are nearest to, without moving it: a
+    newcomer must not change what the others are taken for.
 
     Args:
         strength: [B] mean log-odds.
         price, latency: [B] above zero.
         count: pools; fewer where there are fewer backbones.
-        trials: [B] that strengths rest on; None: equally many.
+        known: [B] who is known well; None, or none of them: all alike.
 
     Returns:
         [B] the pool of each, 0 the weakest; pools are ordered by their mean strength.
     """
-    known = np.ones(len(strength), dtype=np.bool_)
-    if trials is not None:
-        known = 2 * trials >= trials.max(initial=0)
+    if known is None or not known.any():
+        known = np.ones(len(strength), dtype=np.bool_)
     size = int(known.sum())
     count = min(count, size)
     if count <= 1:

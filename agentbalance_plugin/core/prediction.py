@@ -36,12 +36,14 @@ class Roster:
         pool: [B] pool of each backbone, 0 the weakest.
         columns: the backbones that plans may use, ascending: those that no other beats, at most
             eight of each pool.
+        usual: those of them that say what a call usually takes: the well known ones, else all.
     """
 
     catalog: Catalog
     table: ProfileTable
     pool: IntArray
     columns: IntArray
+    usual: IntArray
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def make_roster(
     ]
     if config.pools == "off":
         everything = np.unique(np.concatenate(distinct)).astype(np.int64)
-        return Roster(catalog, table, np.zeros(len(catalog), dtype=np.int64), everything)
+        pool = np.zeros(len(catalog), dtype=np.int64)
+        return Roster(catalog, table, pool, everything, _well_known(table, everything))
     unbeaten = [
         usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
         for usable in distinct
@@ -127,7 +130,7 @@ def make_roster(
         pool[kept] = price[kept].argsort(kind="stable").argsort() * _POOLS // len(kept)
     else:
         pool[kept] = build_pools(
-            strength[kept], price[kept], latency[kept], _POOLS, table.trials[kept]
+            strength[kept], price[kept], latency[kept], _POOLS, table.known[kept]
         )
     chosen: set[int] = set()
     for group in unbeaten:
@@ -136,7 +139,13 @@ def make_roster(
             # Success per log price separates members of a pool; the best of each are enough.
             order = np.argsort(-(strength[members] - 0.5 * np.log(price[members])), kind="stable")
             chosen.update(members[order[:_MOST_PER_POOL]].tolist())
-    return Roster(catalog, table, pool, np.array(sorted(chosen), dtype=np.int64))
+    columns = np.array(sorted(chosen), dtype=np.int64)
+    return Roster(catalog, table, pool, columns, _well_known(table, columns))
+
+
+def _well_known(table: ProfileTable, columns: IntArray) -> IntArray:
+    known = columns[table.known[columns]]
+    return known if len(known) else columns
 
 
 def look_ahead(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Backbone, Catalog, Profile
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 FEATURES = (
     "strength",
@@ -90,7 +91,7 @@ class ProfileTable:
         cuts: [C, B, L, 3] output caps that may pay, as in `Profile.cuts`; where there are none, and
             for backbones that reason, caps that cut nothing.
         max_output: [B] tokens.
-        trials: [B] that its figures rest on, of all categories together.
+        known: [B] whether its figures rest on at least half the trials of the best known one.
         capable: [B] sets of capabilities.
         names: [B], for the plan alone.
     """
@@ -106,7 +107,7 @@ class ProfileTable:
     tokens_per_s: FloatArray
     cuts: FloatArray
     max_output: FloatArray
-    trials: FloatArray
+    known: BoolArray
     capable: tuple[frozenset[str], ...]
     names: tuple[str, ...]
 
@@ -146,7 +147,7 @@ class ProfileTable:
             tokens_per_s=_filled([b.tokens_per_s for b in backbones], _TYPICAL_TOKENS_PER_S),
             cuts=_cuts(backbones, priors.categories),
             max_output=np.array([float(b.max_output_tokens) for b in backbones]),
-            trials=trials.sum(axis=0),
+            known=2.0 * trials.sum(axis=0) >= trials.sum(axis=0).max(initial=0.0),
             capable=tuple(b.capabilities for b in backbones),
             names=tuple(catalog),
         )

@@ -24,6 +24,7 @@ from small_policy import (
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.policy import Knobs
+from agentbalance_plugin.evaluation.studies.catalogs import profiled_in_short
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
 
@@ -209,6 +210,27 @@ def test_backbones_that_were_never_seen_can_be_chosen() -> None:
     assert list(cheap.assignment.values()) == ["bargain"]
     alone = Catalog([backbone("alone", "2")])
     assert planned(team_of(3), catalog=alone).assignment == {"a2": "alone"}
+
+
+@pytest.mark.parametrize(
+    ("newcomer", "draw"), [("Meta-Llama-3-8B-Instruct", 1), ("Qwen2-7B-Instruct", 2)]
+)
+@pytest.mark.parametrize("price", [30.0, 300.0])
+def test_a_newcomer_that_few_answers_speak_for_changes_no_plan_without_it(
+    newcomer: str, draw: int, price: float
+) -> None:
+    traces = shipped_traces()
+    own = traces.profiled_candidates()
+    # Fifty queries that flatter it, so that it is not beaten by the others.
+    few = profiled_in_short(traces, seed=draw)[newcomer]
+    more = Catalog([*own.values(), replace(traces.catalog[newcomer], profile=few)])
+    queries = [recorded_query(number) for number in range(0, 2000, 50)]
+    assert newcomer in POLICY.explain(queries[0], team_of(4), AMPLE, more)["pools"]["0"]
+    before, after = (
+        POLICY.plan_batch(queries, team_of(4), AMPLE, each, Knobs(price_usd=price))
+        for each in (own, more)
+    )
+    assert [plan.assignment for plan in after] == [plan.assignment for plan in before]
 
 
 @pytest.mark.parametrize("budget", [TINY, Budget(tokens=20), Budget(cost_usd=1e-8, tokens=1)])

@@ -81,11 +81,11 @@ def test_the_order_of_backbones_does_not_change_their_pools(seed: int, count: in
 
 @given(st.integers(0, 500), st.integers(1, 10), st.integers(1, 4))
 @settings(max_examples=60)
-def test_newcomers_of_few_trials_move_nobody(seed: int, count: int, newcomers: int) -> None:
+def test_newcomers_move_nobody(seed: int, count: int, newcomers: int) -> None:
     strength, price, latency = random_backbones(seed, count + newcomers)
-    trials = np.repeat([100.0, 49.0], [count, newcomers])
+    known = np.arange(count + newcomers) < count
     order = np.random.default_rng(seed + 1).permutation(count + newcomers)
-    pool = build_pools(strength[order], price[order], latency[order], trials=trials[order])
+    pool = build_pools(strength[order], price[order], latency[order], known=known[order])
     alone = build_pools(strength[:count], price[:count], latency[:count])
     assert np.array_equal(pool[order.argsort()][:count], alone)
     assert pool.max() == alone.max()
@@ -93,8 +93,7 @@ def test_newcomers_of_few_trials_move_nobody(seed: int, count: int, newcomers: i
 
 def test_a_newcomer_joins_the_pool_that_it_is_nearest_to() -> None:
     strength = np.array([3.0, -3.0, 0.0, 3.1, -3.1, 0.1, 2.0, -2.9])
-    trials = np.array([80.0] * 6 + [10.0] * 2)
-    pool = build_pools(strength, np.exp(strength), np.ones(8), trials=trials)
+    pool = build_pools(strength, np.exp(strength), np.ones(8), known=np.arange(8) < 6)
     assert pool.tolist() == [2, 0, 1, 2, 0, 1, 2, 0]
 
 

@@ -98,8 +98,8 @@ def _figures(
     """([N, B, G] in the order of `FIGURES`, [N] median cost, [N] median time of a call)."""
     success = 1.0 / (1.0 + np.exp(-predicted.log_odds))
     cost, time = predicted.cost_usd, predicted.latency_s
-    median_cost = _median(cost[:, roster.columns])
-    median_time = _median(time[:, roster.columns])
+    median_cost = _median(cost[:, roster.usual])
+    median_time = _median(time[:, roster.usual])
     priced_cost = price_usd[:, None] * cost
     priced_time = second_price[:, None] * time
     worth = np.minimum(np.maximum(success - priced_cost - priced_time, -1.0), 1.0)
