@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.checkpoint import Checkpoint
-from agentbalance_plugin.core.design import must_run, slot_agents
+from agentbalance_plugin.core.design import is_pipeline, must_run, slot_agents
 from agentbalance_plugin.core.encoder import QueryEncoder
 from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
+from agentbalance_plugin.core.pipeline import Pipeline
 from agentbalance_plugin.core.prediction import Outlook, Roster, embed, for_tasks, make_roster
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stages.scene import TeamFigures
@@ -52,6 +54,13 @@ class Known:
     fastest: IntArray
     longest_role: int
     prices: dict[Budget, float] = field(default_factory=dict[Budget, float])
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The team as it runs where its edges are fixed, or where no other plan is affordable: cut
+        down to who must run (ValueError: no backbone can do what one of these needs)."""
+        team = self.team if is_pipeline(self.team) else must_run(self.team)
+        return Pipeline.of(team, self.roster.table)
 
 
 def look_at(

@@ -67,10 +67,6 @@ class Limits:
         }
         return replace(self, **changed)
 
-    def rows(self, rows: IntArray) -> Limits:
-        """For some of the tasks alone."""
-        return Limits(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
     def uncut(self, candidates: Table) -> FloatArray | None:
         """[N, C + 1] chance that the reply of each call of a table is not cut off; 0 where it has
         no room at all; 1 for the last, which stands for no call. None where no cap is near.

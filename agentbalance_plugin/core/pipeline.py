@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.design import pipeline_edges
 from agentbalance_plugin.core.limits import Limits
-from agentbalance_plugin.core.prediction import Outlook, Roster
+from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.plan import Expected, Plan, PlanError
 from agentbalance_plugin.team import Agent, Team
@@ -23,110 +23,128 @@ _DECIDER_SHARE = 0.6
 
 
 @dataclass(frozen=True)
-class PipelineValues:
-    """[n] choices of a backbone for the deciding agent and one for all others.
+class Pipeline:
+    """What is worked out once per team and catalog.
 
     Args:
-        others, last: [n] columns.
+        team: whose agents and edges stay.
+        table: of the backbones.
+        options: per agent that calls, [B] whether it may use a backbone.
+        others, last: [n] columns: choices of a backbone for the deciding agent and one for all
+            others that give each agent one that it may use.
+        in_turn: agents that call one after the other.
+        edges: of its plans.
+    """
+
+    team: Team
+    table: ProfileTable
+    options: Mapping[str, NDArray[np.bool_]]
+    others: NDArray[np.int64]
+    last: NDArray[np.int64]
+    in_turn: int
+    edges: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, team: Team, table: ProfileTable) -> Pipeline:
+        """Work it out.
+
+        Raises:
+            ValueError: no backbone can do what an agent needs.
+        """
+        options = _options([agent for agent in team.agents if agent.calls_backbone], table)
+        pairs = np.zeros((0, 2), dtype=np.int64)
+        if options:
+            pairs = np.argwhere(_possible(options, team.decider))
+            if not len(pairs):
+                price = table.price_in + table.price_out
+                pairs = np.array([_cheapest(options, team.decider, price)], dtype=np.int64)
+        return cls(
+            team, table, options, pairs[:, 0], pairs[:, 1], in_turn(team), pipeline_edges(team)
+        )
+
+
+@dataclass(frozen=True)
+class PipelineValues:
+    """The n choices of a pipeline for one task.
+
+    Args:
         success, cost_usd, latency_s: [n] predicted. What a later step gains from a better earlier
             one was recorded nowhere; success is taken to be a weighted mean of both backbones' own.
         worst_usd: [n] most that the team may cost.
-        options: per agent that calls, [B] whether it may use a backbone.
     """
 
-    others: NDArray[np.int64]
-    last: NDArray[np.int64]
     success: FloatArray
     cost_usd: FloatArray
     latency_s: FloatArray
     worst_usd: FloatArray
-    options: Mapping[str, NDArray[np.bool_]]
 
 
-def pipeline_values(team: Team, roster: Roster, outlook: Outlook, limits: Limits) -> PipelineValues:
-    """Every choice that gives each agent a backbone that it may use.
-
-    Raises:
-        ValueError: no backbone can do what an agent needs.
-    """
-    table, predicted = roster.table, outlook.predicted
-    callers = [agent for agent in team.agents if agent.calls_backbone]
-    options = _options(callers, roster.table)
-    pairs = np.argwhere(_possible(options, team.decider))
-    if not len(pairs):
-        price = table.price_in + table.price_out
-        pairs = np.array([_cheapest(options, team.decider, price)], dtype=np.int64)
-    others, last = pairs.T
-    success = 1.0 / (1.0 + np.exp(-predicted.log_odds[0]))
-    visible = np.exp(outlook.log_tokens[0] + outlook.sigma[0] ** 2 / 2)
-    before = max(0, len(callers) - 1)
+def pipeline_values(
+    pipeline: Pipeline, outlook: Outlook, limits: Limits, task: int
+) -> PipelineValues:
+    """What every choice is worth for one of the tasks of an outlook."""
+    table, predicted = pipeline.table, outlook.predicted
+    others, last = pipeline.others, pipeline.last
+    success = 1.0 / (1.0 + np.exp(-predicted.log_odds[task]))
+    visible = np.exp(outlook.log_tokens[task] + outlook.sigma[task] ** 2 / 2)
+    before = max(0, len(pipeline.options) - 1)
     # Each agent reads about half of what the others write, in bytes four to six times its tokens.
     read = before / 2 * visible[others]
-    worst = limits.prompt_bound[0] * table.price_in + limits.caps[0] * table.price_out
+    reading = read * (before * table.price_in[others] + table.price_in[last])
+    worst = limits.prompt_bound[task] * table.price_in + limits.caps[task] * table.price_out
     share = _DECIDER_SHARE if before else 1.0
-    cost = before * predicted.cost_usd[0, others] + predicted.cost_usd[0, last]
+    cost, latency = predicted.cost_usd[task], predicted.latency_s[task]
     return PipelineValues(
-        others=others,
-        last=last,
         success=share * success[last] + (1.0 - share) * success[others],
-        cost_usd=cost + read * (before * table.price_in[others] + table.price_in[last]),
-        latency_s=(in_turn(team) - 1) * predicted.latency_s[0, others]
-        + predicted.latency_s[0, last],
-        worst_usd=before * worst[others]
-        + worst[last]
-        + 6 * read * (before * table.price_in[others] + table.price_in[last]),
-        options=options,
+        cost_usd=before * cost[others] + cost[last] + reading,
+        latency_s=(pipeline.in_turn - 1) * latency[others] + latency[last],
+        worst_usd=before * worst[others] + worst[last] + 6 * reading,
     )
 
 
 def pipeline_plan(
-    team: Team,
-    roster: Roster,
+    pipeline: Pipeline,
     outlook: Outlook,
     limits: Limits,
+    task: int,
     price_usd: float,
     notes: Mapping[str, Any],
 ) -> Plan:
-    """Every agent and edge of the team, on backbones of most predicted worth.
-
-    Raises:
-        ValueError: no backbone can do what an agent needs.
-    """
-    table = roster.table
-    if not any(agent.calls_backbone for agent in team.agents):
+    """Every agent and edge of the team, on backbones of most predicted worth."""
+    team, table = pipeline.team, pipeline.table
+    if not pipeline.options:
         return Plan(
             assignment={agent.name: None for agent in team.agents},
-            edges=pipeline_edges(team),
+            edges=pipeline.edges,
             decider=team.decider,
             hop_limit=max(8, len(team.agents)),
             notes=dict(notes),
         )
-    found = pipeline_values(team, roster, outlook, limits)
-    worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s[0])
-    fits = found.worst_usd <= limits.cost_usd[0]
+    found = pipeline_values(pipeline, outlook, limits, task)
+    worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s[task])
+    fits = found.worst_usd <= limits.cost_usd[task]
     # Where nothing fits for certain, the cheapest: the meter sees to the cap.
     row = int(np.where(fits, worth, -np.inf).argmax() if fits.any() else found.worst_usd.argmin())
-    others, last = int(found.others[row]), int(found.last[row])
+    others, last = int(pipeline.others[row]), int(pipeline.last[row])
     assignment: dict[str, str | None] = {}
     for agent in team.agents:
         if not agent.calls_backbone:
             assignment[agent.name] = None
             continue
         wanted = last if agent.name == team.decider else others
-        mask = found.options[agent.name]
+        mask = pipeline.options[agent.name]
         column = wanted if mask[wanted] else _cheapest_of(mask, table)
         assignment[agent.name] = table.names[column]
-    callers = sum(agent.calls_backbone for agent in team.agents)
     return Plan(
         assignment=assignment,
-        edges=pipeline_edges(team),
+        edges=pipeline.edges,
         decider=team.decider,
         hop_limit=max(8, len(team.agents)),
         expected=Expected(
             float(found.success[row]), float(found.cost_usd[row]), float(found.latency_s[row])
         ),
         notes=dict(notes)
-        if callers == 1
+        if len(pipeline.options) == 1
         else {**notes, "pipeline": "success is a weighted mean of the backbones' own"},
     )
 

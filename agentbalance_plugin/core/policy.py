@@ -19,7 +19,7 @@ from agentbalance_plugin.core.checkpoint import (
     save_checkpoint,
 )
 from agentbalance_plugin.core.decide import Asked, Decision, decide
-from agentbalance_plugin.core.design import cascade_plan, is_pipeline, must_run
+from agentbalance_plugin.core.design import cascade_plan, is_pipeline
 from agentbalance_plugin.core.encoder import HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.explanation import explained
 from agentbalance_plugin.core.intervals import Forecast, Intervals, plan_intervals
@@ -202,8 +202,8 @@ class Policy:
         limits = make_limits(roster, outlook, budget, prompts + FRAMING_BYTES, agents)
         if is_pipeline(known.team):
             found = [
-                pipeline_values(known.team, roster, outlook.rows(row), limits.rows(row))
-                for row in np.arange(len(prompts))[:, None]
+                pipeline_values(known.pipeline, outlook, limits, task)
+                for task in range(len(prompts))
             ]
             success = np.array(
                 [np.where(f.worst_usd <= limits.cost_usd[0], f.success, -np.inf) for f in found]
@@ -305,9 +305,7 @@ class Policy:
         if decision is not None and choice is not None:
             log_odds, caps = decision.outlook.predicted.log_odds[row], decision.caps[row]
             return cascade_plan(team, choice, roster.table.names, log_odds, caps, notes)
-        one = np.array([row])
-        fixed = team if is_pipeline(team) else must_run(team)
-        return pipeline_plan(fixed, roster, outlook.rows(one), limits.rows(one), price, notes)
+        return pipeline_plan(known.pipeline, outlook, limits, row, price, notes)
 
     def _known(self, team: Team, catalog: Catalog) -> Known:
         """Kept for the last few teams and catalogs; catalogs are compared by identity."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -77,18 +77,15 @@ class Outlook:
 
     def repeated(self, times: int) -> Outlook:
         """Each query several times in a row."""
-        return self._map(lambda values: np.repeat(values, times, axis=0))
 
-    def rows(self, rows: IntArray) -> Outlook:
-        """Some of the queries."""
-        return self._map(lambda values: values[rows])
+        def again(values: FloatArray) -> FloatArray:
+            return np.repeat(values, times, axis=0)
 
-    def _map(self, change: Callable[[FloatArray], FloatArray]) -> Outlook:
         predicted = self.predicted
         changed = {
-            f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "predicted"
+            f.name: again(getattr(self, f.name)) for f in fields(self) if f.name != "predicted"
         }
-        inner = {f.name: change(getattr(predicted, f.name)) for f in fields(predicted)}
+        inner = {f.name: again(getattr(predicted, f.name)) for f in fields(predicted)}
         return Outlook(predicted=Predicted(**inner), **changed)
 
 
