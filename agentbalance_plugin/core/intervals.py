@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.calls import Message, Spoken
 from agentbalance_plugin.core.outcomes import Provenance
+from agentbalance_plugin.core.prediction import Outlook
+from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.sampling import (
     KeyArray,
     draw_keys,
@@ -91,6 +93,26 @@ class Intervals:
 
     cost_usd: tuple[float, float]
     latency_s: tuple[float, float]
+
+
+def forecast(outlook: Outlook, table: ProfileTable) -> Forecast:
+    """Of the first query of an outlook."""
+    predicted = outlook.predicted
+    return Forecast(
+        names=table.names,
+        log_odds=predicted.log_odds[0],
+        prompt_tokens=float(outlook.prompt_tokens[0]),
+        log_tokens=outlook.log_tokens[0],
+        sigma=float(outlook.sigma[0]),
+        hidden_tokens=outlook.hidden_tokens[0],
+        price_in=table.price_in,
+        price_out=table.price_out,
+        ttft_s=table.ttft_s,
+        tokens_per_s=table.tokens_per_s,
+        max_output=table.max_output,
+        shared=float(predicted.shared[0]),
+        coincidence=float(predicted.coincidence[0]),
+    )
 
 
 def plan_intervals(plan: Plan, forecast: Forecast, *, draws: int = DRAWS) -> Intervals:

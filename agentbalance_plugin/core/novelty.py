@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.checkpoint import PolicyError
 from agentbalance_plugin.core.encoder import FEATURE_BUCKETS, Features, hash_features
-from agentbalance_plugin.core.traces import TraceSet
+
+if TYPE_CHECKING:
+    from agentbalance_plugin.core.traces import TraceSet
 
 FloatArray = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,18 @@ from agentbalance_plugin.core.decide import Asked, Decision, decide
 from agentbalance_plugin.core.design import cascade_plan, is_pipeline
 from agentbalance_plugin.core.encoder import HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.explanation import explained
-from agentbalance_plugin.core.intervals import Forecast, Intervals, plan_intervals
 from agentbalance_plugin.core.known import FRAMING_BYTES, Known, look_at, make_limits
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.novelty import FAR_DISCOUNT, Novelty
 from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
 from agentbalance_plugin.core.prediction import Outlook, embed, look_ahead
-from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stream_price import solve_price
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Team
+
+if TYPE_CHECKING:
+    from agentbalance_plugin.core.intervals import Intervals
 
 __all__ = ["Knobs", "Policy", "PolicyConfig", "PolicyError"]
 
@@ -176,11 +177,14 @@ class Policy:
 
     def intervals(self, query: str, plan: Plan, team: Team, catalog: Catalog) -> Intervals:
         """Between what the cost and latency of a plan for this query lie, nine times out of ten."""
+        # All of the replay comes with it, which planning does without.
+        from agentbalance_plugin.core.intervals import forecast, plan_intervals
+
         table = self._known(team, catalog).roster.table
         size = np.array([float(len(query.encode("utf-8", errors="surrogatepass")))])
         vector = embed(self._checkpoint.weights, self._encoder.encode(query))
         outlook = look_ahead(self._checkpoint, table, vector, size)
-        return plan_intervals(plan, _forecast(outlook, table))
+        return plan_intervals(plan, forecast(outlook, table))
 
     def price_for(self, team: Team, budget: Budget, catalog: Catalog) -> float:
         """Success per US dollar at which the mean predicted cost over a stream like the training
@@ -329,26 +333,6 @@ class _View:
     outlook: Outlook
     limits: Limits
     novelty: FloatArray | None
-
-
-def _forecast(outlook: Outlook, table: ProfileTable) -> Forecast:
-    """Of the first query."""
-    predicted = outlook.predicted
-    return Forecast(
-        names=table.names,
-        log_odds=predicted.log_odds[0],
-        prompt_tokens=float(outlook.prompt_tokens[0]),
-        log_tokens=outlook.log_tokens[0],
-        sigma=float(outlook.sigma[0]),
-        hidden_tokens=outlook.hidden_tokens[0],
-        price_in=table.price_in,
-        price_out=table.price_out,
-        ttft_s=table.ttft_s,
-        tokens_per_s=table.tokens_per_s,
-        max_output=table.max_output,
-        shared=float(predicted.shared[0]),
-        coincidence=float(predicted.coincidence[0]),
-    )
 
 
 def _asked(knobs: Sequence[Knobs], prices: Sequence[float]) -> Asked:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,12 @@ from agentbalance_plugin.core.teamwork import FAMILIES, SHAPES, Family
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+_Draws = Callable[[], "np.random.Generator"]
 
 SHORTLIST = 7
 """Backbones that the critic tries for a task."""
 # A stage narrows down to what it gives this much of its probability; the critic decides the rest.
 _COVER = 0.98
-# No stage is random: making a generator takes longer than many a stage.
-_UNUSED = np.random.default_rng(0)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def narrow(
     within = open_backbones(scene, pool[:, None])[:, 0]
     scores: FloatArray = read.match
     if config.matching == "random":
-        scores = rng.normal(0.0, 3.0, size=scores.shape)
+        scores = rng().normal(0.0, 3.0, size=scores.shape)
     elif config.matching == "off":
         scores = np.zeros_like(scores)
     log_match = match_log_probs(scores, within[:, None])[:, 0]
@@ -97,17 +97,21 @@ def narrow(
     return Shortlist(pool, log_match, local, seats, families, open_families, limit)
 
 
-def _draws(scene: Scene, config: PolicyConfig) -> np.random.Generator:
-    """Random stages draw the same for the same queries."""
-    if "random" not in vars(config).values():
-        return _UNUSED
-    key = int(np.abs(scene.query).sum() * 1e6) & 0xFFFFFFFF
-    return np.random.default_rng([config.seed, key])
+def _draws(scene: Scene, config: PolicyConfig) -> _Draws:
+    """Random stages draw the same for the same queries.
+
+    Most policies have none: numpy's random part, which takes long to load, waits until one asks.
+    """
+
+    @cache
+    def generator() -> np.random.Generator:
+        key = int(np.abs(scene.query).sum() * 1e6) & 0xFFFFFFFF
+        return np.random.default_rng([config.seed, key])
+
+    return generator
 
 
-def _ceiling(
-    read: Heads, scene: Scene, config: PolicyConfig, rng: np.random.Generator
-) -> FloatArray:
+def _ceiling(read: Heads, scene: Scene, config: PolicyConfig, rng: _Draws) -> FloatArray:
     """[N, K] mask of the strongest pool that is drawn on."""
     occupied: BoolArray = np.asarray(scene.pool).max(axis=1) > 0.0
     tasks, pools = occupied.shape
@@ -115,7 +119,7 @@ def _ceiling(
         # The strongest there is.
         place = pools - 1 - occupied[:, ::-1].argmax(axis=1)
     elif config.selection == "random":
-        place = np.where(occupied, rng.random(occupied.shape), -1.0).argmax(axis=1)
+        place = np.where(occupied, rng().random(occupied.shape), -1.0).argmax(axis=1)
     elif config.selection == "fixed":
         middle = (occupied.sum(axis=1) - 1) // 2
         place = (occupied.cumsum(axis=1) > middle[:, None]).argmax(axis=1)
@@ -151,7 +155,7 @@ def _families(
     read: Heads,
     scene: Scene,
     config: PolicyConfig,
-    rng: np.random.Generator,
+    rng: _Draws,
     least: int,
     agents: int,
     hasty: bool,
@@ -177,14 +181,16 @@ def _families(
         open_here &= (size == 1) | np.asarray(alone < _COVER)[:, None]
     else:
         wanted = {"off": most, "fixed": min(3, most)}.get(config.gating, 0)
-        drawn = rng.integers(least, most + 1, size=tasks) if not wanted else np.full(tasks, wanted)
+        drawn = (
+            rng().integers(least, most + 1, size=tasks) if not wanted else np.full(tasks, wanted)
+        )
         open_here &= size == np.maximum(drawn, least)[:, None]
 
     if config.hops == "learned":
         share = np.exp(read.hops).cumsum(axis=1)
         limit = np.asarray(share >= _COVER).argmax(axis=1) + 1
     elif config.hops == "random":
-        limit = rng.integers(1, MOST_HOPS + 1, size=tasks)
+        limit = rng().integers(1, MOST_HOPS + 1, size=tasks)
     else:
         limit = np.full(tasks, 2 if config.hops == "fixed" else MOST_HOPS)
     open_here &= hops <= limit[:, None]
@@ -193,7 +199,7 @@ def _families(
         chance = sigmoid(read.race)
         open_here &= ~race | np.asarray(chance > 1.0 - _COVER)[:, None]
     elif config.late_gates == "random":
-        open_here &= (late == (rng.random(tasks) < 0.5)[:, None]) | (size < 3)
+        open_here &= (late == (rng().random(tasks) < 0.5)[:, None]) | (size < 3)
     elif config.late_gates == "fixed":
         open_here &= late | (size < 3)
 
@@ -203,7 +209,7 @@ def _families(
         deepest = np.where(open_here, hops, 0).max(axis=1, keepdims=True)
         open_here &= hops == deepest
     elif config.topology == "random":
-        pick = np.where(open_here, rng.random(open_here.shape), -1.0).argmax(axis=1)
+        pick = np.where(open_here, rng().random(open_here.shape), -1.0).argmax(axis=1)
         open_here &= np.arange(len(families)) == pick[:, None]
     return families, open_here, limit
 
