@@ -146,17 +146,8 @@ def run_demo(
     if framework not in FRAMEWORKS:
         raise ValueError(f"framework: {framework!r}; known are {', '.join(FRAMEWORKS)}")
     loaded = TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
-    budget = _budget(loaded, suite, mean_usd, cap_usd)
-    return run_virtual(_Demo(framework, loaded, suite, budget, queries, seed, console).run())
-
-
-def _budget(traces: TraceSet, suite: str, mean_usd: float | None, cap_usd: float | None) -> Budget:
-    if traces.reference is None:
-        raise ValueError(f"suite {suite!r} names no reference backbone for the stock chat")
-    tenth, _, whole = reference_budgets(traces).cost_usd
-    mean = tenth if mean_usd is None else mean_usd
-    cap = max(whole, 4 * mean) if cap_usd is None else cap_usd
-    return Budget.average(cost_usd=mean, max_cost_usd=cap)
+    demo = _Demo(framework, loaded, suite, mean_usd, cap_usd, queries, seed, console)
+    return run_virtual(demo.run())
 
 
 class _Demo:
@@ -165,7 +156,8 @@ class _Demo:
         framework: FrameworkName,
         traces: TraceSet,
         suite: str,
-        budget: Budget,
+        mean_usd: float | None,
+        cap_usd: float | None,
         queries: int | None,
         seed: int,
         console: Console,
@@ -174,17 +166,22 @@ class _Demo:
         queries = len(test) if queries is None else queries
         if queries > len(test):
             raise ValueError(f"queries: {queries}, but suite {suite!r} has {len(test)} to test on")
+        if traces.reference is None:
+            raise ValueError(f"suite {suite!r} names no reference backbone for the stock chat")
         picked = test[np.linspace(0, len(test) - 1, queries).round().astype(int)]
         # Benchmarks one after the other would be three streams; tasks of all kinds come mixed.
         picked = np.random.default_rng(seed).permutation(picked)
         positions: list[int] = picked.tolist()
         self._queries = [traces.queries[position] for position in positions]
         self._traces = traces
-        self._reference = cast("str", traces.reference)
+        self._reference = traces.reference
         self._suite = suite
         self._replay = Replay(traces, seed=seed)
         self._console = console
-        self._budget = budget
+        tenth, _, whole = reference_budgets(traces).cost_usd
+        mean = tenth if mean_usd is None else mean_usd
+        cap = max(whole, 4 * mean) if cap_usd is None else cap_usd
+        self._budget = Budget.average(cost_usd=mean, max_cost_usd=cap)
         self._name: FrameworkName = framework
         # Each needs its framework's extra, so only the one that is asked for is loaded.
         loaded: Any = import_module(f"agentbalance_plugin.cli.demo_{framework}")

@@ -95,7 +95,7 @@ class Intervals:
     latency_s: tuple[float, float]
 
 
-def forecast(outlook: Outlook, table: ProfileTable) -> Forecast:
+def forecast_of(outlook: Outlook, table: ProfileTable) -> Forecast:
     """Of the first query of an outlook."""
     predicted = outlook.predicted
     return Forecast(

@@ -178,13 +178,13 @@ class Policy:
     def intervals(self, query: str, plan: Plan, team: Team, catalog: Catalog) -> Intervals:
         """Between what the cost and latency of a plan for this query lie, nine times out of ten."""
         # All of the replay comes with it, which planning does without.
-        from agentbalance_plugin.core.intervals import forecast, plan_intervals
+        from agentbalance_plugin.core.intervals import forecast_of, plan_intervals
 
         table = self._known(team, catalog).roster.table
         size = np.array([float(len(query.encode("utf-8", errors="surrogatepass")))])
         vector = embed(self._checkpoint.weights, self._encoder.encode(query))
         outlook = look_ahead(self._checkpoint, table, vector, size)
-        return plan_intervals(plan, forecast(outlook, table))
+        return plan_intervals(plan, forecast_of(outlook, table))
 
     def price_for(self, team: Team, budget: Budget, catalog: Catalog) -> float:
         """Success per US dollar at which the mean predicted cost over a stream like the training

@@ -52,12 +52,12 @@ def build_pools(
         strength: [B] mean log-odds.
         price, latency: [B] above zero.
         count: pools; fewer where there are fewer backbones.
-        known: [B] who is known well; None, or none of them: all alike.
+        known: [B] who is known well, one at least; None: all.
 
     Returns:
         [B] the pool of each, 0 the weakest; pools are ordered by their mean strength.
     """
-    if known is None or not known.any():
+    if known is None:
         known = np.ones(len(strength), dtype=np.bool_)
     size = int(known.sum())
     count = min(count, size)

@@ -113,7 +113,7 @@ def make_roster(
     if config.pools == "off":
         everything = np.unique(np.concatenate(distinct)).astype(np.int64)
         pool = np.zeros(len(catalog), dtype=np.int64)
-        return Roster(catalog, table, pool, everything, _well_known(table, everything))
+        return Roster(catalog, table, pool, everything, everything[table.settled(everything)])
     unbeaten = [
         usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
         for usable in distinct
@@ -127,7 +127,7 @@ def make_roster(
         pool[kept] = price[kept].argsort(kind="stable").argsort() * _POOLS // len(kept)
     else:
         pool[kept] = build_pools(
-            strength[kept], price[kept], latency[kept], _POOLS, table.known[kept]
+            strength[kept], price[kept], latency[kept], _POOLS, table.settled(kept)
         )
     chosen: set[int] = set()
     for group in unbeaten:
@@ -137,12 +137,7 @@ def make_roster(
             order = np.argsort(-(strength[members] - 0.5 * np.log(price[members])), kind="stable")
             chosen.update(members[order[:_MOST_PER_POOL]].tolist())
     columns = np.array(sorted(chosen), dtype=np.int64)
-    return Roster(catalog, table, pool, columns, _well_known(table, columns))
-
-
-def _well_known(table: ProfileTable, columns: IntArray) -> IntArray:
-    known = columns[table.known[columns]]
-    return known if len(known) else columns
+    return Roster(catalog, table, pool, columns, columns[table.settled(columns)])
 
 
 def look_ahead(

@@ -19,6 +19,7 @@ from agentbalance_plugin.backbone import Backbone, Catalog, Profile
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 FEATURES = (
     "strength",
@@ -111,6 +112,11 @@ class ProfileTable:
     capable: tuple[frozenset[str], ...]
     names: tuple[str, ...]
 
+    def settled(self, columns: IntArray) -> BoolArray:
+        """Which of these backbones say what is usual among them: the known ones, else all."""
+        known = self.known[columns]
+        return known if known.any() else np.ones_like(known)
+
     @classmethod
     def of(cls, catalog: Catalog, priors: Priors) -> ProfileTable:
         """The table of a catalog, its columns in the catalog's order.
@@ -147,10 +153,14 @@ class ProfileTable:
             tokens_per_s=_filled([b.tokens_per_s for b in backbones], _TYPICAL_TOKENS_PER_S),
             cuts=_cuts(backbones, priors.categories),
             max_output=np.array([float(b.max_output_tokens) for b in backbones]),
-            known=2.0 * trials.sum(axis=0) >= trials.sum(axis=0).max(initial=0.0),
+            known=_well_known(trials.sum(axis=0)),
             capable=tuple(b.capabilities for b in backbones),
             names=tuple(catalog),
         )
+
+
+def _well_known(trials: FloatArray) -> BoolArray:
+    return 2.0 * trials >= trials.max(initial=0.0)
 
 
 def _unknown_kinds(backbones: list[Backbone], categories: tuple[str, ...]) -> frozenset[str]:

@@ -49,6 +49,7 @@ def test_a_benchmark_that_was_held_out_is_far_and_known_ones_are_not(
 
 def test_nothing_is_infinitely_far(maths: Novelty) -> None:
     assert maths.distance(Features.mean(hash_features(""))) == np.inf
+    assert maths.distance(Features.mean(hash_features(""))) > maths.threshold
 
 
 def test_it_is_the_same_after_saving(traces: TraceSet, maths: Novelty, tmp_path: Path) -> None:
