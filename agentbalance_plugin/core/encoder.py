@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -93,14 +94,14 @@ def hash_features(text: str) -> IntArray:
     # The checksum of a pair continues that of its first word, so nothing is joined.
     ids = set(words)
     ids.update(map(crc, tokens[1:], words))
-    fragments = [
-        token[start : start + _FRAGMENT]
+    # Fragments start from a checksum of their own, so that "rate" is not the word "rate".
+    fragments = (
+        crc(token[start : start + _FRAGMENT], 1)
         for token in dict.fromkeys(tokens)
         if len(token) > _FRAGMENT
         for start in range(len(token) - _FRAGMENT + 1)
-    ]
-    # Fragments start from a checksum of their own, so that "rate" is not the word "rate".
-    ids.update([crc(fragment, 1) for fragment in fragments[:_MOST_FRAGMENTS]])
+    )
+    ids.update(islice(fragments, _MOST_FRAGMENTS))
     # Flags sort and drop repeats faster than a sort of so few ids.
     flags = np.zeros(FEATURE_BUCKETS, dtype=np.bool_)
     flags[np.fromiter(ids, dtype=np.int64, count=len(ids)) & _MASK] = True
