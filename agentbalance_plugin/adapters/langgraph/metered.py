@@ -33,6 +33,9 @@ Result = TypeVar("Result")
 
 _END = object()
 
+# A name of a model would be called at the backbone's price.
+_NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -222,7 +225,7 @@ def _fit(
     options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel
 ) -> Mapping[str, Any]:
     """Keyword arguments made for one model as another takes them."""
-    fit = {name: value for name, value in options.items() if name not in OUTPUT_CAPS}
+    fit = {name: value for name, value in options.items() if name not in _NOT_PASSED_ON}
     if type(asked) is type(model):
         return fit
     if fit.get("response_format"):

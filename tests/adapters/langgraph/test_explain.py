@@ -167,6 +167,12 @@ async def test_the_users_own_chat_models_lose_their_sdks_retries(instant: Bench)
         Models(Catalog([backbone]), {MINI: Retrying(responses=["x"])})
 
 
+async def test_chat_models_that_make_several_replies_a_call_are_refused(instant: Bench) -> None:
+    backbone = instant.catalog(MINI)[MINI]
+    with pytest.raises(ValueError, match="makes n=2 replies a call"):
+        Models(Catalog([backbone]), {MINI: instant.model(MINI, n=2)})
+
+
 async def test_pairs_of_backbone_and_chat_model_are_called(instant: Bench) -> None:
     catalog = instant.catalog(MINI, LARGE)
     pairs = [(replace(b, endpoint=None), instant.model(n)) for n, b in catalog.items()]

@@ -211,6 +211,16 @@ async def test_structured_output_of_another_provider_is_refused_before_it_is_pai
     assert instant.called() == []
 
 
+async def test_a_model_that_a_node_names_is_not_called_at_the_backbones_price(
+    instant: Bench,
+) -> None:
+    model = instant.model().bind(model=LARGE)
+    app = instant.balance(chain_of({"solver": closure(model)})).compile()
+    await app.ainvoke(instant.ask())
+    assert [backbone for _, backbone in instant.called()] == [MINI]
+    assert app.report.spend.nanodollars == instant.billed()
+
+
 async def test_calls_for_several_replies_are_refused(instant: Bench) -> None:
     model = instant.model().bind(n=3)
     app = instant.balance(chain_of({"solver": closure(model)})).compile()
