@@ -18,7 +18,8 @@ from langchain_core.messages import (
     convert_to_messages,
 )
 from langchain_core.prompt_values import PromptValue
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.models import OUTPUT_CAPS
@@ -48,6 +49,8 @@ class Request:
         messages: the prompt.
         options: keyword arguments of the call, fit for `model`.
         wanted: most output tokens asked for; None leaves it to the backbone.
+        marks: tags, metadata and callbacks of the model that the call was meant for. Streams and
+            traces are told apart by them.
     """
 
     caller: Caller
@@ -56,6 +59,7 @@ class Request:
     messages: list[BaseMessage]
     options: Mapping[str, Any]
     wanted: int | None
+    marks: RunnableConfig
 
     @classmethod
     def of(
@@ -76,12 +80,12 @@ class Request:
         caps = [getattr(asked, "max_tokens", None), run.output_cap(caller.agent)]
         caps += [options.get(name) for name in OUTPUT_CAPS]
         wanted = min((int(cap) for cap in caps if cap), default=None)
-        return cls(
-            caller, backbone, model, _as_messages(prompt), _fit(options, asked, model), wanted
-        )
+        messages, fit = _as_messages(prompt), _fit(options, asked, model)
+        return cls(caller, backbone, model, messages, fit, wanted, _marks(asked, model))
 
     def invoke(self, config: RunnableConfig | None) -> AIMessage:
         """The reply (OutOfBudget where the budget has no room)."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             with self._reserve() as call:
                 options = self._capped(call)
@@ -99,6 +103,7 @@ class Request:
 
     async def ainvoke(self, config: RunnableConfig | None) -> AIMessage:
         """As `invoke`."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             with self._reserve() as call:
                 try:
@@ -115,6 +120,7 @@ class Request:
 
     def stream(self, config: RunnableConfig | None) -> Generator[AIMessageChunk]:
         """The reply in chunks."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
             with self._reserve() as call:
@@ -138,6 +144,7 @@ class Request:
 
     async def astream(self, config: RunnableConfig | None) -> AsyncGenerator[AIMessageChunk]:
         """As `stream`."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
             with self._reserve() as call:
@@ -161,6 +168,9 @@ class Request:
     @property
     def _meter(self) -> Any:
         return self.caller.run.meter
+
+    def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
+        return merge_configs(ensure_config(config), self.marks) if self.marks else config
 
     def _reserve(self) -> Call:
         bound = prompt_bound(self.messages, self.options)
@@ -219,6 +229,19 @@ def _as_messages(prompt: object) -> list[BaseMessage]:
     if isinstance(prompt, str):
         return [HumanMessage(prompt)]
     return convert_to_messages(cast("list[Any]", prompt))
+
+
+def _marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:
+    marks = RunnableConfig()
+    if asked.tags:
+        marks["tags"] = asked.tags
+    if asked.callbacks:
+        marks["callbacks"] = asked.callbacks
+    # Every model has its libraries' versions there, which are the same.
+    known = (model.metadata or {}).items()
+    if own := {k: v for k, v in (asked.metadata or {}).items() if (k, v) not in known}:
+        marks["metadata"] = own
+    return marks
 
 
 def _fit(
