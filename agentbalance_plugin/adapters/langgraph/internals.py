@@ -21,6 +21,7 @@ _NAMES = {
     "ChannelWrite": "langgraph.pregel._write",
     "ChannelWriteEntry": "langgraph.pregel._write",
     "get_function_nonlocals": "langgraph.pregel._utils",
+    "_get_overwrite": "langgraph.channels.binop",
 }
 
 
@@ -40,6 +41,8 @@ ChannelRead: Any = _load("ChannelRead")
 ChannelWrite: Any = _load("ChannelWrite")
 ChannelWriteEntry: Any = _load("ChannelWriteEntry")
 get_function_nonlocals: Any = _load("get_function_nonlocals")
+get_overwrite: Any = _load("_get_overwrite")
+"""(whether a value takes a channel's place instead of being added to it, what then does)."""
 _RUNTIME: str = _load("CONFIG_KEY_RUNTIME")
 _NAMESPACE: str = _load("CONFIG_KEY_CHECKPOINT_NS")
 _SAVER: str = _load("CONFIG_KEY_CHECKPOINTER")
