@@ -214,12 +214,23 @@ def _parts(value: Any) -> Iterable[Any] | None:
     if isinstance(value, types.MethodType):
         return (value.__self__, value.__func__)
     if isinstance(value, types.FunctionType):
-        return get_function_nonlocals(value)
+        # A wrapped function's decorator is looked past there, and defaults are of no interest.
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        return (*get_function_nonlocals(value), *cells, *defaults)
     if isinstance(value, functools.partial):
         return (known.func, *known.args, *known.keywords.values())
     if isinstance(value, (list, tuple)):
         return known
     return known.values() if isinstance(value, dict) else None
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
 
 
 def _attributes(value: Any) -> Iterable[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,6 +54,28 @@ class Holder:
 
     def method(self, state: MessagesState) -> Any:
         return self(state)
+
+
+def default(model: Any) -> Any:
+    def node(state: MessagesState, *, model: Any = model) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    return node
+
+
+def decorated(model: Any) -> Any:
+    def with_model(node: Any) -> Any:
+        @functools.wraps(node)
+        def given(state: MessagesState) -> Any:
+            return node(state, model)
+
+        return given
+
+    @with_model
+    def node(state: MessagesState, model: Any) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    return node
 
 
 def streaming(model: Any) -> Any:
@@ -119,6 +142,8 @@ def configurable(model: Any) -> Any:
 STYLES: dict[str, Callable[[Any], Any]] = {
     "closure": closure,
     "global": lambda model: uses_global,
+    "default of an argument": default,
+    "decorator": decorated,
     "callable object": Holder,
     "bound method": lambda model: Holder(model).method,
     "stream": streaming,
