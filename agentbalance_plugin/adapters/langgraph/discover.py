@@ -179,7 +179,7 @@ def _after(builder: StateGraph[Any, Any, Any, Any], name: str) -> set[str]:
 def _named(given: AgentsArgument, nodes: tuple[str, ...]) -> dict[str, Agent | str | None] | None:
     if given is None:
         return None
-    if isinstance(given, str):
+    if isinstance(given, str) or not isinstance(given, Iterable):
         raise ValueError(f"agents must be a list of node names or a mapping, got {given!r}")
     named: dict[str, Agent | str | None] = {}
     if isinstance(given, Mapping):
@@ -189,6 +189,8 @@ def _named(given: AgentsArgument, nodes: tuple[str, ...]) -> dict[str, Agent | s
     for name, agent in named.items():
         if name not in nodes:
             raise ValueError(f"agents: {name!r} is no node of the graph, which has {list(nodes)}")
+        if not isinstance(agent, (Agent, str, type(None))):
+            raise ValueError(f"agents: {name!r} must be given an Agent or a role, got {agent!r}")
         if isinstance(agent, Agent) and agent.name != name:
             raise ValueError(
                 f"agents: node {name!r} is given an Agent named {agent.name!r}; name it {name!r}"
