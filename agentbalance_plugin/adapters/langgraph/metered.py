@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -228,7 +228,12 @@ def _as_messages(prompt: object) -> list[BaseMessage]:
         return prompt.to_messages()
     if isinstance(prompt, str):
         return [HumanMessage(prompt)]
-    return convert_to_messages(cast("list[Any]", prompt))
+    if not isinstance(prompt, Sequence):
+        raise ValueError(
+            "a chat model's input must be a string, a list of messages or a prompt value, got "
+            f"{prompt!r}"
+        )
+    return convert_to_messages(cast("Sequence[Any]", prompt))
 
 
 def _marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:

@@ -14,7 +14,7 @@ from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
@@ -283,6 +283,16 @@ async def test_a_model_that_a_node_names_is_not_called_at_the_backbones_price(
     await app.ainvoke(instant.ask())
     assert [backbone for _, backbone in instant.called()] == [MINI]
     assert app.report.spend.nanodollars == instant.billed()
+
+
+@pytest.mark.parametrize("prompt", [HumanMessage("hello"), 3, None])
+async def test_what_is_no_prompt_is_refused_as_the_model_itself_does(
+    instant: Bench, prompt: Any
+) -> None:
+    model: Any = instant.model()
+    app = instant.balance(chain_of({"solver": lambda state: model.invoke(prompt)})).compile()
+    with pytest.raises(ValueError, match="input must be a string, a list of messages"):
+        await app.ainvoke(instant.ask())
 
 
 async def test_calls_for_several_replies_are_refused(instant: Bench) -> None:
