@@ -18,7 +18,7 @@ from langchain.agents.middleware.types import (
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.config import get_config
-from langgraph.runtime import Runtime
+from langgraph.runtime import Runtime, get_runtime
 
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.internals import control_of
@@ -197,7 +197,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             return None
         run.ended = True
         run.meter.close()
-        self._reports.add(make_report(run), get_config())
+        self._reported(run)
         with self._lock:
             self._runs.pop(run.number, None)
         return {"agentbalance_spend": spend_value(run)}
@@ -247,8 +247,17 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
     def _stopped(self, run: Run, stop: OutOfBudget) -> AIMessage:
         run.stopped = stop.denial
         if run.budget.on_exceeded == "raise":
-            raise BudgetExceeded(make_report(run)) from stop
+            raise BudgetExceeded(self._reported(run)) from stop
         return AIMessage(f"Stopped: {stop.denial.reason}.")
+
+    def _reported(self, run: Run) -> RunReport:
+        report, config = make_report(run), get_config()
+        # LangGraph tells nodes of a run's id here alone.
+        info = get_runtime().execution_info
+        if info is not None and info.run_id is not None:
+            config: RunnableConfig = {**config, "run_id": cast("Any", info.run_id)}
+        self._reports.add(report, config)
+        return report
 
 
 def _left(run: Run, stored: Books) -> Books:

@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from graphs import LARGE, LLAMA, MINI, WIDE, Assign, Bench, chain_of
@@ -23,6 +24,7 @@ from agentbalance_plugin import Budget, BudgetExceeded
 from agentbalance_plugin.adapters.langgraph import BudgetMiddleware
 from agentbalance_plugin.runtime.clock import Clock
 
+RUN_ID = UUID(int=1)
 THREAD: Any = {"configurable": {"thread_id": "one"}}
 
 
@@ -84,8 +86,9 @@ async def test_raise_carries_the_report(instant: Bench) -> None:
     middleware = made(instant, budget, policy=Assign({"agent": LARGE}))
     agent = create_agent(instant.model(), [add], middleware=[middleware])
     with pytest.raises(BudgetExceeded) as caught:
-        await agent.ainvoke(task(instant))
+        await agent.ainvoke(task(instant), {"run_id": RUN_ID})
     assert caught.value.report.spend.calls == 0
+    assert middleware.report_of({"run_id": RUN_ID}) is caught.value.report
 
 
 async def test_a_resumed_agent_goes_on_with_its_books_in_another_process(instant: Bench) -> None:
