@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import aclosing, suppress
+from concurrent.futures import CancelledError, Future
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -26,6 +27,7 @@ from agentbalance_plugin.adapters.langgraph.models import OUTPUT_CAPS
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import Caller
+from agentbalance_plugin.adapters.langgraph.turns import Place
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied
@@ -87,7 +89,7 @@ class Request:
         """The reply (OutOfBudget where the budget has no room)."""
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
-            with self._reserve() as call:
+            with self._reserved() as call:
                 options = self._capped(call)
                 try:
                     message = self._in_time(
@@ -105,7 +107,7 @@ class Request:
         """As `invoke`."""
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
-            with self._reserve() as call:
+            async with self._areserved() as call:
                 try:
                     async with call.in_time():
                         message = await self.model.ainvoke(
@@ -123,7 +125,7 @@ class Request:
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
-            with self._reserve() as call:
+            with self._reserved(streamed=True) as call:
                 chunks = self.model.stream(self.messages, config, **self._capped(call))
                 try:
                     while True:
@@ -147,7 +149,7 @@ class Request:
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
-            with self._reserve() as call:
+            async with self._areserved(streamed=True) as call:
                 stream = self.model.astream(self.messages, config, **self._capped(call))
                 chunks = cast("AsyncGenerator[AIMessageChunk]", stream)
                 try:
@@ -172,11 +174,38 @@ class Request:
     def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
         return merge_configs(ensure_config(config), self.marks) if self.marks else config
 
-    def _reserve(self) -> Call:
+    @contextmanager
+    def _reserved(self, *, streamed: bool = False) -> Generator[Call]:
+        run = self.caller.run
+        while isinstance(call := self._take(None, streamed=streamed), Future):
+            call.result()
+            if run.race is not None and run.race.decided:
+                raise Decided
+        try:
+            with call:
+                yield call
+        finally:
+            run.turns.leave(None, streamed=streamed)
+
+    @asynccontextmanager
+    async def _areserved(self, *, streamed: bool = False) -> AsyncGenerator[Call]:
+        loop = asyncio.get_running_loop()
+        while isinstance(call := self._take(loop, streamed=streamed), Future):
+            await asyncio.wrap_future(call)
+        try:
+            with call:
+                yield call
+        finally:
+            self.caller.run.turns.leave(loop, streamed=streamed)
+
+    def _take(self, place: Place, *, streamed: bool) -> Call | Future[None]:
+        run, agent = self.caller.run, self.caller.agent
         bound = prompt_bound(self.messages, self.options)
         try:
-            return self.caller.run.meter.reserve(
-                self.caller.agent, self.backbone, bound, self.wanted
+            return run.turns.take(
+                lambda: run.meter.reserve(agent, self.backbone, bound, self.wanted),
+                place,
+                streamed=streamed,
             )
         except CallDenied as denial:
             self.caller.deny(denial)

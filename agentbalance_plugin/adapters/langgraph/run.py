@@ -20,6 +20,7 @@ from agentbalance_plugin.adapters.langgraph.internals import control_of, namespa
 from agentbalance_plugin.adapters.langgraph.models import ChatModel, Models
 from agentbalance_plugin.adapters.langgraph.race import Race
 from agentbalance_plugin.adapters.langgraph.steps import Steps
+from agentbalance_plugin.adapters.langgraph.turns import Turns
 from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import Budget, Spend
@@ -105,6 +106,7 @@ class Run:
         self.steps = steps
         self.stored = stored
         self.race: Race | None = None
+        self.turns = Turns()
         if steps is not None:
             self.lay_out(cast("Plan", plan), steps)
         self.before = before or Books(Spend(), {})
