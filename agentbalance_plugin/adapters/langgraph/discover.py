@@ -149,6 +149,27 @@ def routed_by_code(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, str]:
     return reasons
 
 
+def lead_straight_on(builder: StateGraph[Any, Any, Any, Any]) -> set[str]:
+    """Nodes whose own edges are all static and never lead back to them: what comes after them does
+    not depend on what they say, and comes once."""
+    following: dict[str, set[str]] = {
+        name: set(spec.ends or ()) for name, spec in builder.nodes.items()
+    }
+    for start, end in static_edges(builder):
+        following.setdefault(start, set()).add(end)
+    for start, branches in builder.branches.items():
+        for branch in branches.values():
+            ends = branch.ends.values() if branch.ends else builder.nodes
+            following.setdefault(start, set()).update(ends)
+    by_code = {name for name, spec in builder.nodes.items() if spec.ends or spec.error_handler_node}
+    by_code |= set(builder.branches)
+    return {
+        name
+        for name in builder.nodes
+        if name not in by_code and name not in _reached(name, following)
+    }
+
+
 def deciding_node(builder: StateGraph[Any, Any, Any, Any], names: Iterable[str]) -> str | None:
     """The one agent after which no other runs, over static edges; None if there are several."""
     agents = set(names)
@@ -165,14 +186,20 @@ def agent_edges(
 
 
 def _after(builder: StateGraph[Any, Any, Any, Any], name: str) -> set[str]:
-    edges = static_edges(builder)
+    following: dict[str, set[str]] = {}
+    for start, end in static_edges(builder):
+        if end != END:
+            following.setdefault(start, set()).add(end)
+    return _reached(name, following)
+
+
+def _reached(name: str, following: Mapping[str, set[str]]) -> set[str]:
     reached: set[str] = set()
     waiting = [name]
     while waiting:
-        node = waiting.pop()
-        following = {end for start, end in edges if start == node and end != END} - reached
-        reached |= following
-        waiting += following
+        found = following.get(waiting.pop(), set()) - reached
+        reached |= found
+        waiting += found
     return reached
 
 

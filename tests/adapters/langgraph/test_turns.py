@@ -15,7 +15,7 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
 
-from agentbalance_plugin import Budget
+from agentbalance_plugin import Budget, BudgetExceeded
 from agentbalance_plugin.adapters.langgraph.turns import Turns
 from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
 
@@ -23,31 +23,65 @@ from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
 ROOM_FOR_ONE = Budget(cost_usd=0.0026)
 
 
-@pytest.mark.virtual_time
-async def test_parts_that_are_sent_out_at_once_are_all_done(bench: Bench) -> None:
-    class State(MessagesState):
-        found: Annotated[list[str], operator.add]
+class Parts(MessagesState):
+    found: Annotated[list[str], operator.add]
 
+
+def in_parts(bench: Bench, number: int) -> StateGraph[Any, Any, Any, Any]:
+    """Parts that are sent out at once, and an agent that joins what they find."""
     model = bench.model()
 
     async def part(state: Any) -> Any:
         prompt = [("system", f"[[agent:part{state['part']}]]"), ("user", bench.task())]
         return {"found": [(await model.ainvoke(prompt)).text]}
 
-    builder = StateGraph(State)
+    builder = StateGraph(Parts)
     builder.add_node("part", part)
     builder.add_node("join", bench.node("join"))
     builder.add_conditional_edges(
-        START, lambda state: [Send("part", {"part": n}) for n in range(6)], ["part"]
+        START, lambda state: [Send("part", {"part": n}) for n in range(number)], ["part"]
     )
     builder.add_edge("part", "join")
-    app = bench.balance(builder, budget=ROOM_FOR_ONE).compile()
+    return builder
+
+
+@pytest.mark.virtual_time
+async def test_parts_that_are_sent_out_at_once_are_all_done(bench: Bench) -> None:
+    app = bench.balance(in_parts(bench, 6), budget=ROOM_FOR_ONE).compile()
     result = await app.ainvoke({**bench.ask(), "found": []})
     assert len(result["found"]) == 6
     assert result["messages"][-1].name == "join"
     assert app.report.complete
     assert app.report.within_budget
     assert app.report.spend.nanodollars == bench.billed()
+
+
+@pytest.mark.virtual_time
+async def test_parts_that_were_paid_for_are_there_when_others_can_not_be(bench: Bench) -> None:
+    app = bench.balance(in_parts(bench, 12), budget=Budget(cost_usd=0.0006)).compile()
+    result = await app.ainvoke({**bench.ask(), "found": []})
+    parts = [agent for agent, _ in bench.called() if agent.startswith("part")]
+    assert 0 < len(result["found"]) == len(parts) < 12
+    assert app.report.within_budget
+    assert not app.report.complete
+    assert app.report.agents[0].status == "skipped"
+    raising = {"agentbalance": {"budget": {"cost_usd": 0.0006, "on_exceeded": "raise"}}}
+    with pytest.raises(BudgetExceeded):
+        await app.ainvoke({**bench.ask(), "found": []}, {"configurable": raising})
+
+
+@pytest.mark.parametrize("leads", ["by a condition", "back to itself"])
+async def test_parts_that_say_where_to_go_end_the_run_when_they_are_denied(
+    instant: Bench, leads: str
+) -> None:
+    builder = in_parts(instant, 12)
+    if leads == "by a condition":
+        builder.add_conditional_edges("part", lambda state: "join", ["join"])
+    else:
+        builder.add_conditional_edges("join", lambda state: "part", ["part"])
+    app = instant.balance(builder, budget=Budget(cost_usd=0.0006)).compile()
+    await app.ainvoke({**instant.ask(), "found": []})
+    assert app.report.stop_reason.startswith("Budget exhausted: part: a call of gpt-4o-mini")
 
 
 async def test_replies_of_a_batch_are_all_there(instant: Bench) -> None:
