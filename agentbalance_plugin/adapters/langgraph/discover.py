@@ -149,6 +149,27 @@ def routed_by_code(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, str]:
     return reasons
 
 
+def lead_straight_on(builder: StateGraph[Any, Any, Any, Any]) -> set[str]:
+    """Nodes whose own edges are all static and never lead back to them: what comes after them does
+    not depend on what they say, and comes once."""
+    following: dict[str, set[str]] = {
+        name: set(spec.ends or ()) for name, spec in builder.nodes.items()
+    }
+    for start, end in static_edges(builder):
+        following.setdefault(start, set()).add(end)
+    for start, branches in builder.branches.items():
+        for branch in branches.values():
+            ends = branch.ends.values() if branch.ends else builder.nodes
+            following.setdefault(start, set()).update(ends)
+    by_code = {name for name, spec in builder.nodes.items() if spec.ends or spec.error_handler_node}
+    by_code |= set(builder.branches)
+    return {
+        name
+        for name in builder.nodes
+        if name not in by_code and name not in _reached(name, following)
+    }
+
+
 def deciding_node(builder: StateGraph[Any, Any, Any, Any], names: Iterable[str]) -> str | None:
     """The one agent after which no other runs, over static edges; None if there are several."""
     agents = set(names)
@@ -165,21 +186,27 @@ def agent_edges(
 
 
 def _after(builder: StateGraph[Any, Any, Any, Any], name: str) -> set[str]:
-    edges = static_edges(builder)
+    following: dict[str, set[str]] = {}
+    for start, end in static_edges(builder):
+        if end != END:
+            following.setdefault(start, set()).add(end)
+    return _reached(name, following)
+
+
+def _reached(name: str, following: Mapping[str, set[str]]) -> set[str]:
     reached: set[str] = set()
     waiting = [name]
     while waiting:
-        node = waiting.pop()
-        following = {end for start, end in edges if start == node and end != END} - reached
-        reached |= following
-        waiting += following
+        found = following.get(waiting.pop(), set()) - reached
+        reached |= found
+        waiting += found
     return reached
 
 
 def _named(given: AgentsArgument, nodes: tuple[str, ...]) -> dict[str, Agent | str | None] | None:
     if given is None:
         return None
-    if isinstance(given, str):
+    if isinstance(given, str) or not isinstance(given, Iterable):
         raise ValueError(f"agents must be a list of node names or a mapping, got {given!r}")
     named: dict[str, Agent | str | None] = {}
     if isinstance(given, Mapping):
@@ -189,6 +216,8 @@ def _named(given: AgentsArgument, nodes: tuple[str, ...]) -> dict[str, Agent | s
     for name, agent in named.items():
         if name not in nodes:
             raise ValueError(f"agents: {name!r} is no node of the graph, which has {list(nodes)}")
+        if not isinstance(agent, (Agent, str, type(None))):
+            raise ValueError(f"agents: {name!r} must be given an Agent or a role, got {agent!r}")
         if isinstance(agent, Agent) and agent.name != name:
             raise ValueError(
                 f"agents: node {name!r} is given an Agent named {agent.name!r}; name it {name!r}"
@@ -214,12 +243,23 @@ def _parts(value: Any) -> Iterable[Any] | None:
     if isinstance(value, types.MethodType):
         return (value.__self__, value.__func__)
     if isinstance(value, types.FunctionType):
-        return get_function_nonlocals(value)
+        # A wrapped function's decorator is looked past there, and defaults are of no interest.
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        return (*get_function_nonlocals(value), *cells, *defaults)
     if isinstance(value, functools.partial):
         return (known.func, *known.args, *known.keywords.values())
     if isinstance(value, (list, tuple)):
         return known
     return known.values() if isinstance(value, dict) else None
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
 
 
 def _attributes(value: Any) -> Iterable[Any]:

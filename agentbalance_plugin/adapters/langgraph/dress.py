@@ -25,6 +25,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelWrite,
     ChannelWriteEntry,
     RunnableCallable,
+    is_sent,
 )
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.planned import Hearing, finish
@@ -152,6 +153,7 @@ class _AgentNode(_Callable):
         self._layout = layout
         self._books = books
         self._skips = name not in layout.routed
+        self._leads_on = name in layout.lead_on
         self._hearing = None if layout.messages is None else Hearing(name, layout.messages)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -218,9 +220,10 @@ class _AgentNode(_Callable):
         return result
 
     def _leave_out(self, run: Run, stop: OutOfBudget, config: RunnableConfig) -> None:
-        if not self._skips:
+        is_part = is_sent(config)
+        if not self._skips and not (is_part and self._leads_on):
             raise stop
-        run.skip(self._agent, stop.denial.reason)
+        run.skip(self._agent, stop.denial.reason, is_part=is_part)
         self._book(run, config)
 
     def _not_needed(self, run: Run) -> None:

@@ -20,7 +20,9 @@ _NAMES = {
     "ChannelRead": "langgraph.pregel._read",
     "ChannelWrite": "langgraph.pregel._write",
     "ChannelWriteEntry": "langgraph.pregel._write",
+    "PUSH": "langgraph._internal._constants",
     "get_function_nonlocals": "langgraph.pregel._utils",
+    "_get_overwrite": "langgraph.channels.binop",
 }
 
 
@@ -40,10 +42,13 @@ ChannelRead: Any = _load("ChannelRead")
 ChannelWrite: Any = _load("ChannelWrite")
 ChannelWriteEntry: Any = _load("ChannelWriteEntry")
 get_function_nonlocals: Any = _load("get_function_nonlocals")
+get_overwrite: Any = _load("_get_overwrite")
+"""(whether a value takes a channel's place instead of being added to it, what then does)."""
 _RUNTIME: str = _load("CONFIG_KEY_RUNTIME")
 _NAMESPACE: str = _load("CONFIG_KEY_CHECKPOINT_NS")
 _SAVER: str = _load("CONFIG_KEY_CHECKPOINTER")
 _RESUMING: str = _load("CONFIG_KEY_RESUMING")
+_SENT: str = _load("PUSH")
 
 
 def control_of(config: RunnableConfig | None) -> RunControl | None:
@@ -63,6 +68,12 @@ def lent_saver(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
     saver: Any = (config.get("configurable") or {}).get(_SAVER)
     known = isinstance(saver, BaseCheckpointSaver)
     return cast("BaseCheckpointSaver[Any]", saver) if known else None
+
+
+def is_sent(config: RunnableConfig) -> bool:
+    """Whether a node runs for a `Send`, perhaps as one of several parts."""
+    path = (config.get("metadata") or {}).get("langgraph_path") or ("",)
+    return path[0] == _SENT
 
 
 def is_resuming(config: RunnableConfig) -> bool:

@@ -16,6 +16,7 @@ from agentbalance_plugin.adapters.langgraph.discover import (
     agents_of,
     deciding_node,
     distances,
+    lead_straight_on,
     routed_by_code,
     static_edges,
 )
@@ -39,7 +40,7 @@ class Layout:
         settings: the arguments of `balance`.
         team: its agents; fixed where every plan keeps them and their order.
         routed: node -> why its routing is decided while the graph runs. Such a node is not left
-            out when its calls are denied; the run ends instead.
+            out when its calls are denied; the run ends instead, unless it is a part of a `Send`.
         messages: the state's key of the messages, where agents are planned in full; None where
             they keep the user's edges.
         steps: in which the agents run by the user's edges; None where a plan or code decides.
@@ -88,6 +89,11 @@ class Layout:
             steps = {name: found[name] for name in names} if found.keys() >= set(names) else None
         team = Team(agents, decider=decider, fixed_edges=edges)
         return cls(builder, settings, team, routed, None, steps)
+
+    @cached_property
+    def lead_on(self) -> set[str]:
+        """Nodes of which a `Send` may leave one out: the parts that were paid for go on."""
+        return lead_straight_on(self.builder)
 
     @property
     def mode(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from concurrent.futures import CancelledError
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -18,13 +19,15 @@ from langchain_core.messages import (
     convert_to_messages,
 )
 from langchain_core.prompt_values import PromptValue
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.models import OUTPUT_CAPS
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import Caller
+from agentbalance_plugin.adapters.langgraph.turns import Place
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied
@@ -32,6 +35,9 @@ from agentbalance_plugin.runtime.meter import Call, CallDenied
 Result = TypeVar("Result")
 
 _END = object()
+
+# A name of a model would be called at the backbone's price.
+_NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Request:
         messages: the prompt.
         options: keyword arguments of the call, fit for `model`.
         wanted: most output tokens asked for; None leaves it to the backbone.
+        marks: tags, metadata and callbacks of the model that the call was meant for. Streams and
+            traces are told apart by them.
     """
 
     caller: Caller
@@ -53,6 +61,7 @@ class Request:
     messages: list[BaseMessage]
     options: Mapping[str, Any]
     wanted: int | None
+    marks: RunnableConfig
 
     @classmethod
     def of(
@@ -73,14 +82,14 @@ class Request:
         caps = [getattr(asked, "max_tokens", None), run.output_cap(caller.agent)]
         caps += [options.get(name) for name in OUTPUT_CAPS]
         wanted = min((int(cap) for cap in caps if cap), default=None)
-        return cls(
-            caller, backbone, model, _as_messages(prompt), _fit(options, asked, model), wanted
-        )
+        messages, fit = _as_messages(prompt), _fit(options, asked, model)
+        return cls(caller, backbone, model, messages, fit, wanted, _marks(asked, model))
 
     def invoke(self, config: RunnableConfig | None) -> AIMessage:
         """The reply (OutOfBudget where the budget has no room)."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
-            with self._reserve() as call:
+            with self._reserved() as call:
                 options = self._capped(call)
                 try:
                     message = self._in_time(
@@ -96,8 +105,9 @@ class Request:
 
     async def ainvoke(self, config: RunnableConfig | None) -> AIMessage:
         """As `invoke`."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
-            with self._reserve() as call:
+            async with self._areserved() as call:
                 try:
                     async with call.in_time():
                         message = await self.model.ainvoke(
@@ -112,9 +122,10 @@ class Request:
 
     def stream(self, config: RunnableConfig | None) -> Generator[AIMessageChunk]:
         """The reply in chunks."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
-            with self._reserve() as call:
+            with self._reserved(streamed=True) as call:
                 chunks = self.model.stream(self.messages, config, **self._capped(call))
                 try:
                     while True:
@@ -135,9 +146,10 @@ class Request:
 
     async def astream(self, config: RunnableConfig | None) -> AsyncGenerator[AIMessageChunk]:
         """As `stream`."""
+        config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
-            with self._reserve() as call:
+            async with self._areserved(streamed=True) as call:
                 stream = self.model.astream(self.messages, config, **self._capped(call))
                 chunks = cast("AsyncGenerator[AIMessageChunk]", stream)
                 try:
@@ -159,11 +171,41 @@ class Request:
     def _meter(self) -> Any:
         return self.caller.run.meter
 
-    def _reserve(self) -> Call:
+    def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
+        return merge_configs(ensure_config(config), self.marks) if self.marks else config
+
+    @contextmanager
+    def _reserved(self, *, streamed: bool = False) -> Generator[Call]:
+        run = self.caller.run
+        while isinstance(call := self._take(None, streamed=streamed), Future):
+            call.result()
+            if run.race is not None and run.race.decided:
+                raise Decided
+        try:
+            with call:
+                yield call
+        finally:
+            run.turns.leave(None, streamed=streamed)
+
+    @asynccontextmanager
+    async def _areserved(self, *, streamed: bool = False) -> AsyncGenerator[Call]:
+        loop = asyncio.get_running_loop()
+        while isinstance(call := self._take(loop, streamed=streamed), Future):
+            await asyncio.wrap_future(call)
+        try:
+            with call:
+                yield call
+        finally:
+            self.caller.run.turns.leave(loop, streamed=streamed)
+
+    def _take(self, place: Place, *, streamed: bool) -> Call | Future[None]:
+        run, agent = self.caller.run, self.caller.agent
         bound = prompt_bound(self.messages, self.options)
         try:
-            return self.caller.run.meter.reserve(
-                self.caller.agent, self.backbone, bound, self.wanted
+            return run.turns.take(
+                lambda: run.meter.reserve(agent, self.backbone, bound, self.wanted),
+                place,
+                streamed=streamed,
             )
         except CallDenied as denial:
             self.caller.deny(denial)
@@ -215,14 +257,32 @@ def _as_messages(prompt: object) -> list[BaseMessage]:
         return prompt.to_messages()
     if isinstance(prompt, str):
         return [HumanMessage(prompt)]
-    return convert_to_messages(cast("list[Any]", prompt))
+    if not isinstance(prompt, Sequence):
+        raise ValueError(
+            "a chat model's input must be a string, a list of messages or a prompt value, got "
+            f"{prompt!r}"
+        )
+    return convert_to_messages(cast("Sequence[Any]", prompt))
+
+
+def _marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:
+    marks = RunnableConfig()
+    if asked.tags:
+        marks["tags"] = asked.tags
+    if asked.callbacks:
+        marks["callbacks"] = asked.callbacks
+    # Every model has its libraries' versions there, which are the same.
+    known = (model.metadata or {}).items()
+    if own := {k: v for k, v in (asked.metadata or {}).items() if (k, v) not in known}:
+        marks["metadata"] = own
+    return marks
 
 
 def _fit(
     options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel
 ) -> Mapping[str, Any]:
     """Keyword arguments made for one model as another takes them."""
-    fit = {name: value for name, value in options.items() if name not in OUTPUT_CAPS}
+    fit = {name: value for name, value in options.items() if name not in _NOT_PASSED_ON}
     if type(asked) is type(model):
         return fit
     if fit.get("response_format"):

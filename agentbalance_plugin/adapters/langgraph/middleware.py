@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
 
@@ -15,16 +16,18 @@ from langchain.agents.middleware.types import (
     PrivateStateAttr,
 )
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.config import get_config
-from langgraph.runtime import Runtime
+from langgraph.runtime import Runtime, get_runtime
 
 from agentbalance_plugin.adapters.langgraph.interception import intercept
+from agentbalance_plugin.adapters.langgraph.internals import control_of
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.planning import QueryReader, amake_plan, make_plan
 from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
 from agentbalance_plugin.adapters.langgraph.run import (
+    Books,
     Caller,
     OutOfBudget,
     Run,
@@ -59,7 +62,9 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     Each run of the agent has a budget and a backbone chosen for its task; models called inside
     tools are in the budget too. When it runs out the agent stops with a message that says so.
-    Inside a balanced graph the agent is part of that graph's run.
+    Inside a balanced graph the agent is part of that graph's run. Calls that other middleware makes
+    by itself, to summarise, say, are out of reach: compile the agent under `balanced(...)` to have
+    them in the budget.
 
     Args:
         budget: hard caps of each run.
@@ -192,14 +197,14 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             return None
         run.ended = True
         run.meter.close()
-        self._reports.add(make_report(run), get_config())
+        self._reported(run)
         with self._lock:
             self._runs.pop(run.number, None)
         return {"agentbalance_spend": spend_value(run)}
 
     def _new_run(self, **resumed: Any) -> Run:
         settings = self._settings
-        return Run(
+        run = Run(
             models=settings.models,
             team=self._team,
             budget=resumed.pop("budget", settings.budget),
@@ -208,35 +213,61 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             clock=settings.clock,
             **resumed,
         )
+        run.control.outer = control_of(ensure_config())
+        return run
 
     def _keep(self, run: Run) -> Run:
         with self._lock:
-            self._runs[run.number] = run
-            while len(self._runs) > _RUNS_KEPT:
-                self._runs.popitem(last=False)
+            return self._kept(run)
+
+    def _kept(self, run: Run) -> Run:
+        self._runs[run.number] = run
+        while len(self._runs) > _RUNS_KEPT:
+            self._runs.popitem(last=False)
         return run
 
     def _run_of(self, state: Any) -> Run | None:
-        """The run of an agent's state, from its checkpoint if another process began it."""
+        """The run of an agent's state. One that was interrupted goes on with the books it had, and
+        the time until it is resumed is nobody's; its parallel tools find it at once."""
         task = cast("dict[str, Any]", state).get("agentbalance_task")
         if not task or caller_of(None) is not None:
             return None
         with self._lock:
             run = self._runs.get(task["run"])
-        if run is not None:
-            return run
-        stored = task_from(task, [state.get("agentbalance_spend")])
-        return self._keep(
-            self._new_run(
-                budget=stored.budget, number=stored.number, plan=stored.plan, before=stored.books
+            if run is not None and run.control.outer is control_of(ensure_config()):
+                return run
+            stored = task_from(task, [state.get("agentbalance_spend")])
+            books = stored.books if run is None else _left(run, stored.books)
+            return self._kept(
+                self._new_run(
+                    budget=stored.budget, number=stored.number, plan=stored.plan, before=books
+                )
             )
-        )
 
     def _stopped(self, run: Run, stop: OutOfBudget) -> AIMessage:
         run.stopped = stop.denial
         if run.budget.on_exceeded == "raise":
-            raise BudgetExceeded(make_report(run)) from stop
+            raise BudgetExceeded(self._reported(run)) from stop
         return AIMessage(f"Stopped: {stop.denial.reason}.")
+
+    def _reported(self, run: Run) -> RunReport:
+        report, config = make_report(run), get_config()
+        # LangGraph tells nodes of a run's id here alone.
+        info = get_runtime().execution_info
+        if info is not None and info.run_id is not None:
+            config: RunnableConfig = {**config, "run_id": cast("Any", info.run_id)}
+        self._reports.add(report, config)
+        return report
+
+
+def _left(run: Run, stored: Books) -> Books:
+    """What an interrupted run has spent; its time ended with its last call, not now."""
+    run.meter.close()
+    # Another process may have gone on with it.
+    books = max(stored, run.books(), key=lambda books: books.total.calls)
+    ended = max((call.ended_s for call in run.meter.calls), default=0.0)
+    seconds = max(stored.total.latency_s, run.before.total.latency_s + ended)
+    return Books(replace(books.total, latency_s=seconds), books.agents)
 
 
 def _begun(run: Run) -> dict[str, Any]:

@@ -31,8 +31,8 @@ class Models:
         ready: chat models that the user made, by backbone.
 
     Raises:
-        ValueError: a backbone has neither endpoint nor chat model, or its key's environment
-            variable is not set.
+        ValueError: a backbone has neither endpoint nor chat model, its key's environment variable
+            is not set, or its chat model retries by itself or makes several replies a call.
     """
 
     def __init__(self, catalog: Catalog, ready: Mapping[str, BaseChatModel] | None = None) -> None:
@@ -42,6 +42,7 @@ class Models:
         self._of_loop = WeakKeyDictionary()
         for name, backbone in catalog.items():
             if ready is not None and name in ready:
+                _check_replies(name, ready[name])
                 self._made[name] = direct(_without_retries(name, ready[name]))
             else:
                 _check_endpoint(backbone)
@@ -132,6 +133,16 @@ def _make_model(backbone: Backbone) -> BaseChatModel:
         settings["base_url"] = endpoint.base_url
     openai = require("langchain_openai", extra="langgraph")
     return cast("BaseChatModel", openai.ChatOpenAI(**settings))
+
+
+def _check_replies(name: str, model: BaseChatModel) -> None:
+    """Each of several replies is billed, and a reservation covers one."""
+    replies = getattr(model, "n", None)
+    if replies not in (None, 1):
+        raise ValueError(
+            f"backbones: the {type(model).__name__} of {name!r} makes n={replies} replies a call, "
+            "of which a budget covers one; make it without n"
+        )
 
 
 def _without_retries(name: str, model: BaseChatModel) -> BaseChatModel:

@@ -64,6 +64,11 @@ class Settings:
             raise ValueError(f"budget must be a Budget, got {budget!r}")
         if mode not in ("auto", "full", "backbones"):
             raise ValueError(f"mode must be 'auto', 'full' or 'backbones', got {mode!r}")
+        for name, function in (("query", query), ("answer", answer)):
+            if function is not None and not callable(function):
+                raise ValueError(f"{name} must be a function or None, got {function!r}")
+        if clock is not None and not isinstance(clock, Clock):
+            raise ValueError(f"clock must be a Clock or None, got {clock!r}")
         models = models_for(backbones)
         check_affordable(budget, models.catalog, text_bound(""))
         return cls(

@@ -16,7 +16,7 @@ from langchain_core.messages import AnyMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph.constants import TAG_HIDDEN
 from langgraph.graph import END, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite
 from pydantic import BaseModel
 
 from agentbalance_plugin.adapters.langgraph.internals import (
@@ -24,6 +24,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelWrite,
     ChannelWriteEntry,
     RunnableCallable,
+    get_overwrite,
     path_of,
     read_nothing,
 )
@@ -200,12 +201,9 @@ class Hearing:
             for message in _messages(state, self._key)
             if authors.get(message.id or "", self._agent) in heard
         ]
-        known: Any = state
         if isinstance(state, dict):
-            return {**known, self._key: kept}
-        if isinstance(state, BaseModel):
-            return state.model_copy(update={self._key: kept})
-        return dataclasses.replace(known, **{self._key: kept})
+            return {**cast("dict[str, Any]", state), self._key: kept}
+        return _with(state, self._key, kept)
 
     def sign(
         self, seen: Any, result: Any, config: RunnableConfig
@@ -215,22 +213,57 @@ class Hearing:
         Args:
             seen: the state that the node was given.
         """
-        update: Any = result.update if isinstance(result, Command) else result
-        if not isinstance(update, dict) or self._key not in update:
-            return cast("Any", result), None
-        given = cast("dict[str, Any]", update)
         old = {message.id for message in _messages(seen, self._key)}
-        listed = given[self._key] if isinstance(given[self._key], list) else [given[self._key]]
-        messages = convert_to_messages(listed)
+        new: list[BaseMessage] = []
+        signed = self._signed(result, old, new)
+        if new:
+            by = {cast("str", message.id): self._agent for message in new}
+            ChannelWrite.do_write(config, [ChannelWriteEntry(AUTHORS, by)])
+        return signed, new[-1] if new else None
+
+    def _signed(self, result: Any, old: set[str | None], new: list[BaseMessage]) -> Any:
+        """A result in any of LangGraph's forms, its messages with ids; fills `new`."""
+        if isinstance(result, Command):
+            update: Any = self._signed(cast("Any", result).update, old, new)
+            return dataclasses.replace(cast("Any", result), update=update)
+        if isinstance(result, dict):
+            given = cast("dict[str, Any]", result)
+            return {k: self._value(k, value, old, new) for k, value in given.items()}
+        if _is_pair(result):
+            return result[0], self._value(result[0], result[1], old, new)
+        if isinstance(result, (list, tuple)):
+            # Commands beside updates, or pairs of a key and a value in a Command.
+            return [self._signed(item, old, new) for item in cast("list[Any]", result)]
+        if isinstance(result, BaseModel) or dataclasses.is_dataclass(result):
+            value = getattr(result, self._key, None)
+            if value is not None:
+                return _with(result, self._key, self._value(self._key, value, old, new))
+        return result
+
+    def _value(self, key: str, value: Any, old: set[str | None], new: list[BaseMessage]) -> Any:
+        if key != self._key or value is None:
+            return value
+        replaces, inner = get_overwrite(value)
+        listed: Any = inner if replaces else value
+        if not isinstance(listed, list):
+            listed = [listed]
+        messages = convert_to_messages(cast("list[Any]", listed))
         for message in messages:
             message.id = message.id or str(uuid.uuid4())
-        new = [message for message in messages if message.id not in old]
-        by = {cast("str", message.id): self._agent for message in new}
-        ChannelWrite.do_write(config, [ChannelWriteEntry(AUTHORS, by)])
-        signed: Any = {**given, self._key: messages}
-        if isinstance(result, Command):
-            signed = dataclasses.replace(cast("Any", result), update=signed)
-        return signed, new[-1] if new else None
+        new += [message for message in messages if message.id not in old]
+        return Overwrite(messages) if replaces else messages
+
+
+def _is_pair(item: Any) -> bool:
+    known: Any = item
+    return isinstance(item, tuple) and len(known) == 2 and isinstance(known[0], str)
+
+
+def _with(state: Any, key: str, value: Any) -> Any:
+    """A copy of a state that is no dict, with another value."""
+    if isinstance(state, BaseModel):
+        return state.model_copy(update={key: value})
+    return dataclasses.replace(state, **{key: value})
 
 
 def decide(plan: Plan, said: Mapping[str, BaseMessage], extract: AnswerExtractor, run: Run) -> str:

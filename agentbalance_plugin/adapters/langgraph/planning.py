@@ -33,7 +33,8 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
             all text there is.
 
     Raises:
-        ValueError: the budget affords no call at all, or no backbone can do what an agent needs.
+        ValueError: the budget affords no call at all, no backbone can do what an agent needs, or
+            `read_query` returns no text.
         PlanError: the planner's plan can't be run.
     """
     query, team = _task(run, values, read_query)
@@ -58,6 +59,8 @@ def _task(run: Run, values: object, read_query: QueryReader | None) -> tuple[str
     asked = _last_user_message(values)
     if read_query is not None:
         query = read_query(values)
+        if not isinstance(query, str):
+            raise ValueError(f"query must return the task's text, got {query!r}")
     else:
         query = asked.text if asked is not None else "\n".join(_texts(values))
     images = _images(asked) if asked is not None else 0

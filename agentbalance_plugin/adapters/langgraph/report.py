@@ -103,6 +103,8 @@ def _line(run: Run, name: str, skipped: dict[str, str]) -> AgentReport:
         status, reason = "closed", "those it watches agreed"
     elif name in run.done or spend.calls:
         status, reason = "done", ""
+    elif run.ended:
+        status, reason = "skipped", "it did not run: routing led past it, or a cache answered"
     else:
         status, reason = "skipped", "the run ended before its turn"
     return AgentReport(name, planned or next(iter(backbones), None), status, reason, spend)

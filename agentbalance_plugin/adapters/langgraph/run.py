@@ -20,6 +20,7 @@ from agentbalance_plugin.adapters.langgraph.internals import control_of, namespa
 from agentbalance_plugin.adapters.langgraph.models import ChatModel, Models
 from agentbalance_plugin.adapters.langgraph.race import Race
 from agentbalance_plugin.adapters.langgraph.steps import Steps
+from agentbalance_plugin.adapters.langgraph.turns import Turns
 from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import Budget, Spend
@@ -105,6 +106,7 @@ class Run:
         self.steps = steps
         self.stored = stored
         self.race: Race | None = None
+        self.turns = Turns()
         if steps is not None:
             self.lay_out(cast("Plan", plan), steps)
         self.before = before or Books(Spend(), {})
@@ -123,6 +125,7 @@ class Run:
         self.speakers: set[str] = set()
         self._done: set[str] = set()
         self._skipped: dict[str, str] = {}
+        self._parted: set[str] = set()
         self._closed: set[str] = set()
         self._answers: dict[str, str | None] = {}
         self._lock = threading.Lock()
@@ -163,13 +166,20 @@ class Run:
         """The agent's node has ended."""
         with self._lock:
             self._done.add(agent)
-            self._skipped.pop(agent, None)
+            if agent not in self._parted:
+                self._skipped.pop(agent, None)
         self.meter.unprotect(agent)
 
-    def skip(self, agent: str, reason: str) -> None:
-        """The agent's node was left out for want of budget or time."""
+    def skip(self, agent: str, reason: str, *, is_part: bool) -> None:
+        """The agent's node was left out for want of budget or time.
+
+        Args:
+            is_part: others of its name may speak, and do not make up for it.
+        """
         with self._lock:
             self._skipped[agent] = reason
+            if is_part:
+                self._parted.add(agent)
         self.meter.unprotect(agent)
         if self.race is not None:
             self.race.left_out(agent)

@@ -244,6 +244,13 @@ async def test_a_budget_that_affords_no_call_is_refused_before_any(bench: Bench)
     assert bench.called() == []
 
 
+async def test_a_task_that_is_no_text_is_refused_before_any_call(instant: Bench) -> None:
+    app = instant.balance(instant.chain(("a", "b")), query=lambda state: state["messages"])
+    with pytest.raises(ValueError, match="query must return the task's text, got \\[Human"):
+        await app.compile().ainvoke(instant.ask())
+    assert instant.called() == []
+
+
 @pytest.mark.virtual_time
 async def test_a_call_overrides_the_budget_and_the_policy(bench: Bench) -> None:
     app = bench.balance(bench.chain()).compile()

@@ -112,7 +112,12 @@ async def test_agents_may_be_named(instant: Bench) -> None:
         ({"policy": 3}, "policy must be 'default'"),
         ({"backbones": 3}, "backbones must be a catalog file"),
         ({"backbones": Catalog([])}, "the catalog is empty"),
+        ({"query": "messages"}, "query must be a function or None, got 'messages'"),
+        ({"answer": 3}, "answer must be a function or None, got 3"),
+        ({"clock": 3}, "clock must be a Clock or None, got 3"),
         ({"agents": "a"}, "agents must be a list"),
+        ({"agents": 3}, "agents must be a list of node names or a mapping, got 3"),
+        ({"agents": {"a": 3}}, "'a' must be given an Agent or a role, got 3"),
         ({"agents": ["z"]}, "'z' is no node of the graph"),
         ({"agents": {"a": Agent("b")}}, "node 'a' is given an Agent named 'b'"),
         ({"agents": {"a": Agent("a", backbone="x")}}, "'a' is given the backbone 'x'"),
@@ -165,6 +170,12 @@ async def test_the_users_own_chat_models_lose_their_sdks_retries(instant: Bench)
 
     with pytest.raises(ValueError, match="retries by itself"):
         Models(Catalog([backbone]), {MINI: Retrying(responses=["x"])})
+
+
+async def test_chat_models_that_make_several_replies_a_call_are_refused(instant: Bench) -> None:
+    backbone = instant.catalog(MINI)[MINI]
+    with pytest.raises(ValueError, match="makes n=2 replies a call"):
+        Models(Catalog([backbone]), {MINI: instant.model(MINI, n=2)})
 
 
 async def test_pairs_of_backbone_and_chat_model_are_called(instant: Bench) -> None:

@@ -144,6 +144,19 @@ async def test_a_cached_node_is_asked_again_on_another_backbone(instant: Bench) 
     assert instant.called() == [("a", MINI), ("a", LARGE)]
 
 
+async def test_an_agent_that_routing_leads_past_is_said_to_be_that(instant: Bench) -> None:
+    builder = StateGraph(MessagesState)
+    for name in ("a", "b", "c"):
+        builder.add_node(name, instant.node(name))
+    builder.add_edge(START, "a")
+    builder.add_conditional_edges("a", lambda state: "left", {"left": "b", "right": "c"})
+    app = instant.balance(builder).compile()
+    await app.ainvoke(instant.ask())
+    assert [agent.status for agent in app.report.agents] == ["done", "done", "skipped"]
+    assert app.report.agents[2].reason.startswith("it did not run: routing led past it")
+    assert app.report.complete
+
+
 async def test_node_timeouts_hold_and_are_refused_where_langgraph_refuses_them(
     instant: Bench,
 ) -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from graphs import LARGE, LLAMA, MINI, WIDE, Assign, Bench, chain_of
 from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
 from agentbalance_plugin import Budget, BudgetExceeded
 from agentbalance_plugin.adapters.langgraph import BudgetMiddleware
+from agentbalance_plugin.runtime.clock import Clock
 
+RUN_ID = UUID(int=1)
 THREAD: Any = {"configurable": {"thread_id": "one"}}
 
 
@@ -76,8 +86,9 @@ async def test_raise_carries_the_report(instant: Bench) -> None:
     middleware = made(instant, budget, policy=Assign({"agent": LARGE}))
     agent = create_agent(instant.model(), [add], middleware=[middleware])
     with pytest.raises(BudgetExceeded) as caught:
-        await agent.ainvoke(task(instant))
+        await agent.ainvoke(task(instant), {"run_id": RUN_ID})
     assert caught.value.report.spend.calls == 0
+    assert middleware.report_of({"run_id": RUN_ID}) is caught.value.report
 
 
 async def test_a_resumed_agent_goes_on_with_its_books_in_another_process(instant: Bench) -> None:
@@ -97,6 +108,83 @@ async def test_a_resumed_agent_goes_on_with_its_books_in_another_process(instant
     assert [backbone for _, backbone in instant.called()] == [LLAMA, LLAMA]
     assert second.report_of(THREAD).spend.nanodollars == instant.billed()
     assert second.report.spend.calls == 2
+
+
+@pytest.mark.virtual_time
+async def test_time_that_a_person_takes_to_answer_is_not_the_agents(bench: Bench) -> None:
+    @tool
+    def approve(x: int) -> str:
+        "Asks a person."
+        return interrupt("approve?")
+
+    middleware = made(bench, Budget(cost_usd=1, latency_s=60))
+    agent = create_agent(
+        bench.model(), [approve], middleware=[middleware], checkpointer=InMemorySaver()
+    )
+    await agent.ainvoke(task(bench, '[[tool:approve {"x": 1}]]'), THREAD)
+    await asyncio.sleep(1000)
+    result = await agent.ainvoke(Command(resume="yes"), THREAD)
+    assert "Stopped" not in result["messages"][-1].text
+    report = middleware.report_of(THREAD)
+    assert report.spend.calls == 2
+    assert report.spend.nanodollars == bench.billed()
+    assert report.within_budget
+
+
+class AsksTwice(BaseChatModel):
+    """Calls a tool twice at once, then is done."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "asks twice"
+
+    def bind_tools(self, tools: Any, **more: Any) -> Any:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **more: Any) -> ChatResult:
+        usage = UsageMetadata(input_tokens=3, output_tokens=2, total_tokens=5)
+        calls = [ToolCall(name="ask", args={"x": n}, id=str(n)) for n in range(2)]
+        is_new = messages[-1].type == "human" and "hello" not in messages[-1].text
+        reply = AIMessage("", usage_metadata=usage, tool_calls=calls if is_new else [])
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+
+class Meets(Clock):
+    """Holds a run up while it is made, until another is made beside it or it was long enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both: threading.Barrier | None = None
+
+    def now(self) -> float:
+        if self.both is not None:
+            with suppress(threading.BrokenBarrierError):
+                self.both.wait(0.2)
+        return super().now()
+
+
+def test_parallel_tools_of_a_resumed_agent_share_its_books(instant: Bench) -> None:
+    inside, clock = AsksTwice(), Meets()
+
+    @tool
+    def ask(x: int) -> str:
+        "Asks a person, then another model."
+        interrupt("approve?")
+        return inside.invoke("hello").text
+
+    backbones = [(replace(instant.catalog(MINI)[MINI], endpoint=None), AsksTwice())]
+    options: Any = {"backbones": backbones, "policy": Assign({}), "clock": clock}
+    saver = InMemorySaver()
+    for _ in range(2):
+        middleware = BudgetMiddleware(budget=Budget(cost_usd=1), **options)
+        agent = create_agent(AsksTwice(), [ask], middleware=[middleware], checkpointer=saver)
+        waiting = agent.get_state(THREAD).interrupts
+        if not waiting:
+            agent.invoke({"messages": [("user", "ask")]}, THREAD)
+        else:
+            clock.both = threading.Barrier(2)
+            agent.invoke(Command(resume={each.id: "yes" for each in waiting}), THREAD)
+            assert middleware.report.spend.calls == 4
 
 
 async def test_inside_a_balanced_graph_the_agent_is_part_of_its_run(instant: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from graphs import LARGE, MINI, Assign, Bench, chain_of
 from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
@@ -52,6 +54,28 @@ class Holder:
 
     def method(self, state: MessagesState) -> Any:
         return self(state)
+
+
+def default(model: Any) -> Any:
+    def node(state: MessagesState, *, model: Any = model) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    return node
+
+
+def decorated(model: Any) -> Any:
+    def with_model(node: Any) -> Any:
+        @functools.wraps(node)
+        def given(state: MessagesState) -> Any:
+            return node(state, model)
+
+        return given
+
+    @with_model
+    def node(state: MessagesState, model: Any) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    return node
 
 
 def streaming(model: Any) -> Any:
@@ -118,6 +142,8 @@ def configurable(model: Any) -> Any:
 STYLES: dict[str, Callable[[Any], Any]] = {
     "closure": closure,
     "global": lambda model: uses_global,
+    "default of an argument": default,
+    "decorator": decorated,
     "callable object": Holder,
     "bound method": lambda model: Holder(model).method,
     "stream": streaming,
@@ -209,6 +235,64 @@ async def test_structured_output_of_another_provider_is_refused_before_it_is_pai
     with pytest.raises(ValueError, match="method='function_calling'"):
         await app.ainvoke(instant.ask())
     assert instant.called() == []
+
+
+class Counts(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.replies = 0
+
+    def on_llm_end(self, *_: Any, **more: Any) -> None:
+        self.replies += 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_tags_metadata_and_callbacks_of_a_nodes_model_stay_with_its_calls(
+    instant: Bench, streamed: bool
+) -> None:
+    """They say which of several models a stream's message is from, and who is told of it."""
+    counts = Counts()
+    model = instant.model(tags=["joke"], metadata={"team": "a"}, callbacks=[counts])
+    style = streaming(model) if streamed else closure(model)
+    app = instant.balance(chain_of({"a": style, "b": closure(instant.model())})).compile()
+    marks: dict[str, Any] = {}
+    async for _, about in app.astream(instant.ask(), stream_mode="messages"):
+        if about.get("ls_model_name"):
+            marks[about["langgraph_node"]] = (about.get("tags") or [], about.get("team"))
+    assert marks["a"] == (["joke"], "a")
+    assert marks["b"] == ([], None)
+    assert counts.replies == 1
+
+
+async def test_what_a_node_keeps_out_of_streams_stays_out(instant: Bench) -> None:
+    model = instant.model(tags=["nostream"])
+
+    async def node(state: MessagesState) -> Any:
+        await model.ainvoke(state["messages"])
+        return {}
+
+    app = instant.balance(chain_of({"a": node})).compile()
+    assert [c async for c in app.astream(instant.ask(), stream_mode="messages")] == []
+    assert app.report.spend.calls == 1
+
+
+async def test_a_model_that_a_node_names_is_not_called_at_the_backbones_price(
+    instant: Bench,
+) -> None:
+    model = instant.model().bind(model=LARGE)
+    app = instant.balance(chain_of({"solver": closure(model)})).compile()
+    await app.ainvoke(instant.ask())
+    assert [backbone for _, backbone in instant.called()] == [MINI]
+    assert app.report.spend.nanodollars == instant.billed()
+
+
+@pytest.mark.parametrize("prompt", [HumanMessage("hello"), 3, None])
+async def test_what_is_no_prompt_is_refused_as_the_model_itself_does(
+    instant: Bench, prompt: Any
+) -> None:
+    model: Any = instant.model()
+    app = instant.balance(chain_of({"solver": lambda state: model.invoke(prompt)})).compile()
+    with pytest.raises(ValueError, match="input must be a string, a list of messages"):
+        await app.ainvoke(instant.ask())
 
 
 async def test_calls_for_several_replies_are_refused(instant: Bench) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any
 
 import pytest
 from graphs import LARGE, LLAMA, MINI, NAMES, WIDE, Always, Bench, chain_of, speakers
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command, interrupt
+from langgraph.graph.message import add_messages
+from langgraph.types import Command, Overwrite, interrupt
+from pydantic import BaseModel
 
 from agentbalance_plugin import Budget, LateGate, Plan
 from agentbalance_plugin.adapters.langgraph import balance
@@ -80,6 +85,60 @@ async def test_messages_are_visible_along_planned_edges_alone(bench: Bench) -> N
     assert nodes["critic"].heard == [["human"]]
     assert sorted(nodes["writer"].heard[0]) == ["critic", "human", "solver"]
     assert len(result["messages"]) == 5
+
+
+@dataclasses.dataclass
+class AsDataclass:
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class AsModel(BaseModel):
+    messages: Annotated[list[AnyMessage], add_messages] = []
+
+
+RESULTS: dict[str, tuple[type[Any], Callable[[Any, list[AnyMessage]], Any]]] = {
+    "dict": (MessagesState, lambda seen, said: {"messages": said}),
+    "one message": (MessagesState, lambda seen, said: {"messages": said[0]}),
+    "Command": (MessagesState, lambda seen, said: Command(update={"messages": said})),
+    "Command of pairs": (MessagesState, lambda seen, said: Command(update=[("messages", said)])),
+    "Commands and updates": (MessagesState, lambda seen, said: [Command(), {"messages": said}]),
+    "dataclass": (AsDataclass, lambda seen, said: AsDataclass(said)),
+    "Command of a dataclass": (AsDataclass, lambda seen, said: Command(update=AsDataclass(said))),
+    "model": (AsModel, lambda seen, said: AsModel(messages=said)),
+    "Overwrite": (MessagesState, lambda seen, said: {"messages": Overwrite([*seen, *said])}),
+    "Overwrite as JSON": (
+        MessagesState,
+        lambda seen, said: {"messages": {"__overwrite__": [*seen, *said]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", RESULTS)
+async def test_messages_are_an_agents_own_in_whatever_form_it_returns_them(
+    instant: Bench, form: str
+) -> None:
+    schema, made = RESULTS[form]
+    heard: dict[str, list[str]] = {}
+
+    def agent(name: str) -> Any:
+        model = instant.model()
+
+        async def speak(state: Any) -> Any:
+            seen = state["messages"] if isinstance(state, dict) else state.messages
+            heard[name] = [message.text for message in seen[1:]]
+            await model.ainvoke("hello")
+            return made(seen, [AIMessage(f"Answer: {name}", name=name)])
+
+        return speak
+
+    names = ("a", "b", "c")
+    plan = Plan(dict.fromkeys(names, MINI), edges=(("a", "b"), ("b", "c")), decider="b")
+    plan = replace(plan, decision="vote", weights={"a": 1.0, "b": 3.0, "c": 1.0})
+    app = full(instant, plan, chain_of({name: agent(name) for name in names}, schema)).compile()
+    result = await app.ainvoke(instant.ask())
+    assert heard == {"a": [], "b": ["Answer: a"], "c": ["Answer: b"]}
+    assert app.report.chosen == "b"
+    assert result["messages"][-1].text == "Answer: b"
 
 
 @pytest.mark.virtual_time

@@ -1,0 +1,64 @@
+"""Calls that wait for what others hold."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from agentbalance_plugin.runtime.meter import Call, CallDenied, DeadlineReached
+
+Place = asyncio.AbstractEventLoop | None
+"""Where a call is awaited: an event loop, or None for a thread that waits for it."""
+
+
+class Turns:
+    """The calls of one run that are under way. Safe to use from several threads and tasks.
+
+    Until it ends a call holds its worst case, which is many times what most calls take. So several
+    at once may find nothing free although the budget pays for all of them, one after the other.
+    Such a call waits, but only for those that end whatever it does: never for a stream, whose
+    reader may be the one that waits, nor for a call of an event loop that its thread may hold up.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: Counter[Place] = Counter()
+        self._waiting: list[Future[None]] = []
+
+    def take(
+        self, reserve: Callable[[], Call], place: Place, *, streamed: bool
+    ) -> Call | Future[None]:
+        """A reservation, or what is done when it is worth another try.
+
+        Args:
+            reserve: makes it.
+            streamed: whether the call goes on only as its reader does.
+
+        Raises:
+            CallDenied: there is no room, and there will be none.
+        """
+        with self._lock:
+            try:
+                call = reserve()
+            except DeadlineReached:
+                raise
+            except CallDenied:
+                if not any(self._under_way[each] for each in {place, None}):
+                    raise
+                later: Future[None] = Future()
+                self._waiting.append(later)
+                return later
+            self._under_way[place] += not streamed
+            return call
+
+    def leave(self, place: Place, *, streamed: bool) -> None:
+        """The call is booked, and what it did not need is free."""
+        with self._lock:
+            self._under_way[place] -= not streamed
+            waiting, self._waiting = self._waiting, []
+        for later in waiting:
+            if later.set_running_or_notify_cancel():
+                later.set_result(None)

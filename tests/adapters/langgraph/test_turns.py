@@ -1,0 +1,167 @@
+"""Calls at once that the budget pays for one after the other all get their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from concurrent.futures import Future
+from typing import Annotated, Any
+
+import pytest
+from graphs import MINI, Bench, chain_of
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Send
+
+from agentbalance_plugin import Budget, BudgetExceeded
+from agentbalance_plugin.adapters.langgraph.turns import Turns
+from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
+
+# The worst case of one call, which uses a tenth of it.
+ROOM_FOR_ONE = Budget(cost_usd=0.0026)
+
+
+class Parts(MessagesState):
+    found: Annotated[list[str], operator.add]
+
+
+def in_parts(bench: Bench, number: int) -> StateGraph[Any, Any, Any, Any]:
+    """Parts that are sent out at once, and an agent that joins what they find."""
+    model = bench.model()
+
+    async def part(state: Any) -> Any:
+        prompt = [("system", f"[[agent:part{state['part']}]]"), ("user", bench.task())]
+        return {"found": [(await model.ainvoke(prompt)).text]}
+
+    builder = StateGraph(Parts)
+    builder.add_node("part", part)
+    builder.add_node("join", bench.node("join"))
+    builder.add_conditional_edges(
+        START, lambda state: [Send("part", {"part": n}) for n in range(number)], ["part"]
+    )
+    builder.add_edge("part", "join")
+    return builder
+
+
+@pytest.mark.virtual_time
+async def test_parts_that_are_sent_out_at_once_are_all_done(bench: Bench) -> None:
+    app = bench.balance(in_parts(bench, 6), budget=ROOM_FOR_ONE).compile()
+    result = await app.ainvoke({**bench.ask(), "found": []})
+    assert len(result["found"]) == 6
+    assert result["messages"][-1].name == "join"
+    assert app.report.complete
+    assert app.report.within_budget
+    assert app.report.spend.nanodollars == bench.billed()
+
+
+@pytest.mark.virtual_time
+async def test_parts_that_were_paid_for_are_there_when_others_can_not_be(bench: Bench) -> None:
+    app = bench.balance(in_parts(bench, 12), budget=Budget(cost_usd=0.0006)).compile()
+    result = await app.ainvoke({**bench.ask(), "found": []})
+    parts = [agent for agent, _ in bench.called() if agent.startswith("part")]
+    assert 0 < len(result["found"]) == len(parts) < 12
+    assert app.report.within_budget
+    assert not app.report.complete
+    assert app.report.agents[0].status == "skipped"
+    raising = {"agentbalance": {"budget": {"cost_usd": 0.0006, "on_exceeded": "raise"}}}
+    with pytest.raises(BudgetExceeded):
+        await app.ainvoke({**bench.ask(), "found": []}, {"configurable": raising})
+
+
+@pytest.mark.parametrize("leads", ["by a condition", "back to itself"])
+async def test_parts_that_say_where_to_go_end_the_run_when_they_are_denied(
+    instant: Bench, leads: str
+) -> None:
+    builder = in_parts(instant, 12)
+    if leads == "by a condition":
+        builder.add_conditional_edges("part", lambda state: "join", ["join"])
+    else:
+        builder.add_conditional_edges("join", lambda state: "part", ["part"])
+    app = instant.balance(builder, budget=Budget(cost_usd=0.0006)).compile()
+    await app.ainvoke({**instant.ask(), "found": []})
+    assert app.report.stop_reason.startswith("Budget exhausted: part: a call of gpt-4o-mini")
+
+
+async def test_replies_of_a_batch_are_all_there(instant: Bench) -> None:
+    model = instant.model()
+
+    def node(state: MessagesState) -> Any:
+        replies = model.batch([instant.task()] * 6)
+        return {"messages": [AIMessage(str(len(replies)))]}
+
+    async def anode(state: MessagesState) -> Any:
+        replies = await model.abatch([instant.task()] * 6)
+        return {"messages": [AIMessage(str(len(replies)))]}
+
+    for each in (node, anode):
+        app = instant.balance(chain_of({"a": each}), budget=ROOM_FOR_ONE).compile()
+        result = await app.ainvoke(instant.ask())
+        assert result["messages"][-1].text == "6"
+        assert app.report.complete
+        assert app.report.within_budget
+
+
+async def test_a_model_that_is_called_while_a_stream_is_read_is_not_waited_for(
+    instant: Bench,
+) -> None:
+    """The stream goes on only when the call is done, and would be waited for for ever."""
+    model = instant.model()
+
+    async def node(state: MessagesState) -> Any:
+        async for _ in model.astream(state["messages"]):
+            await model.ainvoke("hello " * 2000)
+        return {}
+
+    app = instant.balance(chain_of({"a": node}), budget=ROOM_FOR_ONE).compile()
+    await app.ainvoke(instant.ask())
+    assert app.report.agents[0].reason.startswith("a: a call of gpt-4o-mini")
+    assert app.report.within_budget
+
+
+async def test_a_call_waits_only_for_those_that_end_whatever_it_does(instant: Bench) -> None:
+    backbone = instant.catalog(MINI)[MINI]
+    loop, other = asyncio.get_running_loop(), asyncio.new_event_loop()
+    other.close()
+    for held, waits in (
+        ((None, False), {loop: True, None: True}),
+        ((loop, False), {loop: True, other: False, None: False}),
+        ((loop, True), {loop: False, other: False, None: False}),
+        ((None, True), {loop: False, None: False}),
+    ):
+        for place, does in waits.items():
+            turns, meter = Turns(), Meter(ROOM_FOR_ONE)
+
+            def reserve(meter: Meter = meter) -> Call:
+                return meter.reserve("a", backbone, 1000)
+
+            first = turns.take(reserve, held[0], streamed=held[1])
+            assert isinstance(first, Call)
+            if not does:
+                with pytest.raises(CallDenied):
+                    turns.take(reserve, place, streamed=False)
+                continue
+            later = turns.take(reserve, place, streamed=True)
+            assert isinstance(later, Future)
+            assert not later.done()
+            first.settle(1, 1)
+            turns.leave(held[0], streamed=held[1])
+            assert later.done()
+            assert isinstance(turns.take(reserve, place, streamed=True), Call)
+
+
+async def test_models_inside_parallel_tools_all_answer(instant: Bench) -> None:
+    inside = instant.model()
+
+    @tool
+    async def ask(x: int) -> str:
+        "Asks others."
+        replies = await asyncio.gather(*(inside.ainvoke("[[agent:in]] hello") for _ in range(4)))
+        return str(len(replies))
+
+    agent = create_agent(instant.model(), [ask])
+    app = instant.balance(chain_of({"a": agent}), budget=Budget(cost_usd=0.003)).compile()
+    await app.ainvoke({"messages": [("user", instant.task() + '[[tool:ask {"x": 1}]]')]})
+    assert app.report.spend.calls == 6
+    assert app.report.complete
