@@ -281,7 +281,9 @@ class TraceSet:
         samples = self.samples.take((rows,))
         present = samples.correct >= 0
         sums = {
-            name: _per_category(np.where(present, values, 0), self.category[rows])
+            name: _per_category(
+                np.where(present, values, 0), self.category[rows], len(self.categories)
+            )
             for name, values in (
                 ("trials", present),
                 ("successes", samples.correct),
@@ -319,9 +321,11 @@ class TraceSet:
         return profiles
 
 
-def _per_category(values: NDArray[np.integer], category: NDArray[np.int64]) -> NDArray[np.int64]:
+def _per_category(
+    values: NDArray[np.integer], category: NDArray[np.int64], categories: int
+) -> NDArray[np.int64]:
     """[Q, B, S] summed over samples and the queries of each category: [C, B]."""
-    sums = np.zeros((int(category.max(initial=-1)) + 1, values.shape[1]), dtype=np.int64)
+    sums = np.zeros((categories, values.shape[1]), dtype=np.int64)
     np.add.at(sums, category, values.sum(axis=2, dtype=np.int64))
     return sums
 

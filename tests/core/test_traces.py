@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,18 @@ def test_profiles_count_one_split(tmp_path: Path) -> None:
     assert profiles["a"].visible_tokens == {"bench": 9.0}
     assert profiles["b"].trials == {"bench": 2.0, "bench/Physics": 1.0}
     assert profiles["b"].successes == {"bench": 1.0, "bench/Physics": 1.0}
+
+
+def test_a_split_without_the_last_category_has_profiles_of_the_others(tmp_path: Path) -> None:
+    traces = TraceSet.load(write(tmp_path))
+    rest = "bench/Physics"
+    assert traces.categories[-1] == rest
+    moved = tuple(
+        replace(query, split="val") if query.category == rest else query for query in traces.queries
+    )
+    profiles = replace(traces, queries=moved).profiles("train")
+    assert profiles["b"].trials == {"bench": 2.0}
+    assert profiles["b"].successes == {"bench": 1.0}
 
 
 def test_measured_latency_is_optional(tmp_path: Path) -> None:
