@@ -30,6 +30,7 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     Wiring,
     WrappedTeam,
     next_event,
+    start_driver,
 )
 from agentbalance_plugin.adapters.planning import LARGEST_SHARE, expected_seconds, heard_bound
 from agentbalance_plugin.plan import Plan
@@ -183,8 +184,7 @@ class PlannedTeam(WrappedTeam):
         self._running[id(run)] = agents
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         stage = _Stage(run, plan, agents, halts, conversation, queue, token)
-        driver = asyncio.create_task(self._drive(stage, condition))
-        token.link_future(driver)
+        driver = start_driver(self._drive(stage, condition), queue, token)
         try:
             while (event := await next_event(queue, driver)) is not None:
                 yield event
@@ -200,27 +200,24 @@ class PlannedTeam(WrappedTeam):
     async def _drive(self, stage: _Stage, condition: TerminationCondition | None) -> None:
         """Passes until the chat's condition holds, its bound is reached or money is out."""
         run = stage.run
-        try:
-            number = 0
-            while True:
-                number += 1
-                result, said = await self._pass(stage)
-                run.stop_reason = result.stop_reason
-                run.exceeded = bool(result.skipped)
-                if not result.messages and result.failed:
-                    raise next(iter(result.failed.values()))
-                # A condition that is met speaks before the plan's own stop reason.
-                stop = await condition(said) if condition is not None and said else None
-                if stop is not None:
-                    run.stop_reason = stop.content
-                    return
-                if not result.complete or is_ceiling(self._termination):
-                    return
-                if self._bounded and number >= self._passes:
-                    run.stop_reason = f"Maximum number of turns reached after {number} passes."
-                    return
-        finally:
-            stage.queue.put_nowait(None)
+        number = 0
+        while True:
+            number += 1
+            result, said = await self._pass(stage)
+            run.stop_reason = result.stop_reason
+            run.exceeded = bool(result.skipped)
+            if not result.messages and result.failed:
+                raise next(iter(result.failed.values()))
+            # A condition that is met speaks before the plan's own stop reason.
+            stop = await condition(said) if condition is not None and said else None
+            if stop is not None:
+                run.stop_reason = stop.content
+                return
+            if not result.complete or is_ceiling(self._termination):
+                return
+            if self._bounded and number >= self._passes:
+                run.stop_reason = f"Maximum number of turns reached after {number} passes."
+                return
 
     async def _pass(self, stage: _Stage) -> tuple[Pass[BaseChatMessage], list[Event]]:
         """One pass, and what was said in it in order, the answer last."""

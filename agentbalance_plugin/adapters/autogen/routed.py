@@ -26,6 +26,7 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     Wiring,
     WrappedTeam,
     next_event,
+    start_driver,
 )
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.meter import Meter
@@ -99,8 +100,7 @@ class RoutedTeam(WrappedTeam):
         halt = Halt()
         inner = self._inner = self._bind(plan, run.meter, halt)
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        driver = asyncio.create_task(self._drive(run, inner, messages, queue, token, halt))
-        token.link_future(driver)
+        driver = start_driver(self._drive(run, inner, messages, queue, token, halt), queue, token)
         try:
             while (event := await next_event(queue, driver)) is not None:
                 yield event
@@ -138,7 +138,6 @@ class RoutedTeam(WrappedTeam):
             denied.cancel()
             halt.release()
             work.cancel()
-            queue.put_nowait(None)
 
     async def _run_inner(
         self,

@@ -271,6 +271,16 @@ async def test_a_cancelled_run_keeps_its_books_and_the_next_run_works(bench: Ben
     assert team.report_of(result).complete
 
 
+async def test_a_run_that_is_cancelled_before_it_starts_ends_at_once(bench: Bench) -> None:
+    team = bench.wrap(bench.chat(("decider",)), chain({"decider": MINI}))
+    token = CancellationToken()
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(team.run(task=bench.task(), cancellation_token=token), 1000)
+    assert not bench.simulator.books.entries
+    assert (await team.run(task=bench.task())).messages
+
+
 async def test_a_cancelled_task_cancels_the_run(bench: Bench) -> None:
     team = bench.wrap(bench.chat(), chain({"planner": LARGE, "decider": MINI}))
     running = asyncio.create_task(team.run(task=bench.task()))

@@ -231,6 +231,16 @@ async def test_after_an_error_or_a_cancellation_the_next_run_works(bench: Bench)
     assert (await team.run(task=bench.task())).messages
 
 
+async def test_a_run_that_is_cancelled_before_it_starts_ends_at_once(bench: Bench) -> None:
+    team = bench.wrap(flow(bench, "first"), fixed({"first": MINI}))
+    token = CancellationToken()
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(team.run(task=bench.task(), cancellation_token=token), 1000)
+    assert not bench.simulator.books.entries
+    assert (await team.run(task=bench.task())).messages
+
+
 @pytest.mark.parametrize("latency_s", [0.5, 3.0, 5.0])
 async def test_the_deadline_ends_a_chat_that_routes_by_itself(
     bench: Bench, latency_s: float
