@@ -19,7 +19,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
     adopt_state,
-    holds_team,
+    hides_errors,
     rebind,
 )
 from agentbalance_plugin.adapters.autogen.termination import fresh_condition, is_ceiling
@@ -48,7 +48,7 @@ class _Stage:
 
     Args:
         agents: per-run copies.
-        halts: how those that are or hold a team are stopped.
+        halts: how those that hide errors are stopped.
         queue: of what happens, for the run's stream; None ends it.
     """
 
@@ -274,7 +274,7 @@ class PlannedTeam(WrappedTeam):
             if backbone is None:
                 agents[name] = original
                 continue
-            if holds_team(original):
+            if hides_errors(original):
                 halts[name] = Halt()
             client = BudgetClient(
                 self._clients(backbone),
