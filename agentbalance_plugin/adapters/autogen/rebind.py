@@ -235,8 +235,8 @@ def _needs(participant: Participant) -> frozenset[str]:
 
 
 def _has_tools(bench: Any) -> bool:
-    """Whether a workbench is not just the one that AssistantAgent makes of its tools."""
-    return not isinstance(bench, StaticWorkbench)
+    """Whether a workbench has tools: AssistantAgent makes an empty one where it is given none."""
+    return bool(_tools_in(bench)) if isinstance(bench, StaticWorkbench) else True
 
 
 def _copy_context(context: Any) -> Any:

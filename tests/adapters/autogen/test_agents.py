@@ -29,6 +29,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_agentchat.tools import AgentTool, TeamTool
 from autogen_core import CancellationToken
 from autogen_core.models import ChatCompletionClient
+from autogen_core.tools import FunctionTool, StaticWorkbench
 from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
 from pydantic import BaseModel
 
@@ -74,8 +75,11 @@ async def test_agents_with_tools_only_get_backbones_that_have_them(bench: Bench)
     for number in range(3):
         await team.run(task=bench.task(number))
     assert {entry.backbone for entry in bench.simulator.books.entries} <= {MINI, LARGE}
-    with pytest.raises(ValueError, match=r"'solver' needs \['text', 'tools'\]"):
-        bench.wrap(chat, backbones=bench.catalog(capabilities=("text",)))
+    workbench = StaticWorkbench([FunctionTool(double, "Twice the number.")])
+    other = RoundRobinGroupChat([bench.assistant("solver", workbench=workbench)], max_turns=1)
+    for needy in (chat, other):
+        with pytest.raises(ValueError, match=r"'solver' needs \['text', 'tools'\]"):
+            bench.wrap(needy, backbones=bench.catalog(capabilities=("text",)))
 
 
 async def test_tokens_stream_through_and_are_billed_once(bench: Bench) -> None:
