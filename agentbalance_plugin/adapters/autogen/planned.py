@@ -171,27 +171,28 @@ class PlannedTeam(WrappedTeam):
     ) -> AsyncGenerator[Event, None]:
         plan = await self._plan(run, messages)
         conversation = self._conversation.copy()
-        condition = fresh_condition(self._termination)
-        if condition is not None:
-            await condition.reset()
-            stop = await condition(messages) if messages else None
+        condition = fresh_condition(self._termination, alone=not self._running)
+        self._running[id(run)] = {}
+        try:
+            stop = await condition(messages) if condition is not None and messages else None
             if stop is not None:
                 run.stop_reason = stop.content
-                await condition.reset()
                 return
-        conversation.tell(messages)
-        agents, halts = await self._bind(plan, run.meter)
-        self._running[id(run)] = agents
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        stage = _Stage(run, plan, agents, halts, conversation, queue, token)
-        driver = start_driver(self._drive(stage, condition), queue, token)
-        try:
-            while (event := await next_event(queue, driver)) is not None:
-                yield event
+            conversation.tell(messages)
+            agents, halts = await self._bind(plan, run.meter)
+            self._running[id(run)] = agents
+            queue: asyncio.Queue[Event | None] = asyncio.Queue()
+            stage = _Stage(run, plan, agents, halts, conversation, queue, token)
+            driver = start_driver(self._drive(stage, condition), queue, token)
+            try:
+                while (event := await next_event(queue, driver)) is not None:
+                    yield event
+            finally:
+                driver.cancel()
         finally:
-            driver.cancel()
             self._running.pop(id(run), None)
-            if condition is not None:
+            # What the user's own condition was told is for the runs that are still under way too.
+            if condition is not None and not self._running:
                 await condition.reset()
         for name, agent in agents.items():
             adopt_state(self._originals[name], agent)

@@ -75,9 +75,8 @@ def rebind(participant: Participant, client: ChatCompletionClient | None) -> Par
     if client is None or model_client_of(participant) is None:
         return participant
     if isinstance(participant, BaseGroupChat):
-        return copy_chat(
-            participant, [rebind(inner, client) for inner in _inside(participant)], client
-        )
+        inner = [rebind(inner, client) for inner in _inside(participant)]
+        return copy_chat(participant, inner, client, alone=False)
     twin = copy.copy(participant)
     attributes = vars(twin)
     for name in _client_names(participant):
@@ -112,12 +111,15 @@ def copy_chat(
     chat: BaseGroupChat,
     participants: list[Participant],
     manager_client: ChatCompletionClient | None,
+    *,
+    alone: bool,
 ) -> BaseGroupChat:
     """A fresh, idle chat like `chat` around other participants, with a runtime of its own.
 
     Args:
         participants: of the same names, in the same order.
         manager_client: what the chat's own manager calls; None keeps its own.
+        alone: whether no other copy of it runs at the same time.
 
     Raises:
         RuntimeError: this version of AutoGen keeps its participants under another name.
@@ -133,7 +135,7 @@ def copy_chat(
     attributes["_embedded_runtime"] = True
     attributes["_initialized"] = attributes["_is_running"] = False
     attributes["_output_message_queue"] = asyncio.Queue()
-    attributes["_termination_condition"] = fresh_condition(termination_of(chat))
+    attributes["_termination_condition"] = fresh_condition(termination_of(chat), alone=alone)
     if manager_client is not None and "_model_client" in attributes:
         attributes["_model_client"] = manager_client
     return twin

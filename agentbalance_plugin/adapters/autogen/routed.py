@@ -19,6 +19,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     copy_chat,
     participants_of,
     rebind,
+    termination_of,
 )
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
@@ -107,6 +108,10 @@ class RoutedTeam(WrappedTeam):
         finally:
             driver.cancel()
             self._inner = None
+            # AutoGen's own chat does so where it ends by itself, which a denied call prevents.
+            condition = termination_of(inner)
+            if condition is not None:
+                await condition.reset()
 
     async def _drive(
         self,
@@ -179,7 +184,8 @@ class RoutedTeam(WrappedTeam):
             rebind(participant, client(participant.name))
             for participant in participants_of(self._chat)
         ]
-        return copy_chat(self._chat, agents, client(self._manager) if self._manager else None)
+        manager = client(self._manager) if self._manager else None
+        return copy_chat(self._chat, agents, manager, alone=True)
 
     def _make_report(self, run: Run) -> RunReport:
         def line(name: str) -> AgentReport:

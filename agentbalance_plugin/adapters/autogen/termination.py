@@ -12,6 +12,7 @@ from autogen_agentchat.base import (
 )
 from autogen_agentchat.conditions import (
     ExternalTermination,
+    FunctionalTermination,
     MaxMessageTermination,
     TimeoutTermination,
     TokenUsageTermination,
@@ -37,21 +38,34 @@ def is_ceiling(condition: TerminationCondition | None) -> bool:
     return bool(parts) and all(is_ceiling(part) for part in parts)
 
 
-def fresh_condition(condition: TerminationCondition | None) -> TerminationCondition | None:
-    """A copy for one run, so that concurrent runs do not count each other's messages.
+def fresh_condition(
+    condition: TerminationCondition | None, *, alone: bool
+) -> TerminationCondition | None:
+    """One for a single run, that has seen nothing yet: concurrent runs must not count each other's
+    messages.
 
-    An ExternalTermination stays the very object that its owner will set. A copy has seen what the
-    original has: `reset` it.
+    An ExternalTermination stays the very object that its owner will set.
+
+    Args:
+        alone: whether no other run is under way, so that a condition of the user's own may stay the
+            very object as well: who knows what its owner tells it during a run.
     """
     if condition is None or isinstance(condition, ExternalTermination):
         return condition
     parts = _parts(condition)
     if parts:
-        fresh = [fresh_condition(part) for part in parts]
+        fresh = [fresh_condition(part, alone=alone) for part in parts]
         return cast("Any", type(condition))(*fresh)
+    if isinstance(condition, FunctionalTermination):
+        return FunctionalTermination(cast("Any", condition)._func)
+    if type(condition).__module__.startswith("autogen_agentchat."):
+        known = cast("Any", condition)
+        return known._from_config(known._to_config())
+    if alone:
+        return condition
     try:
         return copy.deepcopy(condition)
-    # A user's own condition may hold what can't be copied (a client, a lock); that it shares.
+    # It may hold what can't be copied (a client, a lock); that it shares.
     except Exception:
         return copy.copy(condition)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from autogen_agentchat.agents import AssistantAgent
-from autogen_agentchat.base import Handoff, TaskResult
+from autogen_agentchat.base import Handoff, TaskResult, TerminationCondition
 from autogen_agentchat.conditions import HandoffTermination, MaxMessageTermination
+from autogen_agentchat.messages import StopMessage
 from autogen_agentchat.teams import (
     DiGraphBuilder,
     GraphFlow,
@@ -274,6 +276,29 @@ async def test_the_cap_ends_a_chat_that_routes_by_itself(
     )
     with pytest.raises(BudgetExceeded):
         await raising.run(task=bench.task())
+
+
+async def test_a_condition_starts_anew_after_a_run_that_the_budget_ended(bench: Bench) -> None:
+    class Twice(TerminationCondition):
+        seen = 0
+
+        @property
+        def terminated(self) -> bool:
+            return self.seen >= 2
+
+        async def __call__(self, messages: Sequence[Any]) -> StopMessage | None:
+            self.seen += 1
+            return StopMessage(content="twice", source="twice") if self.terminated else None
+
+        async def reset(self) -> None:
+            self.seen = 0
+
+    first = bench.assistant("first", "Long. " * 1000, handoffs=["first"])
+    swarm = Swarm([first], termination_condition=Twice())
+    team = bench.wrap(swarm, fixed({"first": LARGE}), budget=Budget(cost_usd=0.01))
+    for _ in range(2):
+        result = await team.run(task=bench.task())
+        assert (result.stop_reason or "").startswith("Budget exhausted")
 
 
 async def test_pause_and_resume_reach_the_agents(bench: Bench) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
+from autogen_agentchat.base import TerminationCondition
 from autogen_agentchat.conditions import (
     ExternalTermination,
     FunctionalTermination,
@@ -11,7 +15,8 @@ from autogen_agentchat.conditions import (
     TextMentionTermination,
     TimeoutTermination,
 )
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.messages import StopMessage
+from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
 
 from agentbalance_plugin import Budget
@@ -137,6 +142,94 @@ async def test_an_external_condition_is_the_users_own_object(bench: Bench) -> No
             stop.set()
     assert "External" in (team.report.stop_reason or "")
     assert len(counter.heard) <= 5
+
+
+async def test_an_external_condition_that_is_set_before_the_run_stops_it(bench: Bench) -> None:
+    stop = ExternalTermination()
+    chat = RoundRobinGroupChat([bench.assistant("solver")], termination_condition=stop)
+    team = bench.wrap(chat, chain({"solver": MINI}))
+    stop.set()
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == ["user"]
+    assert "External" in (result.stop_reason or "")
+    assert (await team.run(task=bench.task())).stop_reason == "Plan complete"
+
+
+class Button(TerminationCondition):
+    """A condition of the user's own, that others press."""
+
+    def __init__(self) -> None:
+        self.pressed = self.over = False
+
+    @property
+    def terminated(self) -> bool:
+        return self.over
+
+    async def __call__(self, messages: Sequence[Any]) -> StopMessage | None:
+        self.over = self.pressed
+        return StopMessage(content="pressed", source="button") if self.pressed else None
+
+    async def reset(self) -> None:
+        self.pressed = self.over = False
+
+
+@pytest.mark.parametrize("routed", [False, True])
+async def test_what_the_users_own_condition_is_told_during_a_run_stops_it(
+    bench: Bench, routed: bool
+) -> None:
+    button = Button()
+    counter = Counter("counter", times=10**9)
+    if not routed:
+        chat = RoundRobinGroupChat([counter], termination_condition=button, max_turns=20)
+        team = bench.wrap(chat, chain({"counter": None}))
+    else:
+        selector = SelectorGroupChat(
+            [counter, Echo()],
+            model_client=bench.client(),
+            selector_func=lambda messages: "counter",
+            termination_condition=button,
+            max_turns=20,
+        )
+        team = bench.wrap(selector, mode="backbones")
+    for _ in range(2):
+        async for item in team.run_stream(task="go"):
+            if getattr(item, "source", "") == "counter":
+                button.pressed = True
+        assert "pressed" in team.report.stop_reason
+        assert len(counter.heard) <= 3
+        counter.heard.clear()
+
+
+async def test_a_function_of_the_users_own_object_is_asked(bench: Bench) -> None:
+    class Judge:
+        asked = 0
+
+        def enough(self, messages: Sequence[Any]) -> bool:
+            self.asked += 1
+            return self.asked == 3
+
+    judge = Judge()
+    chat = RoundRobinGroupChat(
+        [Counter("counter", 10**9)],
+        termination_condition=FunctionalTermination(judge.enough),
+        max_turns=20,
+    )
+    await bench.wrap(chat, chain({"counter": None})).run(task="go")
+    assert judge.asked == 3
+
+
+async def test_a_timeout_counts_from_the_start_of_a_run(bench: Bench) -> None:
+    timeout = TimeoutTermination(1000)
+    chat = SelectorGroupChat(
+        [Echo("counter"), Echo()],
+        model_client=bench.client(),
+        selector_func=lambda messages: "counter",
+        termination_condition=timeout,
+        max_turns=2,
+    )
+    timeout._start_time -= 2000
+    team = bench.wrap(chat, mode="backbones")
+    assert "turns" in ((await team.run(task="go")).stop_reason or "")
 
 
 async def test_conditions_with_functions_in_them_work(bench: Bench) -> None:
