@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from autogen_agentchat.base import ChatAgent, Response, TerminationCondition
-from autogen_agentchat.messages import BaseChatMessage, MessageFactory
+from autogen_agentchat.messages import (
+    BaseChatMessage,
+    MessageFactory,
+    ModelClientStreamingChunkEvent,
+)
 from autogen_core import CancellationToken
 
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
@@ -202,12 +206,21 @@ class PlannedTeam(WrappedTeam):
         """Passes until the chat's condition holds, its bound is reached or money is out."""
         run = stage.run
         number = 0
+        answered: Pass[BaseChatMessage] | None = None
         while True:
             number += 1
             result, said = await self._pass(stage)
             run.stop_reason = result.stop_reason
             run.exceeded = bool(result.skipped)
-            if not result.messages and result.failed:
+            if result.messages:
+                answered = result
+            elif answered is not None:
+                # The pass before has the answer, and was paid for.
+                run.stop_reason += f"; the answer is that of pass {number - 1}"
+                result.chosen, result.confidence = answered.chosen, answered.confidence
+                if result.chosen is not None and said:
+                    self._repeat(answered.messages[result.chosen], said, stage.queue)
+            elif result.failed:
                 raise next(iter(result.failed.values()))
             # A condition that is met speaks before the plan's own stop reason.
             stop = await condition(said) if condition is not None and said else None
@@ -252,16 +265,22 @@ class PlannedTeam(WrappedTeam):
         self._passed[id(run)] = result
         if result.chosen is not None:
             answer = result.messages[result.chosen]
-            if not _is_answer(said, answer):
-                # Users read the last message as the answer; the winner may have spoken earlier.
-                answer = answer.model_copy(
-                    update={"metadata": {**answer.metadata, "agentbalance": "decision"}}
-                )
-                said.append(answer)
-                queue.put_nowait(answer)
+            if not _is_last(answer, said):
+                answer = self._repeat(answer, said, queue)
             heard = {result.chosen} | {n for n in spoken if result.chosen in plan.parents(n)}
             conversation.tell([answer], except_for=heard)
         return result, said
+
+    def _repeat(
+        self, answer: BaseChatMessage, said: list[Event], queue: asyncio.Queue[Event | None]
+    ) -> BaseChatMessage:
+        """Say the answer again: users read the last message as the answer."""
+        answer = answer.model_copy(
+            update={"metadata": {**answer.metadata, "agentbalance": "decision"}}
+        )
+        said.append(answer)
+        queue.put_nowait(answer)
+        return answer
 
     async def _bind(
         self, plan: Plan, meter: Meter
@@ -365,10 +384,10 @@ def _status(name: str, plan: Plan | None, result: Pass[Any]) -> tuple[Status, st
     return "skipped", "the run ended before its turn"
 
 
-def _is_answer(said: Sequence[Event], answer: BaseChatMessage) -> bool:
-    """Whether the answer is already the last message."""
-    messages = [event for event in said if isinstance(event, BaseChatMessage)]
-    return bool(messages) and messages[-1] is answer
+def _is_last(answer: BaseChatMessage, said: Sequence[Event]) -> bool:
+    """Whether the answer is the last of what goes into the result."""
+    kept = [event for event in said if not isinstance(event, ModelClientStreamingChunkEvent)]
+    return bool(kept) and kept[-1] is answer
 
 
 def _share(worst: int, cap: int | None) -> int:

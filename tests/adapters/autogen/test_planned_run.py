@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from autogen_agentchat.base import TaskResult
-from autogen_agentchat.messages import TextMessage
+from autogen_agentchat.messages import TextMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
 from chats import LARGE, LLAMA, MINI, NAMES, Bench, Echo, FixedPlanner, chain, texts
@@ -141,6 +141,20 @@ async def test_the_winner_of_a_vote_is_repeated_as_the_last_message(bench: Bench
     assert told[0][1] == last.content
     decided = [m for m in result.messages if getattr(m, "metadata", {}).get("agentbalance")]
     assert decided == ([last] if len(told) == 2 else [])
+
+
+async def test_the_answer_is_last_though_another_agent_had_begun_to_speak(bench: Bench) -> None:
+    class Slow(Echo):
+        async def on_messages_stream(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            await asyncio.sleep(1000)
+            yield ThoughtEvent(content="Hm.", source=self.name)
+            raise RuntimeError("lost the thread")
+
+    chat = RoundRobinGroupChat([Slow("slow"), bench.assistant("decider")], max_turns=2)
+    plan = Plan(assignment={"slow": None, "decider": MINI}, decision="vote", decider="decider")
+    result = await bench.wrap(chat, plan).run(task=bench.task())
+    assert [type(message) for message in result.messages[2:]] == [ThoughtEvent, TextMessage]
+    assert result.messages[-1].to_text() == result.messages[1].to_text()
 
 
 async def test_the_stream_yields_what_run_returns_and_the_result_last(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from autogen_agentchat.conditions import (
     TextMentionTermination,
     TimeoutTermination,
 )
-from autogen_agentchat.messages import StopMessage
+from autogen_agentchat.messages import StopMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
 
@@ -92,6 +92,37 @@ async def test_a_budget_stops_passes_that_would_go_on_for_ever(bench: Bench) -> 
     assert bench.billed() <= 4_000_000
     assert team.report.within_budget
     assert result.messages[-1].source in ("solver", "counter")
+
+
+async def test_what_an_earlier_pass_said_survives_one_in_which_all_fail(bench: Bench) -> None:
+    class Tired(Counter):
+        async def on_messages_stream(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            if self.heard:
+                yield ThoughtEvent(content="I am tired.", source=self.name)
+                raise RuntimeError("too tired")
+            yield await self.on_messages(messages, cancellation_token)
+
+    chat = RoundRobinGroupChat(
+        [Tired("counter", 99)], termination_condition=TextMentionTermination("DONE")
+    )
+    team = bench.wrap(chat, chain({"counter": None}))
+    result = await team.run(task="go")
+    assert [source for source, _ in texts(result.messages)] == ["user", "counter", "counter"]
+    assert result.messages[-1].to_text() == result.messages[1].to_text()
+    assert (result.stop_reason or "").endswith("too tired); the answer is that of pass 1")
+    assert team.report.chosen == "counter"
+    assert not team.report.complete
+
+
+async def test_a_team_goes_on_when_it_has_heard_nothing_new(bench: Bench) -> None:
+    inner = RoundRobinGroupChat([bench.assistant("solver")], max_turns=1, name="inner")
+    chat = RoundRobinGroupChat(
+        [inner], termination_condition=TextMentionTermination("DONE"), max_turns=3
+    )
+    team = bench.wrap(chat, chain({"inner": MINI}))
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == ["user"] + ["solver"] * 3
+    assert (await team.run()).messages
 
 
 async def test_with_bounds_alone_one_pass_does_the_job(bench: Bench) -> None:
