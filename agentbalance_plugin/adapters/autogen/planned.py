@@ -23,6 +23,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
     adopt_state,
+    at_work,
     hides_errors,
     rebind,
 )
@@ -128,7 +129,7 @@ class PlannedTeam(WrappedTeam):
         for participant in self._everyone():
             if isinstance(participant, ChatAgent):
                 await participant.on_pause(CancellationToken())
-            else:
+            elif at_work(participant):
                 await participant.pause()
 
     async def resume(self) -> None:
@@ -136,7 +137,7 @@ class PlannedTeam(WrappedTeam):
         for participant in self._everyone():
             if isinstance(participant, ChatAgent):
                 await participant.on_resume(CancellationToken())
-            else:
+            elif at_work(participant):
                 await participant.resume()
         self._unpaused.set()
 

@@ -63,6 +63,13 @@ def hides_errors(participant: Participant) -> bool:
     )
 
 
+def at_work(team: Team) -> bool:
+    """Whether a team may be told to pause: AutoGen's own refuse to before their first run, and
+    never answer while they are idle."""
+    held = vars(team)
+    return bool(held.get("_initialized", True) and held.get("_is_running", True))
+
+
 def rebind(participant: Participant, client: ChatCompletionClient | None) -> Participant:
     """A copy for one run, with its own message history, all of its calls on `client`.
 

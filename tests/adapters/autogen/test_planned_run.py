@@ -358,6 +358,27 @@ async def test_pause_holds_back_agents_that_have_not_started(bench: Bench) -> No
     assert (await running).messages[-1].source == "echo"
 
 
+async def test_pause_reaches_teams_that_are_at_work_alone(bench: Bench) -> None:
+    echo = Echo()
+    at_work = RoundRobinGroupChat([bench.assistant("solver"), echo], max_turns=2, name="busy")
+    waiting = RoundRobinGroupChat([bench.assistant("judge")], max_turns=1, name="later")
+    chat = RoundRobinGroupChat([at_work, waiting], max_turns=2)
+    team = bench.wrap(chat, chain({"busy": LARGE, "later": MINI}))
+    await team.pause()
+    await team.resume()
+    running = asyncio.create_task(team.run(task=bench.task()))
+    await asyncio.sleep(0.5)
+    await team.pause()
+    assert echo.pauses == 1
+    await asyncio.sleep(1000)
+    assert not running.done()
+    await team.resume()
+    result = await asyncio.wait_for(running, 1000)
+    assert [source for source, _ in texts(result.messages)][1:] == ["solver", "echo", "judge"]
+    await team.pause()
+    await team.resume()
+
+
 @pytest.mark.parametrize("longest_s", [0.0, 1e9])
 async def test_what_takes_long_to_plan_is_planned_beside_the_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, longest_s: float
