@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,20 @@ def test_files_that_are_no_catalog(tmp_path: Path) -> None:
         Catalog.load(write(tmp_path, "just text", "b.yaml"))
     with pytest.raises(CatalogError, match="entry 1: expected fields"):
         Catalog.load(write(tmp_path, "[1]", "c.yaml"))
+
+
+@pytest.mark.parametrize("price", [1, 0.15, "0.15", None])
+def test_a_price_that_is_no_decimal_is_refused_by_name(price: Any) -> None:
+    with pytest.raises(ValueError, match=r"price_in_usd_per_mtok must be a Decimal, .* got"):
+        Backbone("a", price, Decimal(1))
+    with pytest.raises(ValueError, match=r"price_out_usd_per_mtok must be a Decimal, .* got"):
+        Backbone("a", Decimal(1), price)
+
+
+@pytest.mark.parametrize("capabilities", ["text", ["text"], None])
+def test_capabilities_that_are_no_set_are_refused_by_name(capabilities: Any) -> None:
+    with pytest.raises(ValueError, match="capabilities must be a set of names, got"):
+        Backbone("a", Decimal(1), Decimal(1), capabilities=capabilities)
 
 
 def test_an_unknown_backbone_is_named_with_those_there() -> None:
