@@ -161,9 +161,10 @@ class PlannedTeam(WrappedTeam):
             RuntimeError: a run is under way.
         """
         self._refuse_while_running("loaded")
-        if state.get("type") != "agentbalance.PlannedTeam" or state.get("version") != 1:
+        known = isinstance(state, Mapping) and state.get("type") == "agentbalance.PlannedTeam"
+        if not known or state.get("version") != 1 or "unheard" not in state:
             raise ValueError("this is not a state that save_state of a wrapped chat returned")
-        agents: Mapping[str, Any] = state["agent_states"]
+        agents: Mapping[str, Any] = state.get("agent_states", {})
         missing = [name for name in self._originals if name not in agents]
         if missing:
             raise ValueError(f"the saved state has no agents {missing}")

@@ -16,6 +16,7 @@ from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
     Participant,
+    adopt_state,
     copy_chat,
     participants_of,
     rebind,
@@ -82,13 +83,15 @@ class RoutedTeam(WrappedTeam):
         return self._state if self._state is not None else await self._chat.save_state()
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore AutoGen's own state of such a chat; checked when the next run starts.
+        """Restore AutoGen's own state of such a chat.
 
         Raises:
+            ValueError: AutoGen's own, where it is none.
             RuntimeError: a run is under way.
         """
         if self._inner is not None:
             raise RuntimeError("The team cannot be loaded while it is running.")
+        await self._chat.load_state(state)
         self._state = dict(state)
 
     async def _events(
@@ -139,6 +142,11 @@ class RoutedTeam(WrappedTeam):
                 run.stop_reason = f"Agents failed: {error}"
                 raise error
             self._state = await inner.save_state()
+            # Agents whose state does not say everything keep the rest themselves.
+            for participant, twin in zip(
+                participants_of(self._chat), participants_of(inner), strict=True
+            ):
+                adopt_state(participant, twin)
         finally:
             denied.cancel()
             halt.release()
@@ -159,7 +167,7 @@ class RoutedTeam(WrappedTeam):
         )
         async for event in stream:
             if isinstance(event, TaskResult):
-                run.stop_reason = event.stop_reason
+                run.stop_reason, run.ended = event.stop_reason, True
             else:
                 queue.put_nowait(event)
 
@@ -205,7 +213,7 @@ class RoutedTeam(WrappedTeam):
             agents=tuple(line(name) for name in self._team.names),
             calls=run.meter.calls,
             stop_reason=run.stop_reason or "The run did not end by itself",
-            complete=run.stop_reason is not None and not run.exceeded,
+            complete=run.ended and not run.exceeded,
         )
 
 

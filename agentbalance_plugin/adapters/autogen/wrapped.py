@@ -53,6 +53,7 @@ class Run:
         output: what goes into TaskResult.messages.
         report: None until the run has ended.
         exceeded: the budget left something of the plan undone.
+        ended: a chat that routes by itself came to its own end.
     """
 
     budget: Budget
@@ -63,6 +64,7 @@ class Run:
     report: RunReport | None = None
     stop_reason: str | None = None
     exceeded: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True)

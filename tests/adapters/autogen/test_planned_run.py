@@ -246,8 +246,10 @@ async def test_saved_state_loads_into_another_wrapped_chat(bench: Bench) -> None
     assert texts((await second.run(task=bench.task(1))).messages) == texts(
         (await first.run(task=bench.task(1))).messages
     )
-    with pytest.raises(ValueError, match="save_state"):
-        await second.load_state({"agent_states": {}})
+    cut = {key: value for key, value in state.items() if key != "unheard"}
+    for wrong in ({"agent_states": {}}, cut, None, "a state"):
+        with pytest.raises(ValueError, match="save_state"):
+            await second.load_state(wrong)  # type: ignore[arg-type]
     other = bench.wrap(bench.chat(("somebody", "decider")), chain({"decider": MINI}))
     with pytest.raises(ValueError, match="somebody"):
         await other.load_state(state)

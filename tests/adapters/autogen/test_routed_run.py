@@ -199,6 +199,36 @@ def _context(state: Any, agent: str) -> list[Any]:
     return held["llm_context"]["messages"]
 
 
+async def test_a_state_that_is_none_is_refused_and_changes_nothing(bench: Bench) -> None:
+    team = bench.wrap(flow(bench, "first"), fixed({"first": MINI}))
+    await team.run(task=bench.task())
+    state = await team.save_state()
+    wrong: list[Any] = [{"agent_states": {}}, {"nonsense": 1}, None]
+    for each in wrong:
+        with pytest.raises(ValueError, match="state"):
+            await team.load_state(each)
+    assert await team.save_state() == state
+    assert (await team.run(task=bench.task(1))).messages
+
+
+async def test_what_an_agents_state_leaves_out_goes_on_too(bench: Bench) -> None:
+    class Own(AssistantAgent):
+        rounds = 0
+
+        async def on_messages_stream(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            self.rounds += 1
+            async for event in super().on_messages_stream(messages, cancellation_token):
+                yield event
+
+    own, client = Own("solver", bench.client(), handoffs=["solver"]), bench.client()
+    own._model_client = client
+    team = bench.wrap(Swarm([own], max_turns=1), fixed({"solver": MINI}))
+    for number in range(2):
+        await team.run(task=bench.task(number))
+    assert own.rounds == 2
+    assert own._model_client is client
+
+
 async def test_a_second_run_at_the_same_time_is_refused_with_autogens_error(bench: Bench) -> None:
     team = bench.wrap(flow(bench, "first", "second"), fixed({"first": MINI, "second": MINI}))
     running = asyncio.create_task(team.run(task=bench.task()))
@@ -222,6 +252,7 @@ async def test_after_an_error_or_a_cancellation_the_next_run_works(bench: Bench)
     with pytest.raises(RuntimeError, match="the echo is broken"):
         await team.run(task=bench.task())
     assert team.report.spend.nanodollars == bench.billed() > 0
+    assert not team.report.complete
     echo.fail = False
     assert (await team.run(task=bench.task())).messages
     token = CancellationToken()
