@@ -128,6 +128,18 @@ def test_capabilities_that_are_no_set_are_refused_by_name(capabilities: Any) -> 
         Backbone("a", Decimal(1), Decimal(1), capabilities=capabilities)
 
 
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.yaml"])
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CatalogError, match=rf"{name}: can't be read as UTF-8 text"):
+        Catalog.load(tmp_path / name)
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "catalog.csv").write_text(f"{HEADER}\na,1,1\n", encoding="utf-8-sig")
+    assert list(Catalog.load(tmp_path / "catalog.csv")) == ["a"]
+
+
 def test_an_unknown_backbone_is_named_with_those_there() -> None:
     catalog = Catalog([Backbone("a", Decimal(1), Decimal(1))])
     with pytest.raises(KeyError, match="no backbone 'b' in the catalog; it has a"):
