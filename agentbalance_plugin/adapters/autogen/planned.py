@@ -27,7 +27,11 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     hides_errors,
     rebind,
 )
-from agentbalance_plugin.adapters.autogen.termination import fresh_condition, is_ceiling
+from agentbalance_plugin.adapters.autogen.termination import (
+    fresh_condition,
+    is_ceiling,
+    reset_copies,
+)
 from agentbalance_plugin.adapters.autogen.turn import take_turn
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
@@ -180,6 +184,7 @@ class PlannedTeam(WrappedTeam):
         condition = fresh_condition(self._termination, alone=not self._running)
         self._running[id(run)] = {}
         try:
+            await reset_copies(condition, self._termination)
             stop = await condition(messages) if condition is not None and messages else None
             if stop is not None:
                 run.stop_reason = stop.content

@@ -22,6 +22,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     rebind,
     termination_of,
 )
+from agentbalance_plugin.adapters.autogen.termination import reset_copies
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
     Run,
@@ -103,6 +104,8 @@ class RoutedTeam(WrappedTeam):
         self._refuse_while_running()
         halt = Halt()
         inner = self._inner = self._bind(plan, run.meter, halt)
+        condition = termination_of(inner)
+        await reset_copies(condition, termination_of(self._chat))
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         driver = start_driver(self._drive(run, inner, messages, queue, token, halt), queue, token)
         try:
@@ -112,7 +115,6 @@ class RoutedTeam(WrappedTeam):
             driver.cancel()
             self._inner = None
             # AutoGen's own chat does so where it ends by itself, which a denied call prevents.
-            condition = termination_of(inner)
             if condition is not None:
                 await condition.reset()
 

@@ -12,7 +12,6 @@ from autogen_agentchat.base import (
 )
 from autogen_agentchat.conditions import (
     ExternalTermination,
-    FunctionalTermination,
     MaxMessageTermination,
     TimeoutTermination,
     TokenUsageTermination,
@@ -41,10 +40,10 @@ def is_ceiling(condition: TerminationCondition | None) -> bool:
 def fresh_condition(
     condition: TerminationCondition | None, *, alone: bool
 ) -> TerminationCondition | None:
-    """One for a single run, that has seen nothing yet: concurrent runs must not count each other's
-    messages.
+    """One for a single run, so that concurrent runs do not count each other's messages.
 
-    An ExternalTermination stays the very object that its owner will set.
+    An ExternalTermination stays the very object that its owner will set. A copy has seen what the
+    original has: `reset_copies`.
 
     Args:
         alone: whether no other run is under way, so that a condition of the user's own may stay the
@@ -56,11 +55,9 @@ def fresh_condition(
     if parts:
         fresh = [fresh_condition(part, alone=alone) for part in parts]
         return cast("Any", type(condition))(*fresh)
-    if isinstance(condition, FunctionalTermination):
-        return FunctionalTermination(cast("Any", condition)._func)
     if type(condition).__module__.startswith("autogen_agentchat."):
-        known = cast("Any", condition)
-        return known._from_config(known._to_config())
+        # What they count are plain numbers; a function in one is asked, not copied.
+        return copy.copy(condition)
     if alone:
         return condition
     try:
@@ -68,6 +65,19 @@ def fresh_condition(
     # It may hold what can't be copied (a client, a lock); that it shares.
     except Exception:
         return copy.copy(condition)
+
+
+async def reset_copies(
+    fresh: TerminationCondition | None, original: TerminationCondition | None
+) -> None:
+    """Let what `fresh_condition` copied start anew; what it shares may have been told to stop."""
+    if fresh is None or original is None or fresh is original:
+        return
+    parts = _parts(fresh)
+    for part, own in zip(parts, _parts(original), strict=True):
+        await reset_copies(part, own)
+    if not parts:
+        await fresh.reset()
 
 
 def _parts(condition: TerminationCondition) -> list[TerminationCondition]:

@@ -52,6 +52,14 @@ async def test_passes_repeat_until_the_condition_holds(bench: Bench) -> None:
     assert team.report.spend.nanodollars == bench.billed()
 
 
+async def test_a_condition_keeps_all_that_it_was_made_with(bench: Bench) -> None:
+    early, late = Counter("early", times=1), Counter("late", times=3)
+    condition = TextMentionTermination("DONE", sources=["late"])
+    chat = RoundRobinGroupChat([early, late], termination_condition=condition, max_turns=20)
+    await bench.wrap(chat, chain({"early": None, "late": None})).run(task="go")
+    assert len(late.heard) == 3
+
+
 async def test_the_turn_limit_bounds_the_passes(bench: Bench) -> None:
     counter = Counter("counter", times=99)
     chat = RoundRobinGroupChat(
