@@ -28,8 +28,8 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     rebind,
 )
 from agentbalance_plugin.adapters.autogen.termination import (
+    can_still_hold,
     fresh_condition,
-    is_ceiling,
     reset_copies,
 )
 from agentbalance_plugin.adapters.autogen.turn import take_turn
@@ -73,8 +73,7 @@ class _Stage:
 class PlannedTeam(WrappedTeam):
     """Runs each task on a plan of its own, on per-run copies of the agents.
 
-    Concurrent runs start from copies of the state there is when they start; the state of the run
-    that finishes last stays.
+    Concurrent runs start from copies of the state at their start; that of the last to finish stays.
 
     Args:
         participants: the user's own agents, in their order.
@@ -234,7 +233,7 @@ class PlannedTeam(WrappedTeam):
             if stop is not None:
                 run.stop_reason = stop.content
                 return
-            if not result.complete or is_ceiling(self._termination):
+            if not (result.complete and can_still_hold(self._termination, said)):
                 return
             if self._bounded and number >= self._passes:
                 run.stop_reason = f"Maximum number of turns reached after {number} passes."

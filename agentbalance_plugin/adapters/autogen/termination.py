@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, cast
 
 from autogen_agentchat.base import (
@@ -13,9 +14,13 @@ from autogen_agentchat.base import (
 from autogen_agentchat.conditions import (
     ExternalTermination,
     MaxMessageTermination,
+    SourceMatchTermination,
+    TextMentionTermination,
+    TextMessageTermination,
     TimeoutTermination,
     TokenUsageTermination,
 )
+from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage
 
 _CEILINGS = (
     MaxMessageTermination,
@@ -25,16 +30,27 @@ _CEILINGS = (
 )
 
 
-def is_ceiling(condition: TerminationCondition | None) -> bool:
-    """Whether a condition only bounds a chat, without saying when its job is done.
+def can_still_hold(
+    condition: TerminationCondition | None, said: Sequence[BaseAgentEvent | BaseChatMessage]
+) -> bool:
+    """Whether further passes may meet a condition that says when a chat's job is done.
 
-    With nothing but bounds one pass of the plan does the job; a condition such as a mention of a
-    word asks for passes until it holds.
+    With nothing but bounds, one pass of the plan does the job; a condition such as a mention of a
+    word asks for passes until it holds. One that waits for agents that a complete pass had no use
+    for would ask for ever.
+
+    Args:
+        said: in a pass.
     """
-    if condition is None or isinstance(condition, _CEILINGS):
-        return True
-    parts = _parts(condition)
-    return bool(parts) and all(is_ceiling(part) for part in parts)
+    if condition is None or _is_ceiling(condition):
+        return False
+    # Bounds are met in time.
+    parts = [part for part in _parts(condition) if not _is_ceiling(part)]
+    if parts:
+        both = all if isinstance(condition, AndTerminationCondition) else any
+        return both(can_still_hold(part, said) for part in parts)
+    sources = _sources(condition)
+    return not sources or any(each.source in sources for each in said)
 
 
 def fresh_condition(
@@ -78,6 +94,21 @@ async def reset_copies(
         await reset_copies(part, own)
     if not parts:
         await fresh.reset()
+
+
+def _is_ceiling(condition: TerminationCondition) -> bool:
+    """Whether a condition only bounds a chat, without saying when its job is done."""
+    parts = _parts(condition)
+    return all(map(_is_ceiling, parts)) if parts else isinstance(condition, _CEILINGS)
+
+
+def _sources(condition: TerminationCondition) -> list[str]:
+    """The agents whose message a condition waits for; none: anybody's."""
+    if isinstance(condition, (SourceMatchTermination, TextMentionTermination)):
+        return list(cast("Any", condition)._sources or ())
+    if isinstance(condition, TextMessageTermination):
+        return [source for source in [cast("Any", condition)._source] if source]
+    return []
 
 
 def _parts(condition: TerminationCondition) -> list[TerminationCondition]:

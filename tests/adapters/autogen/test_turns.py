@@ -13,6 +13,7 @@ from autogen_agentchat.conditions import (
     MaxMessageTermination,
     SourceMatchTermination,
     TextMentionTermination,
+    TextMessageTermination,
     TimeoutTermination,
 )
 from autogen_agentchat.messages import StopMessage, ThoughtEvent
@@ -131,6 +132,30 @@ async def test_a_team_goes_on_when_it_has_heard_nothing_new(bench: Bench) -> Non
     result = await team.run(task=bench.task())
     assert [source for source, _ in texts(result.messages)] == ["user"] + ["solver"] * 3
     assert (await team.run()).messages
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        SourceMatchTermination(["critic"]),
+        TextMentionTermination("APPROVE", sources=["critic"]),
+        TextMessageTermination("critic"),
+        SourceMatchTermination(["critic"]) & MaxMessageTermination(2),
+        SourceMatchTermination(["critic"]) | MaxMessageTermination(50),
+    ],
+)
+async def test_nobody_waits_for_an_agent_that_the_plan_leaves_out(
+    bench: Bench, condition: TerminationCondition
+) -> None:
+    chat = RoundRobinGroupChat(
+        [bench.assistant(name) for name in ("critic", "decider")],
+        termination_condition=condition,
+        max_turns=20,
+    )
+    team = bench.wrap(chat, chain({"decider": MINI}))
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == ["user", "decider"]
+    assert result.stop_reason == "Plan complete"
 
 
 async def test_with_bounds_alone_one_pass_does_the_job(bench: Bench) -> None:
@@ -278,6 +303,15 @@ async def test_conditions_with_functions_in_them_work(bench: Bench) -> None:
     team = bench.wrap(chat, chain({"counter": None}))
     await team.run(task="go")
     assert len(counter.heard) == 2
+
+
+async def test_a_bound_joined_to_a_condition_does_not_end_it_early(bench: Bench) -> None:
+    counter = Counter("counter", times=3)
+    bound = MaxMessageTermination(2) | TimeoutTermination(1000)
+    condition = TextMentionTermination("DONE") & bound
+    chat = RoundRobinGroupChat([counter], termination_condition=condition, max_turns=20)
+    await bench.wrap(chat, chain({"counter": None})).run(task="go")
+    assert len(counter.heard) == 3
 
 
 async def test_conditions_joined_with_and_need_both(bench: Bench) -> None:
