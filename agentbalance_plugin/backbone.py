@@ -128,6 +128,11 @@ class Backbone:
             raise ValueError("backbone must not be empty")
         for name in ("price_in_usd_per_mtok", "price_out_usd_per_mtok"):
             price: Decimal = getattr(self, name)
+            if not isinstance(price, Decimal):
+                # A float is not the price that was written down.
+                raise ValueError(
+                    f"{name} must be a Decimal, for example Decimal('0.15'), got {price!r}"
+                )
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{name} must be a number of at least 0, got {price}")
             if price * 10**6 % 1:
@@ -146,6 +151,8 @@ class Backbone:
         for benchmark, tokens in self.hidden_tokens.items():
             if tokens < 0:
                 raise ValueError(f"hidden_reasoning_tokens_{benchmark} is negative: {tokens}")
+        if not isinstance(self.capabilities, (set, frozenset)):
+            raise ValueError(f"capabilities must be a set of names, got {self.capabilities!r}")
         unknown = self.capabilities - CAPABILITIES
         if unknown:
             raise ValueError(

@@ -58,8 +58,10 @@ class Budget:
                     f"the mean cost ({self.mean_cost_usd} USD) is above the hard cap per task "
                     f"({self.cost_usd} USD); raise max_cost_usd or lower cost_usd"
                 )
-        if self.cost_usd is not None and self.nanodollars == 0:
-            raise ValueError(f"Budget.cost_usd is below one nano-dollar: {self.cost_usd!r}")
+        for field in ("cost_usd", "mean_cost_usd"):
+            usd = getattr(self, field)
+            if usd is not None and usd_to_nanodollars(usd) == 0:
+                raise ValueError(f"Budget.{field} is below one nano-dollar: {usd!r}")
 
     @classmethod
     def average(
@@ -78,7 +80,10 @@ class Budget:
             latency_s: deadline of each task, in seconds.
             on_exceeded: as in `Budget`.
         """
-        _check_positive("average cost_usd", cost_usd)
+        for field, usd in (("cost_usd", cost_usd), ("max_cost_usd", max_cost_usd)):
+            _check_positive(f"average {field}", usd)
+            if usd is None:
+                raise ValueError(f"Budget.average {field} must be a number, got None")
         return cls(
             cost_usd=max_cost_usd,
             latency_s=latency_s,

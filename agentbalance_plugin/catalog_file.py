@@ -25,7 +25,10 @@ def read_catalog(path: str | Path) -> list[Backbone]:
     path = Path(path)
     if not path.is_file():
         raise CatalogError(f"{path}: no such catalog file")
-    rows = list(_csv_rows(path) if path.suffix == ".csv" else _yaml_rows(path))
+    try:
+        rows = list(_csv_rows(path) if path.suffix == ".csv" else _yaml_rows(path))
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{path}: can't be read as UTF-8 text: {error}") from error
     if not rows:
         raise CatalogError(f"{path}: the catalog is empty; it needs at least one backbone")
     backbones: list[Backbone] = []
@@ -42,7 +45,8 @@ def read_catalog(path: str | Path) -> list[Backbone]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(newline="", encoding="utf-8") as file:
+    # Spreadsheets put a byte order mark before the first column's name.
+    with path.open(newline="", encoding="utf-8-sig") as file:
         for row in (reader := csv.DictReader(file)):
             if None in row:
                 raise CatalogError(

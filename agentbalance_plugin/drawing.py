@@ -33,7 +33,8 @@ def mermaid(plan: Plan) -> str:
 
 def text_tree(plan: Plan) -> str:
     """A text tree with the decision at the root; an agent seen before is not unfolded again."""
-    head = "vote" if plan.decision == "vote" else f"answer of {plan.decider}"
+    head = f"answer of {plan.decider}" if plan.decider else "answer"
+    head = "vote" if plan.decision == "vote" else head
     if plan.stop_at is not None:
         head += f", over at agreement {plan.stop_at:.2f}"
     if plan.expected is not None:

@@ -99,7 +99,7 @@ def _arrows(plan: Plan) -> list[tuple[str, str, bool, str]]:
     # Everyone who speaks votes; arrows from the last of them alone keep the picture clear.
     waited_for = {before for name in plan.assignment for before in plan.waits_for(name)}
     last = [name for name in plan.assignment if name not in waited_for]
-    deciding = last if plan.decision == "vote" else [plan.decider or ""]
+    deciding = [plan.decider] if plan.decision == "agent" and plan.decider else last
     arrows += [(name, _ANSWER, False, "") for name in deciding]
     return arrows
 

@@ -36,6 +36,10 @@ def test_average_has_a_mean_and_a_hard_cap() -> None:
         Budget.average(cost_usd=0.005, max_cost_usd=0.004)
     with pytest.raises(ValueError, match="average cost_usd"):
         Budget.average(cost_usd=-1, max_cost_usd=0.004)
+    with pytest.raises(ValueError, match="average cost_usd must be a number, got None"):
+        Budget.average(cost_usd=None, max_cost_usd=0.004)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="average max_cost_usd must be a number, got None"):
+        Budget.average(cost_usd=0.001, max_cost_usd=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,8 @@ def test_caps_are_rounded_down_to_nanodollars(usd: float, nano: int) -> None:
 def test_a_cap_below_a_nanodollar_is_refused() -> None:
     with pytest.raises(ValueError, match="nano-dollar"):
         Budget(cost_usd=1e-10)
+    with pytest.raises(ValueError, match="mean_cost_usd is below one nano-dollar: 1e-10"):
+        Budget.average(cost_usd=1e-10, max_cost_usd=0.01)
 
 
 def test_spends_add_up_exactly() -> None:

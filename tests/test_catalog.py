@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,32 @@ def test_files_that_are_no_catalog(tmp_path: Path) -> None:
         Catalog.load(write(tmp_path, "just text", "b.yaml"))
     with pytest.raises(CatalogError, match="entry 1: expected fields"):
         Catalog.load(write(tmp_path, "[1]", "c.yaml"))
+
+
+@pytest.mark.parametrize("price", [1, 0.15, "0.15", None])
+def test_a_price_that_is_no_decimal_is_refused_by_name(price: Any) -> None:
+    with pytest.raises(ValueError, match=r"price_in_usd_per_mtok must be a Decimal, .* got"):
+        Backbone("a", price, Decimal(1))
+    with pytest.raises(ValueError, match=r"price_out_usd_per_mtok must be a Decimal, .* got"):
+        Backbone("a", Decimal(1), price)
+
+
+@pytest.mark.parametrize("capabilities", ["text", ["text"], None])
+def test_capabilities_that_are_no_set_are_refused_by_name(capabilities: Any) -> None:
+    with pytest.raises(ValueError, match="capabilities must be a set of names, got"):
+        Backbone("a", Decimal(1), Decimal(1), capabilities=capabilities)
+
+
+@pytest.mark.parametrize("name", ["catalog.csv", "catalog.yaml"])
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CatalogError, match=rf"{name}: can't be read as UTF-8 text"):
+        Catalog.load(tmp_path / name)
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "catalog.csv").write_text(f"{HEADER}\na,1,1\n", encoding="utf-8-sig")
+    assert list(Catalog.load(tmp_path / "catalog.csv")) == ["a"]
 
 
 def test_an_unknown_backbone_is_named_with_those_there() -> None:

@@ -46,6 +46,13 @@ def test_a_plan_is_drawn_as_png_or_svg(tmp_path: Path) -> None:
         assert text in drawn or text.replace("&lt;", "<") in drawn
 
 
+def test_a_team_that_decides_by_itself_is_drawn(tmp_path: Path) -> None:
+    plan = Plan(assignment={"first": "small", "second": "large"}, decider=None)
+    report(plan).draw(tmp_path / "run.svg")
+    assert "second" in (tmp_path / "run.svg").read_text()
+    assert plan.to_tree().splitlines()[0] == "answer"
+
+
 def test_a_report_shows_each_status_in_its_colour(tmp_path: Path) -> None:
     report(PLAN).draw(str(tmp_path / "run.svg"))
     PLAN.draw(tmp_path / "plan.svg")

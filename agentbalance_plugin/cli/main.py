@@ -147,7 +147,7 @@ def serve_backbones(
     suite: Annotated[str, typer.Option(help="Suite of the traces.")] = "reasoning",
     traces: Traces = None,
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     scale: Annotated[
         float, typer.Option(min=0, help="Real seconds waited per simulated second.")
     ] = 1.0,
@@ -167,7 +167,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the policy.")],
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="Suites to train on, may be given often; left out: all."),
+        typer.Option(
+            help="Suites to train on, may be given often; left out: reasoning, mmlu_pro, mmlu."
+        ),
     ] = None,
     traces: Traces = None,
     seed: Seed = 0,

@@ -22,7 +22,7 @@ Traces = Annotated[
 Out = Annotated[
     Path | None, typer.Option(help="Folder for the results: JSON, markdown, PNG and SVG.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 

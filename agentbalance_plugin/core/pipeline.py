@@ -31,7 +31,8 @@ class Pipeline:
         table: of the backbones.
         options: per agent that calls, [B] whether it may use a backbone.
         others, last: [n] columns: choices of a backbone for the deciding agent and one for all
-            others that give each agent one that it may use.
+            others that give each agent one that it may use; the same one where no agent that
+            calls decides.
         in_turn: agents that call one after the other.
         edges: of its plans.
     """
@@ -55,6 +56,9 @@ class Pipeline:
         pairs = np.zeros((0, 2), dtype=np.int64)
         if options:
             pairs = np.argwhere(_possible(options, team.decider))
+            if team.decider not in options:
+                # No agent would be given the decider's.
+                pairs = pairs[pairs[:, 0] == pairs[:, 1]]
             if not len(pairs):
                 price = table.price_in + table.price_out
                 pairs = np.array([_cheapest(options, team.decider, price)], dtype=np.int64)
@@ -201,7 +205,8 @@ def _cheapest(
     common = np.logical_and.reduce(others) if others else options[decider or ""]
     if not common.any():
         common = others[0]
-    return least(common), least(options[decider]) if decider else least(common)
+    last = common if decider is None else options.get(decider, common)
+    return least(common), least(last)
 
 
 def _cheapest_of(mask: NDArray[np.bool_], table: ProfileTable) -> int:

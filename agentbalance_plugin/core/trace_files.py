@@ -112,7 +112,7 @@ def read_suites(path: Path) -> dict[str, Suite]:
         return {}
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TraceError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise TraceError(f"{path}: expected suite names with their fields, got {content!r}")

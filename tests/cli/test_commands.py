@@ -114,6 +114,22 @@ def test_what_a_user_can_mend_is_said_in_one_line(arguments: tuple[str, ...], sa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("serve-backbones", "--port", "99999"), "--port"),
+        (("demo", "--seed", "-1"), "--seed"),
+        (("study", "follow-through", "--seed", "-1"), "--seed"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_its_option(
+    arguments: tuple[str, ...], named: str
+) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert f"Invalid value for '{named}'" in done.stderr
+
+
 def test_a_policy_can_be_trained_and_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -283,6 +283,41 @@ def test_in_a_pipeline_the_decider_gets_the_stronger_backbone() -> None:
     assert costs[-1] < costs[0] / 10
 
 
+def test_where_no_agent_that_calls_decides_all_get_the_backbone_that_was_worked_out() -> None:
+    person = Agent("person", calls_backbone=False)
+    for callers in (team_of(1).agents, team_of(3).agents):
+        names = [agent.name for agent in callers]
+        for team in (
+            Team(callers, fixed_edges=()),
+            Team((*callers, person), "person"),
+            Team((*callers, person), fixed_edges=()),
+        ):
+            chosen: set[str] = set()
+            for price in (0.0, 30.0, 300.0, 1e6):
+                knobs = Knobs(price_usd=price)
+                explained = POLICY.explain(recorded_query(1500), team, AMPLE, TOOL_CATALOG, knobs)
+                plan = explained["plan"]
+                (backbone,) = {plan["assignment"][name] for name in names}
+                alone = explained["backbones"][backbone]
+                assert plan["expected"]["success"] == pytest.approx(alone["success"], abs=1e-3)
+                chosen.add(backbone)
+            # Free, the best; dear, the cheapest.
+            assert len(chosen) > 1
+
+
+def test_agents_with_nothing_in_common_are_planned_though_a_person_decides() -> None:
+    able = [frozenset({"vision"})] * 2 + [TOOLS] * 2
+    catalog = Catalog(
+        replace(TOOL_CATALOG[name], capabilities=can)
+        for name, can in zip(NAMES[:4], able, strict=True)
+    )
+    agents = (Agent("a", needs=able[0]), Agent("b", needs=TOOLS))
+    team = Team((*agents, Agent("person", calls_backbone=False)), "person")
+    plan = planned(team, catalog=catalog)
+    assert plan.assignment["a"] in NAMES[:2]
+    assert plan.assignment["b"] in NAMES[2:4]
+
+
 def test_fixed_agents_side_by_side_take_the_time_of_the_longest_path() -> None:
     names = [f"a{number}" for number in range(4)]
     chain, fan_in = tuple(pairwise(names)), tuple((name, "a3") for name in names[:3])

@@ -213,6 +213,13 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         TraceSet.load(tmp_path)
 
 
+def test_a_file_of_suites_that_is_no_text_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "suites.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TraceError, match=r"suites\.yaml: not valid YAML"):
+        TraceSet.load(tmp_path, "both")
+
+
 def test_unknown_names_list_what_there_is(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="no suite 'all'; there are both, sums"):
         TraceSet.load(folder, "all")

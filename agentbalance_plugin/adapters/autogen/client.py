@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from autogen_core import CancellationToken
 from autogen_core._component_config import ComponentModel
@@ -78,7 +79,7 @@ class BudgetClient(ChatCompletionClient):
         self._meter = meter
         self._agent = agent
         self._output_cap = output_cap
-        self._cap = OutputCap.of(inner, backbone)
+        self._cap = OutputCap.of(behind_cache(inner), backbone)
         self._usage = RequestUsage(0, 0)
 
     async def create(
@@ -241,11 +242,20 @@ def without_sdk_retries(client: ChatCompletionClient) -> ChatCompletionClient:
 
     A retry inside the SDK is a second call that nothing was reserved for.
     """
+    real = behind_cache(client)
     sdk: Any = getattr(client, "_client", None)
-    if sdk is None or not getattr(sdk, "max_retries", 0) or not hasattr(sdk, "with_options"):
+    if real is not client:
+        changed = {"client": without_sdk_retries(real)}
+    elif getattr(sdk, "max_retries", 0) and hasattr(sdk, "with_options"):
+        changed = {"_client": sdk.with_options(max_retries=0)}
+    else:
         return client
-    import copy
+    quiet = copy.copy(client)
+    vars(quiet).update(changed)
+    return quiet
 
-    quiet: Any = copy.copy(client)
-    quiet._client = sdk.with_options(max_retries=0)
-    return cast("ChatCompletionClient", quiet)
+
+def behind_cache(client: ChatCompletionClient) -> ChatCompletionClient:
+    """What a ChatCompletionCache calls; any other client itself."""
+    inner: Any = getattr(client, "client", None)
+    return inner if isinstance(inner, ChatCompletionClient) else client

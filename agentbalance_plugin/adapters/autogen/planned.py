@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from autogen_agentchat.base import ChatAgent, Response, TerminationCondition
-from autogen_agentchat.messages import BaseChatMessage, MessageFactory
+from autogen_agentchat.messages import (
+    BaseChatMessage,
+    MessageFactory,
+    ModelClientStreamingChunkEvent,
+)
 from autogen_core import CancellationToken
 
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
@@ -19,10 +23,15 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
     adopt_state,
-    holds_team,
+    at_work,
+    hides_errors,
     rebind,
 )
-from agentbalance_plugin.adapters.autogen.termination import fresh_condition, is_ceiling
+from agentbalance_plugin.adapters.autogen.termination import (
+    can_still_hold,
+    fresh_condition,
+    reset_copies,
+)
 from agentbalance_plugin.adapters.autogen.turn import take_turn
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
@@ -30,6 +39,7 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     Wiring,
     WrappedTeam,
     next_event,
+    start_driver,
 )
 from agentbalance_plugin.adapters.planning import LARGEST_SHARE, expected_seconds, heard_bound
 from agentbalance_plugin.plan import Plan
@@ -47,7 +57,7 @@ class _Stage:
 
     Args:
         agents: per-run copies.
-        halts: how those that are or hold a team are stopped.
+        halts: how those that hide errors are stopped.
         queue: of what happens, for the run's stream; None ends it.
     """
 
@@ -63,8 +73,7 @@ class _Stage:
 class PlannedTeam(WrappedTeam):
     """Runs each task on a plan of its own, on per-run copies of the agents.
 
-    Concurrent runs start from copies of the state there is when they start; the state of the run
-    that finishes last stays.
+    Concurrent runs start from copies of the state at their start; that of the last to finish stays.
 
     Args:
         participants: the user's own agents, in their order.
@@ -123,7 +132,7 @@ class PlannedTeam(WrappedTeam):
         for participant in self._everyone():
             if isinstance(participant, ChatAgent):
                 await participant.on_pause(CancellationToken())
-            else:
+            elif at_work(participant):
                 await participant.pause()
 
     async def resume(self) -> None:
@@ -131,7 +140,7 @@ class PlannedTeam(WrappedTeam):
         for participant in self._everyone():
             if isinstance(participant, ChatAgent):
                 await participant.on_resume(CancellationToken())
-            else:
+            elif at_work(participant):
                 await participant.resume()
         self._unpaused.set()
 
@@ -155,9 +164,10 @@ class PlannedTeam(WrappedTeam):
             RuntimeError: a run is under way.
         """
         self._refuse_while_running("loaded")
-        if state.get("type") != "agentbalance.PlannedTeam" or state.get("version") != 1:
+        known = isinstance(state, Mapping) and state.get("type") == "agentbalance.PlannedTeam"
+        if not known or state.get("version") != 1 or "unheard" not in state:
             raise ValueError("this is not a state that save_state of a wrapped chat returned")
-        agents: Mapping[str, Any] = state["agent_states"]
+        agents: Mapping[str, Any] = state.get("agent_states", {})
         missing = [name for name in self._originals if name not in agents]
         if missing:
             raise ValueError(f"the saved state has no agents {missing}")
@@ -170,28 +180,29 @@ class PlannedTeam(WrappedTeam):
     ) -> AsyncGenerator[Event, None]:
         plan = await self._plan(run, messages)
         conversation = self._conversation.copy()
-        condition = fresh_condition(self._termination)
-        if condition is not None:
-            await condition.reset()
-            stop = await condition(messages) if messages else None
+        condition = fresh_condition(self._termination, alone=not self._running)
+        self._running[id(run)] = {}
+        try:
+            await reset_copies(condition, self._termination)
+            stop = await condition(messages) if condition is not None and messages else None
             if stop is not None:
                 run.stop_reason = stop.content
-                await condition.reset()
                 return
-        conversation.tell(messages)
-        agents, halts = await self._bind(plan, run.meter)
-        self._running[id(run)] = agents
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        stage = _Stage(run, plan, agents, halts, conversation, queue, token)
-        driver = asyncio.create_task(self._drive(stage, condition))
-        token.link_future(driver)
-        try:
-            while (event := await next_event(queue, driver)) is not None:
-                yield event
+            conversation.tell(messages)
+            agents, halts = await self._bind(plan, run.meter)
+            self._running[id(run)] = agents
+            queue: asyncio.Queue[Event | None] = asyncio.Queue()
+            stage = _Stage(run, plan, agents, halts, conversation, queue, token)
+            driver = start_driver(self._drive(stage, condition), queue, token)
+            try:
+                while (event := await next_event(queue, driver)) is not None:
+                    yield event
+            finally:
+                driver.cancel()
         finally:
-            driver.cancel()
             self._running.pop(id(run), None)
-            if condition is not None:
+            # What the user's own condition was told is for the runs that are still under way too.
+            if condition is not None and not self._running:
                 await condition.reset()
         for name, agent in agents.items():
             adopt_state(self._originals[name], agent)
@@ -200,27 +211,33 @@ class PlannedTeam(WrappedTeam):
     async def _drive(self, stage: _Stage, condition: TerminationCondition | None) -> None:
         """Passes until the chat's condition holds, its bound is reached or money is out."""
         run = stage.run
-        try:
-            number = 0
-            while True:
-                number += 1
-                result, said = await self._pass(stage)
-                run.stop_reason = result.stop_reason
-                run.exceeded = bool(result.skipped)
-                if not result.messages and result.failed:
-                    raise next(iter(result.failed.values()))
-                # A condition that is met speaks before the plan's own stop reason.
-                stop = await condition(said) if condition is not None and said else None
-                if stop is not None:
-                    run.stop_reason = stop.content
-                    return
-                if not result.complete or is_ceiling(self._termination):
-                    return
-                if self._bounded and number >= self._passes:
-                    run.stop_reason = f"Maximum number of turns reached after {number} passes."
-                    return
-        finally:
-            stage.queue.put_nowait(None)
+        number = 0
+        answered: Pass[BaseChatMessage] | None = None
+        while True:
+            number += 1
+            result, said = await self._pass(stage)
+            run.stop_reason = result.stop_reason
+            run.exceeded = bool(result.skipped)
+            if result.messages:
+                answered = result
+            elif answered is not None:
+                # The pass before has the answer, and was paid for.
+                run.stop_reason += f"; the answer is that of pass {number - 1}"
+                result.chosen, result.confidence = answered.chosen, answered.confidence
+                if result.chosen is not None and said:
+                    self._repeat(answered.messages[result.chosen], said, stage.queue)
+            elif result.failed:
+                raise next(iter(result.failed.values()))
+            # A condition that is met speaks before the plan's own stop reason.
+            stop = await condition(said) if condition is not None and said else None
+            if stop is not None:
+                run.stop_reason = stop.content
+                return
+            if not (result.complete and can_still_hold(self._termination, said)):
+                return
+            if self._bounded and number >= self._passes:
+                run.stop_reason = f"Maximum number of turns reached after {number} passes."
+                return
 
     async def _pass(self, stage: _Stage) -> tuple[Pass[BaseChatMessage], list[Event]]:
         """One pass, and what was said in it in order, the answer last."""
@@ -254,16 +271,22 @@ class PlannedTeam(WrappedTeam):
         self._passed[id(run)] = result
         if result.chosen is not None:
             answer = result.messages[result.chosen]
-            if not _is_answer(said, answer):
-                # Users read the last message as the answer; the winner may have spoken earlier.
-                answer = answer.model_copy(
-                    update={"metadata": {**answer.metadata, "agentbalance": "decision"}}
-                )
-                said.append(answer)
-                queue.put_nowait(answer)
+            if not _is_last(answer, said):
+                answer = self._repeat(answer, said, queue)
             heard = {result.chosen} | {n for n in spoken if result.chosen in plan.parents(n)}
             conversation.tell([answer], except_for=heard)
         return result, said
+
+    def _repeat(
+        self, answer: BaseChatMessage, said: list[Event], queue: asyncio.Queue[Event | None]
+    ) -> BaseChatMessage:
+        """Say the answer again: users read the last message as the answer."""
+        answer = answer.model_copy(
+            update={"metadata": {**answer.metadata, "agentbalance": "decision"}}
+        )
+        said.append(answer)
+        queue.put_nowait(answer)
+        return answer
 
     async def _bind(
         self, plan: Plan, meter: Meter
@@ -277,7 +300,7 @@ class PlannedTeam(WrappedTeam):
             if backbone is None:
                 agents[name] = original
                 continue
-            if holds_team(original):
+            if hides_errors(original):
                 halts[name] = Halt()
             client = BudgetClient(
                 self._clients(backbone),
@@ -367,10 +390,10 @@ def _status(name: str, plan: Plan | None, result: Pass[Any]) -> tuple[Status, st
     return "skipped", "the run ended before its turn"
 
 
-def _is_answer(said: Sequence[Event], answer: BaseChatMessage) -> bool:
-    """Whether the answer is already the last message."""
-    messages = [event for event in said if isinstance(event, BaseChatMessage)]
-    return bool(messages) and messages[-1] is answer
+def _is_last(answer: BaseChatMessage, said: Sequence[Event]) -> bool:
+    """Whether the answer is the last of what goes into the result."""
+    kept = [event for event in said if not isinstance(event, ModelClientStreamingChunkEvent)]
+    return bool(kept) and kept[-1] is answer
 
 
 def _share(worst: int, cap: int | None) -> int:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import autogen_agentchat
 from autogen_agentchat.agents import MessageFilterAgent
 from autogen_agentchat.base import ChatAgent, Team, TerminationCondition
 from autogen_agentchat.teams import BaseGroupChat
+from autogen_agentchat.tools import AgentTool, TeamTool
 from autogen_core import SingleThreadedAgentRuntime
 from autogen_core.models import ChatCompletionClient
+from autogen_core.tools import StaticWorkbench
 
 from agentbalance_plugin.adapters.autogen.termination import fresh_condition
 from agentbalance_plugin.team import Agent
@@ -24,6 +26,8 @@ from agentbalance_plugin.team import Agent
 Participant = ChatAgent | Team
 AgentFactory = Callable[[str, ChatCompletionClient], ChatAgent]
 """`factory(name, client)` makes a fresh agent on that client."""
+
+_RUNNERS = (AgentTool, TeamTool)
 
 
 def describe(participant: Participant) -> Agent:
@@ -37,56 +41,64 @@ def describe(participant: Participant) -> Agent:
 
 
 def model_client_of(participant: Participant) -> ChatCompletionClient | None:
-    """The model client that a participant (or the first agent inside it) calls; None if none."""
-    own = getattr(participant, "_model_client", None)
-    if isinstance(own, ChatCompletionClient):
-        return own
-    for inner in _inside(participant):
-        client = model_client_of(inner)
-        if client is not None:
-            return client
+    """The model client that a participant (or the first one inside it) calls; None if none."""
+    for held in everyone_in(participant):
+        for name in _client_names(held):
+            return cast("ChatCompletionClient", vars(held)[name])
     return None
 
 
-def holds_team(participant: Participant) -> bool:
-    """Whether a participant's model calls run inside a team's own runtime."""
-    return isinstance(participant, BaseGroupChat) or any(map(holds_team, _inside(participant)))
+def everyone_in(participant: Participant) -> Iterator[Participant]:
+    """A participant, and all agents and teams that it holds or calls as tools."""
+    yield participant
+    for inner in _inside(participant):
+        yield from everyone_in(inner)
+
+
+def hides_errors(participant: Participant) -> bool:
+    """Whether a model call's error may end inside a participant: in a team's own runtime, or as
+    the result of a tool."""
+    return any(
+        isinstance(held, BaseGroupChat) or _runners(held) for held in everyone_in(participant)
+    )
+
+
+def at_work(team: Team) -> bool:
+    """Whether a team may be told to pause: AutoGen's own refuse to before their first run, and
+    never answer while they are idle."""
+    held = vars(team)
+    return bool(held.get("_initialized", True) and held.get("_is_running", True))
 
 
 def rebind(participant: Participant, client: ChatCompletionClient | None) -> Participant:
     """A copy for one run, with its own message history, all of its calls on `client`.
 
-    Tools, memory, workbenches and formatters are shared with the original. Agents that call no
-    model are returned as they are.
+    Tools, memory, workbenches and formatters are shared with the original, but for tools that run
+    an agent or a team: they run a copy as well. Agents that call no model are returned as they are.
 
     Args:
         client: None keeps the participant's own client (only right for those that call none).
-
-    Raises:
-        RuntimeError: this version of AutoGen keeps its model client under another name.
     """
     if client is None or model_client_of(participant) is None:
         return participant
     if isinstance(participant, BaseGroupChat):
-        return copy_chat(
-            participant, [rebind(inner, client) for inner in _inside(participant)], client
-        )
+        inner = [rebind(inner, client) for inner in _inside(participant)]
+        return copy_chat(participant, inner, client, alone=False)
     twin = copy.copy(participant)
     attributes = vars(twin)
-    if isinstance(participant, MessageFilterAgent):
-        attributes["_wrapped_agent"] = rebind(_inside(participant)[0], client)
-        return twin
-    attributes["_model_client"] = client
+    for name in _client_names(participant):
+        attributes[name] = client
     context = attributes.get("_model_context")
     if context is not None:
         attributes["_model_context"] = _copy_context(context)
     if "_is_running" in attributes:
         attributes["_is_running"] = False
-    inner_team = attributes.get("_team")
-    if isinstance(inner_team, Team):
-        attributes["_team"] = rebind(inner_team, client)
-    if getattr(twin, "_model_client", None) is not client:
-        raise RuntimeError(_unknown_version(participant))
+    for name in ("_wrapped_agent", "_team"):
+        inner = attributes.get(name)
+        if isinstance(inner, (ChatAgent, Team)):
+            attributes[name] = rebind(inner, client)
+    if _runners(participant):
+        attributes["_workbench"] = [_rebind_tools(bench, client) for bench in _benches(participant)]
     return twin
 
 
@@ -94,14 +106,11 @@ def adopt_state(original: Participant, twin: Participant) -> None:
     """Make what the copy went through the original's own history; its model client stays."""
     if original is twin:
         return
+    for inner, inner_twin in zip(_inside(original), _inside(twin), strict=False):
+        adopt_state(inner, inner_twin)
     if isinstance(original, BaseGroupChat):
-        for inner, inner_twin in zip(_inside(original), _inside(twin), strict=True):
-            adopt_state(inner, inner_twin)
         return
-    if isinstance(original, MessageFilterAgent):
-        adopt_state(_inside(original)[0], _inside(twin)[0])
-        return
-    kept = {"_model_client", "_team"}
+    kept = {"_wrapped_agent", "_team", "_workbench", *_client_names(original)}
     vars(original).update({k: v for k, v in vars(twin).items() if k not in kept})
 
 
@@ -109,12 +118,15 @@ def copy_chat(
     chat: BaseGroupChat,
     participants: list[Participant],
     manager_client: ChatCompletionClient | None,
+    *,
+    alone: bool,
 ) -> BaseGroupChat:
     """A fresh, idle chat like `chat` around other participants, with a runtime of its own.
 
     Args:
         participants: of the same names, in the same order.
         manager_client: what the chat's own manager calls; None keeps its own.
+        alone: whether no other copy of it runs at the same time.
 
     Raises:
         RuntimeError: this version of AutoGen keeps its participants under another name.
@@ -130,7 +142,7 @@ def copy_chat(
     attributes["_embedded_runtime"] = True
     attributes["_initialized"] = attributes["_is_running"] = False
     attributes["_output_message_queue"] = asyncio.Queue()
-    attributes["_termination_condition"] = fresh_condition(termination_of(chat))
+    attributes["_termination_condition"] = fresh_condition(termination_of(chat), alone=alone)
     if manager_client is not None and "_model_client" in attributes:
         attributes["_model_client"] = manager_client
     return twin
@@ -152,15 +164,58 @@ def max_turns_of(chat: BaseGroupChat) -> int | None:
     return cast("int | None", getattr(chat, "_max_turns", None))
 
 
+def _client_names(participant: Participant) -> list[str]:
+    """The attributes in which a participant itself keeps model clients, whatever their names."""
+    held = vars(participant).items()
+    return [name for name, value in held if isinstance(value, ChatCompletionClient)]
+
+
 def _inside(participant: Participant) -> list[Participant]:
-    """The participants that a wrapper or a team holds."""
+    """The participants that a wrapper or a team holds, and those that an agent calls as tools."""
     if isinstance(participant, BaseGroupChat):
         return participants_of(participant)
-    wrapped = getattr(participant, "_wrapped_agent", None)
-    if isinstance(wrapped, ChatAgent):
-        return [wrapped]
-    team = getattr(participant, "_team", None)
-    return [team] if isinstance(team, Team) else []
+    held = vars(participant)
+    inner = [held.get("_wrapped_agent"), held.get("_team")]
+    return [each for each in inner if isinstance(each, (ChatAgent, Team))] + _runners(participant)
+
+
+def _benches(participant: Participant) -> list[Any]:
+    """The workbenches of an agent."""
+    benches: Any = vars(participant).get("_workbench") or ()
+    return list(cast("Any", benches)) if isinstance(benches, (list, tuple)) else [benches]
+
+
+def _tools_in(bench: Any) -> list[Any]:
+    """The tools of a workbench that holds them itself; others answer over a connection."""
+    return list(cast("Any", bench)._tools) if isinstance(bench, StaticWorkbench) else []
+
+
+def _runners(participant: Participant) -> list[Participant]:
+    """The agents and teams that an agent calls as tools (AgentTool, TeamTool)."""
+    tools = [tool for bench in _benches(participant) for tool in _tools_in(bench)]
+    return [_runner(tool) for tool in tools if isinstance(tool, _RUNNERS)]
+
+
+def _runner(tool: AgentTool | TeamTool) -> Participant:
+    return cast("Participant", cast("Any", tool)._task_runner)
+
+
+def _rebind_tools(bench: Any, client: ChatCompletionClient) -> Any:
+    """A workbench whose agents and teams are copies; any other one itself."""
+    tools = _tools_in(bench)
+    if not any(isinstance(tool, _RUNNERS) for tool in tools):
+        return bench
+    twin = copy.copy(bench)
+    twin._tools = [
+        _rebind_tool(tool, client) if isinstance(tool, _RUNNERS) else tool for tool in tools
+    ]
+    return twin
+
+
+def _rebind_tool(tool: AgentTool | TeamTool, client: ChatCompletionClient) -> AgentTool | TeamTool:
+    twin = copy.copy(tool)
+    vars(twin)["_task_runner"] = rebind(_runner(tool), client)
+    return twin
 
 
 def _role(participant: Participant) -> str:
@@ -177,22 +232,20 @@ def _needs(participant: Participant) -> frozenset[str]:
     for inner in _inside(participant):
         needs |= _needs(inner)
     held = vars(participant)
-    if held.get("_tools") or held.get("_handoff_tools") or _has_outside_tools(held):
+    if (
+        held.get("_tools")
+        or held.get("_handoff_tools")
+        or any(map(_has_tools, _benches(participant)))
+    ):
         needs.add("tools")
     if held.get("_output_content_type") is not None:
         needs.add("structured_output")
     return frozenset(needs)
 
 
-def _has_outside_tools(held: dict[str, Any]) -> bool:
-    """Whether an agent has a workbench other than the one AssistantAgent makes of its tools."""
-    benches: Any = held.get("_workbench") or ()
-    if not isinstance(benches, (list, tuple)):
-        benches = [benches]
-    return any(
-        type(bench).__name__ not in ("StaticWorkbench", "StaticStreamWorkbench")
-        for bench in cast("list[object]", benches)
-    )
+def _has_tools(bench: Any) -> bool:
+    """Whether a workbench has tools: AssistantAgent makes an empty one where it is given none."""
+    return bool(_tools_in(bench)) if isinstance(bench, StaticWorkbench) else True
 
 
 def _copy_context(context: Any) -> Any:

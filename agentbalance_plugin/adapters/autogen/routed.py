@@ -16,16 +16,20 @@ from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
     Participant,
+    adopt_state,
     copy_chat,
     participants_of,
     rebind,
+    termination_of,
 )
+from agentbalance_plugin.adapters.autogen.termination import reset_copies
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
     Run,
     Wiring,
     WrappedTeam,
     next_event,
+    start_driver,
 )
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.meter import Meter
@@ -80,13 +84,15 @@ class RoutedTeam(WrappedTeam):
         return self._state if self._state is not None else await self._chat.save_state()
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore AutoGen's own state of such a chat; checked when the next run starts.
+        """Restore AutoGen's own state of such a chat.
 
         Raises:
+            ValueError: AutoGen's own, where it is none.
             RuntimeError: a run is under way.
         """
         if self._inner is not None:
             raise RuntimeError("The team cannot be loaded while it is running.")
+        await self._chat.load_state(state)
         self._state = dict(state)
 
     async def _events(
@@ -98,15 +104,19 @@ class RoutedTeam(WrappedTeam):
         self._refuse_while_running()
         halt = Halt()
         inner = self._inner = self._bind(plan, run.meter, halt)
+        condition = termination_of(inner)
+        await reset_copies(condition, termination_of(self._chat))
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        driver = asyncio.create_task(self._drive(run, inner, messages, queue, token, halt))
-        token.link_future(driver)
+        driver = start_driver(self._drive(run, inner, messages, queue, token, halt), queue, token)
         try:
             while (event := await next_event(queue, driver)) is not None:
                 yield event
         finally:
             driver.cancel()
             self._inner = None
+            # AutoGen's own chat does so where it ends by itself, which a denied call prevents.
+            if condition is not None:
+                await condition.reset()
 
     async def _drive(
         self,
@@ -134,11 +144,15 @@ class RoutedTeam(WrappedTeam):
                 run.stop_reason = f"Agents failed: {error}"
                 raise error
             self._state = await inner.save_state()
+            # Agents whose state does not say everything keep the rest themselves.
+            for participant, twin in zip(
+                participants_of(self._chat), participants_of(inner), strict=True
+            ):
+                adopt_state(participant, twin)
         finally:
             denied.cancel()
             halt.release()
             work.cancel()
-            queue.put_nowait(None)
 
     async def _run_inner(
         self,
@@ -155,7 +169,7 @@ class RoutedTeam(WrappedTeam):
         )
         async for event in stream:
             if isinstance(event, TaskResult):
-                run.stop_reason = event.stop_reason
+                run.stop_reason, run.ended = event.stop_reason, True
             else:
                 queue.put_nowait(event)
 
@@ -180,7 +194,8 @@ class RoutedTeam(WrappedTeam):
             rebind(participant, client(participant.name))
             for participant in participants_of(self._chat)
         ]
-        return copy_chat(self._chat, agents, client(self._manager) if self._manager else None)
+        manager = client(self._manager) if self._manager else None
+        return copy_chat(self._chat, agents, manager, alone=True)
 
     def _make_report(self, run: Run) -> RunReport:
         def line(name: str) -> AgentReport:
@@ -200,7 +215,7 @@ class RoutedTeam(WrappedTeam):
             agents=tuple(line(name) for name in self._team.names),
             calls=run.meter.calls,
             stop_reason=run.stop_reason or "The run did not end by itself",
-            complete=run.stop_reason is not None and not run.exceeded,
+            complete=run.ended and not run.exceeded,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, cast
 
 from autogen_agentchat.base import (
@@ -13,9 +14,13 @@ from autogen_agentchat.base import (
 from autogen_agentchat.conditions import (
     ExternalTermination,
     MaxMessageTermination,
+    SourceMatchTermination,
+    TextMentionTermination,
+    TextMessageTermination,
     TimeoutTermination,
     TokenUsageTermination,
 )
+from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage
 
 _CEILINGS = (
     MaxMessageTermination,
@@ -25,35 +30,85 @@ _CEILINGS = (
 )
 
 
-def is_ceiling(condition: TerminationCondition | None) -> bool:
-    """Whether a condition only bounds a chat, without saying when its job is done.
+def can_still_hold(
+    condition: TerminationCondition | None, said: Sequence[BaseAgentEvent | BaseChatMessage]
+) -> bool:
+    """Whether further passes may meet a condition that says when a chat's job is done.
 
-    With nothing but bounds one pass of the plan does the job; a condition such as a mention of a
-    word asks for passes until it holds.
+    With nothing but bounds, one pass of the plan does the job; a condition such as a mention of a
+    word asks for passes until it holds. One that waits for agents that a complete pass had no use
+    for would ask for ever.
+
+    Args:
+        said: in a pass.
     """
-    if condition is None or isinstance(condition, _CEILINGS):
-        return True
-    parts = _parts(condition)
-    return bool(parts) and all(is_ceiling(part) for part in parts)
+    if condition is None or _is_ceiling(condition):
+        return False
+    # Bounds are met in time.
+    parts = [part for part in _parts(condition) if not _is_ceiling(part)]
+    if parts:
+        both = all if isinstance(condition, AndTerminationCondition) else any
+        return both(can_still_hold(part, said) for part in parts)
+    sources = _sources(condition)
+    return not sources or any(each.source in sources for each in said)
 
 
-def fresh_condition(condition: TerminationCondition | None) -> TerminationCondition | None:
-    """A copy for one run, so that concurrent runs do not count each other's messages.
+def fresh_condition(
+    condition: TerminationCondition | None, *, alone: bool
+) -> TerminationCondition | None:
+    """One for a single run, so that concurrent runs do not count each other's messages.
 
     An ExternalTermination stays the very object that its owner will set. A copy has seen what the
-    original has: `reset` it.
+    original has: `reset_copies`.
+
+    Args:
+        alone: whether no other run is under way, so that a condition of the user's own may stay the
+            very object as well: who knows what its owner tells it during a run.
     """
     if condition is None or isinstance(condition, ExternalTermination):
         return condition
     parts = _parts(condition)
     if parts:
-        fresh = [fresh_condition(part) for part in parts]
+        fresh = [fresh_condition(part, alone=alone) for part in parts]
         return cast("Any", type(condition))(*fresh)
+    if type(condition).__module__.startswith("autogen_agentchat."):
+        # What they count are plain numbers; a function in one is asked, not copied.
+        return copy.copy(condition)
+    if alone:
+        return condition
     try:
         return copy.deepcopy(condition)
-    # A user's own condition may hold what can't be copied (a client, a lock); that it shares.
+    # It may hold what can't be copied (a client, a lock); that it shares.
     except Exception:
         return copy.copy(condition)
+
+
+async def reset_copies(
+    fresh: TerminationCondition | None, original: TerminationCondition | None
+) -> None:
+    """Let what `fresh_condition` copied start anew; what it shares may have been told to stop."""
+    if fresh is None or original is None or fresh is original:
+        return
+    parts = _parts(fresh)
+    for part, own in zip(parts, _parts(original), strict=True):
+        await reset_copies(part, own)
+    if not parts:
+        await fresh.reset()
+
+
+def _is_ceiling(condition: TerminationCondition) -> bool:
+    """Whether a condition only bounds a chat, without saying when its job is done."""
+    parts = _parts(condition)
+    return all(map(_is_ceiling, parts)) if parts else isinstance(condition, _CEILINGS)
+
+
+def _sources(condition: TerminationCondition) -> list[str]:
+    """The agents whose message a condition waits for; none: anybody's."""
+    if isinstance(condition, (SourceMatchTermination, TextMentionTermination)):
+        return list(cast("Any", condition)._sources or ())
+    if isinstance(condition, TextMessageTermination):
+        return [source for source in [cast("Any", condition)._source] if source]
+    return []
 
 
 def _parts(condition: TerminationCondition) -> list[TerminationCondition]:

@@ -19,8 +19,9 @@ async def take_turn(
         async for event in participant.on_messages_stream(inbox, token):
             yield event
         return
+    # Teams refuse an empty list; without a task they go on where they are.
     stream = participant.run_stream(
-        task=inbox, cancellation_token=token, output_task_messages=False
+        task=inbox or None, cancellation_token=token, output_task_messages=False
     )
     last: BaseChatMessage | None = None
     async for event in stream:

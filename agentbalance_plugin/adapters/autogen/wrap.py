@@ -19,6 +19,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
     describe,
+    everyone_in,
     max_turns_of,
     participants_of,
     termination_of,
@@ -65,6 +66,7 @@ def wrap_groupchat(
         agent_factory: `factory(name, model_client)` makes the agents of each run by public API;
             without it the participants are copied.
         answer: text of a message -> the answer that agreement compares, None if it has none.
+            These four are refused where the chat routes by itself.
         pinned: names of agents that every plan keeps, or a mapping from such names to the backbone
             they must have (None: any).
         clock: what deadlines are measured on; real time by default.
@@ -87,7 +89,14 @@ def wrap_groupchat(
         raise ValueError(f"budget must be a Budget, got {budget!r}")
     if mode not in ("full", "backbones"):
         raise ValueError(f"mode must be 'full' or 'backbones', got {mode!r}")
-    found = list(participants) if participants is not None else participants_of(chat)
+    for name, function in (("answer", answer), ("agent_factory", agent_factory)):
+        if function is not None and not callable(function):
+            raise ValueError(f"{name} must be a function, got {function!r}")
+    if clock is not None and not isinstance(clock, Clock):
+        raise ValueError(f"clock must be a Clock, got {clock!r}")
+    found = participants_of(chat) if participants is None else list(participants)
+    if not found:
+        raise ValueError("participants must not be empty; leave it out to read them off the chat")
     clients = clients_for(backbones)
     check_affordable(budget, clients.catalog, text_bound(""))
     agents = _describe(found, pinned, clients)
@@ -101,11 +110,18 @@ def wrap_groupchat(
         isinstance(chat, SelectorGroupChat) and mode == "full"
     )
     if not fully_planned:
-        if decider is not None:
-            raise ValueError(
-                f"decider={decider!r}: {type(chat).__name__} decides by itself in this mode; leave "
-                "decider out"
-            )
+        planned_alone = {
+            "decider": decider,
+            "answer": answer,
+            "agent_factory": agent_factory,
+            "participants": participants,
+        }
+        for name, value in planned_alone.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name}={value!r}: {type(chat).__name__} routes and decides by itself in this "
+                    f"mode, on copies of its own agents; leave {name} out"
+                )
         manager = manager_name(chat, {agent.name for agent in agents})
         if manager is not None:
             agents = (*agents, Agent(manager, role="Decides who speaks next."))
@@ -137,11 +153,16 @@ def _describe(
     for participant in participants:
         if not isinstance(participant, (ChatAgent, AutoGenTeam)):
             raise ValueError(f"participants: {participant!r} is neither an agent nor a team")
+        if any(isinstance(held, WrappedTeam) for held in everyone_in(participant)):
+            raise ValueError(
+                f"participants: {participant.name!r} is or holds a chat that is wrapped already, "
+                "whose calls another budget pays; wrap the outermost chat alone"
+            )
     names = [participant.name for participant in participants]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"participants: two agents are named {name!r}; names must be unique")
-    if isinstance(pinned, str):
+    if isinstance(pinned, str) or not isinstance(pinned, (Iterable, type(None))):
         raise ValueError(f"pinned must be a list of names or a mapping, got {pinned!r}")
     pins: dict[str, str | None] = (
         dict(cast("Mapping[str, str | None]", pinned))

@@ -6,10 +6,10 @@ import asyncio
 import weakref
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from autogen_agentchat.base import TaskResult, Team
 from autogen_agentchat.messages import (
@@ -53,6 +53,7 @@ class Run:
         output: what goes into TaskResult.messages.
         report: None until the run has ended.
         exceeded: the budget left something of the plan undone.
+        ended: a chat that routes by itself came to its own end.
     """
 
     budget: Budget
@@ -63,6 +64,7 @@ class Run:
     report: RunReport | None = None
     stop_reason: str | None = None
     exceeded: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,10 +242,21 @@ class WrappedTeam(Team):
             self._pacer.settle(ticket, run.report.spend.nanodollars)
 
 
+def start_driver(
+    work: Coroutine[Any, Any, None], queue: asyncio.Queue[Event | None], token: CancellationToken
+) -> asyncio.Task[None]:
+    """Start what puts events into a queue; None ends it, even if `work` is cancelled before its
+    first step."""
+    driver = asyncio.create_task(work)
+    driver.add_done_callback(lambda _: queue.put_nowait(None))
+    token.link_future(driver)
+    return driver
+
+
 async def next_event(
     queue: asyncio.Queue[Event | None], driver: asyncio.Task[None]
 ) -> Event | None:
-    """The next event of a driver that ends its queue with None; its error if it failed."""
+    """The next event of a driver; None after the last, or its error if it failed."""
     event = await queue.get()
     if event is None:
         await driver

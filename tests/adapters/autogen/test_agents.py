@@ -8,22 +8,28 @@ from typing import Any
 import pytest
 from autogen_agentchat.agents import (
     AssistantAgent,
+    BaseChatAgent,
     MessageFilterAgent,
     MessageFilterConfig,
     PerSourceFilter,
     SocietyOfMindAgent,
     UserProxyAgent,
 )
-from autogen_agentchat.base import TaskResult
+from autogen_agentchat.base import Response, TaskResult
 from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.messages import (
+    BaseChatMessage,
     ModelClientStreamingChunkEvent,
     StructuredMessage,
+    TextMessage,
     ToolCallExecutionEvent,
     ToolCallRequestEvent,
 )
 from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.tools import AgentTool, TeamTool
+from autogen_core import CancellationToken
 from autogen_core.models import ChatCompletionClient
+from autogen_core.tools import FunctionTool, StaticWorkbench
 from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
 from pydantic import BaseModel
 
@@ -69,8 +75,11 @@ async def test_agents_with_tools_only_get_backbones_that_have_them(bench: Bench)
     for number in range(3):
         await team.run(task=bench.task(number))
     assert {entry.backbone for entry in bench.simulator.books.entries} <= {MINI, LARGE}
-    with pytest.raises(ValueError, match=r"'solver' needs \['text', 'tools'\]"):
-        bench.wrap(chat, backbones=bench.catalog(capabilities=("text",)))
+    workbench = StaticWorkbench([FunctionTool(double, "Twice the number.")])
+    other = RoundRobinGroupChat([bench.assistant("solver", workbench=workbench)], max_turns=1)
+    for needy in (chat, other):
+        with pytest.raises(ValueError, match=r"'solver' needs \['text', 'tools'\]"):
+            bench.wrap(needy, backbones=bench.catalog(capabilities=("text",)))
 
 
 async def test_tokens_stream_through_and_are_billed_once(bench: Bench) -> None:
@@ -163,6 +172,75 @@ async def test_filtered_agents_and_teams_inside_agents_are_rebound(bench: Bench)
     assert len(called) >= 3
     assert result.messages[-1].source == "society"
     assert team.report.spend.nanodollars == bench.billed()
+
+
+async def test_agents_and_teams_that_are_tools_are_rebound(bench: Bench) -> None:
+    helper = bench.assistant("helper", description="Helps.")
+    pair = RoundRobinGroupChat(
+        [bench.assistant("first"), bench.assistant("second")], max_turns=2, name="pair"
+    )
+    asked = {"helper": AgentTool(helper), "pair": TeamTool(pair, "pair", "Two solvers.")}
+    for name, tool in asked.items():
+        bench.simulator.books.clear()
+        solver = bench.assistant("solver", tools=[tool], reflect_on_tool_use=True)
+        team = bench.wrap(RoundRobinGroupChat([solver], max_turns=1), chain({"solver": MINI}))
+        await team.run(task=f'[[tool:{name} {{"task": "Help."}}]] {bench.task()}')
+        entries = bench.simulator.books.entries
+        assert {entry.backbone for entry in entries} == {MINI}
+        assert len(entries) == team.report.spend.calls == (3 if name == "helper" else 4)
+        assert team.report.spend.nanodollars == bench.billed()
+    # Its own history goes on, as that of an agent that is asked again and again.
+    assert len(await helper.model_context.get_messages()) == 2
+    unable = bench.catalog(capabilities=("text",))
+    outer = AssistantAgent("outer", bench.client(), tools=[AgentTool(bench.assistant("inner"))])
+    with pytest.raises(ValueError, match=r"'outer' needs \['text', 'tools'\]"):
+        bench.wrap(RoundRobinGroupChat([outer], max_turns=1), backbones=unable)
+
+
+async def test_an_agent_whose_tool_runs_out_of_budget_is_skipped(bench: Bench) -> None:
+    helper = bench.assistant("helper", "Help. " * 1000, description="Helps.")
+    solver = bench.assistant("solver", tools=[AgentTool(helper)], reflect_on_tool_use=True)
+    chat = RoundRobinGroupChat([solver], max_turns=1)
+    team = bench.wrap(chat, chain({"solver": LARGE}), budget=Budget(cost_usd=0.01))
+    result = await team.run(task=f'[[tool:helper {{"task": "Help."}}]] {bench.task()}')
+    assert [agent.status for agent in team.report.agents] == ["skipped"]
+    assert (result.stop_reason or "").startswith("Budget exhausted")
+    assert team.report.spend.calls == 1
+    assert team.report.spend.nanodollars == bench.billed() <= 10_000_000
+
+
+async def test_a_client_of_any_name_is_rebound(bench: Bench) -> None:
+    class Own(BaseChatAgent):
+        def __init__(self, name: str, llm: ChatCompletionClient) -> None:
+            super().__init__(name, "Solves.")
+            self.llm = llm
+            self.rounds = 0
+
+        @property
+        def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+            return (TextMessage,)
+
+        async def on_messages(
+            self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+        ) -> Response:
+            self.rounds += 1
+            heard = [message.to_model_message() for message in messages]
+            said = await self.llm.create(heard, cancellation_token=cancellation_token)
+            return Response(chat_message=TextMessage(content=str(said.content), source=self.name))
+
+        async def on_reset(self, cancellation_token: CancellationToken) -> None:
+            self.rounds = 0
+
+    own, client = [Own(name, bench.client()) for name in ("solver", "decider")], bench.client()
+    own[0].llm = client
+    team = bench.wrap(
+        RoundRobinGroupChat(list(own), max_turns=2), chain({"solver": MINI, "decider": LLAMA})
+    )
+    await team.run(task=bench.task())
+    assert [entry.backbone for entry in bench.simulator.books.entries] == [MINI, LLAMA]
+    assert team.report.spend.nanodollars == bench.billed()
+    assert own[0].llm is client
+    assert own[0].rounds == 1
 
 
 async def test_a_team_may_be_a_participant(bench: Bench) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.teams import RoundRobinGroupChat, Swarm
 from chats import MINI, WIDE, Bench, FixedPlanner, chain
 
 from agentbalance_plugin import (
@@ -142,7 +143,36 @@ async def test_names_that_are_not_in_the_chat(bench: Bench) -> None:
     await refused(bench, "pinned: 'nobody' is no agent of the chat", pinned=["nobody"])
     await refused(bench, "pinned: 'critic' is given 'gpt-9'", pinned={"critic": "gpt-9"})
     await refused(bench, "pinned must be a list of names", pinned="critic")
+    await refused(bench, "pinned must be a list of names", pinned=3)
     await refused(bench, "mode must be", mode="half")
+
+
+async def test_arguments_of_the_wrong_kind(bench: Bench) -> None:
+    await refused(bench, "answer must be a function, got 'Answer:'", answer="Answer:")
+    await refused(bench, "agent_factory must be a function, got 'x'", agent_factory="x")
+    await refused(bench, "participants must not be empty", participants=[])
+    await refused(bench, "clock must be a Clock, got 3", clock=3)
+
+
+@pytest.mark.parametrize("name", ["decider", "answer", "agent_factory", "participants"])
+async def test_what_only_planned_chats_use_is_refused_elsewhere(bench: Bench, name: str) -> None:
+    chat = Swarm([bench.assistant("solver", handoffs=["solver"])])
+    given: dict[str, Any] = {
+        "decider": "solver",
+        "answer": str,
+        "agent_factory": bench.assistant,
+        "participants": [bench.assistant("solver")],
+    }
+    await refused(bench, f"{name}=.*: Swarm routes .* leave {name} out", chat=chat,
+                  **{name: given[name]})  # fmt: skip
+
+
+async def test_a_chat_that_is_wrapped_already_inside_another(bench: Bench) -> None:
+    inner = bench.wrap(bench.chat(("solver", "decider")))
+    society = SocietyOfMindAgent("society", inner, bench.client())
+    for holder in (inner, society):
+        outer = RoundRobinGroupChat([bench.assistant("judge"), holder], max_turns=2)
+        await refused(bench, f"participants: '{holder.name}' is or holds a chat", chat=outer)
 
 
 async def test_two_agents_of_one_name(bench: Bench) -> None:

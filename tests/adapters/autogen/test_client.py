@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from autogen_core.models import CreateResult, SystemMessage, UserMessage
+from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
+from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from chats import LARGE, MINI, Bench
 from openai import APIConnectionError, APIStatusError, NotFoundError
@@ -30,7 +31,7 @@ def client(
     bench: Bench,
     budget: Budget | None = None,
     backbone: str = MINI,
-    inner: OpenAIChatCompletionClient | None = None,
+    inner: ChatCompletionClient | None = None,
     output_cap: int | None = None,
 ) -> tuple[BudgetClient, Meter]:
     meter = Meter(budget or Budget(cost_usd=1.0))
@@ -67,6 +68,23 @@ async def test_refused_calls_are_tried_again_each_with_its_own_reservation(
     metered = [call.metered for call in meter.calls]
     assert metered == ([True] if status == 429 else [False, False, True])
     assert meter.spend().nanodollars >= bench.billed()
+
+
+async def test_a_cache_before_a_client_hides_neither_its_retries_nor_its_cap(bench: Bench) -> None:
+    own = OpenAIChatCompletionClient(
+        model=MINI,
+        base_url=bench.simulator.base_url,
+        api_key="local",
+        model_info={**bench.client().model_info, "family": "o1"},
+    )
+    budgeted, meter = client(bench, inner=ChatCompletionCache(own), output_cap=30)
+    await budgeted.create(messages(bench, "[[fault:500*2]]"))
+    assert [call.metered for call in meter.calls] == [False, False, True]
+    assert meter.calls[-1].completion_tokens == 30
+    async for _ in budgeted.create_stream(messages(bench)):
+        pass
+    assert meter.calls[-1].metered
+    await own.close()
 
 
 async def test_retries_end(bench: Bench) -> None:

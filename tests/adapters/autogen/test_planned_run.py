@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from autogen_agentchat.base import TaskResult
-from autogen_agentchat.messages import TextMessage
+from autogen_agentchat.messages import TextMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
 from chats import LARGE, LLAMA, MINI, NAMES, Bench, Echo, FixedPlanner, chain, texts
@@ -143,6 +143,20 @@ async def test_the_winner_of_a_vote_is_repeated_as_the_last_message(bench: Bench
     assert decided == ([last] if len(told) == 2 else [])
 
 
+async def test_the_answer_is_last_though_another_agent_had_begun_to_speak(bench: Bench) -> None:
+    class Slow(Echo):
+        async def on_messages_stream(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            await asyncio.sleep(1000)
+            yield ThoughtEvent(content="Hm.", source=self.name)
+            raise RuntimeError("lost the thread")
+
+    chat = RoundRobinGroupChat([Slow("slow"), bench.assistant("decider")], max_turns=2)
+    plan = Plan(assignment={"slow": None, "decider": MINI}, decision="vote", decider="decider")
+    result = await bench.wrap(chat, plan).run(task=bench.task())
+    assert [type(message) for message in result.messages[2:]] == [ThoughtEvent, TextMessage]
+    assert result.messages[-1].to_text() == result.messages[1].to_text()
+
+
 async def test_the_stream_yields_what_run_returns_and_the_result_last(bench: Bench) -> None:
     plan = chain({"planner": MINI, "decider": LLAMA})
     team = bench.wrap(bench.chat(), plan)
@@ -232,8 +246,10 @@ async def test_saved_state_loads_into_another_wrapped_chat(bench: Bench) -> None
     assert texts((await second.run(task=bench.task(1))).messages) == texts(
         (await first.run(task=bench.task(1))).messages
     )
-    with pytest.raises(ValueError, match="save_state"):
-        await second.load_state({"agent_states": {}})
+    cut = {key: value for key, value in state.items() if key != "unheard"}
+    for wrong in ({"agent_states": {}}, cut, None, "a state"):
+        with pytest.raises(ValueError, match="save_state"):
+            await second.load_state(wrong)  # type: ignore[arg-type]
     other = bench.wrap(bench.chat(("somebody", "decider")), chain({"decider": MINI}))
     with pytest.raises(ValueError, match="somebody"):
         await other.load_state(state)
@@ -269,6 +285,16 @@ async def test_a_cancelled_run_keeps_its_books_and_the_next_run_works(bench: Ben
     assert report.spend.nanodollars >= bench.simulator.books.entries[0].nanodollars
     result = await team.run(task=bench.task(1))
     assert team.report_of(result).complete
+
+
+async def test_a_run_that_is_cancelled_before_it_starts_ends_at_once(bench: Bench) -> None:
+    team = bench.wrap(bench.chat(("decider",)), chain({"decider": MINI}))
+    token = CancellationToken()
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(team.run(task=bench.task(), cancellation_token=token), 1000)
+    assert not bench.simulator.books.entries
+    assert (await team.run(task=bench.task())).messages
 
 
 async def test_a_cancelled_task_cancels_the_run(bench: Bench) -> None:
@@ -332,6 +358,27 @@ async def test_pause_holds_back_agents_that_have_not_started(bench: Bench) -> No
         await team.reset()
     await team.resume()
     assert (await running).messages[-1].source == "echo"
+
+
+async def test_pause_reaches_teams_that_are_at_work_alone(bench: Bench) -> None:
+    echo = Echo()
+    at_work = RoundRobinGroupChat([bench.assistant("solver"), echo], max_turns=2, name="busy")
+    waiting = RoundRobinGroupChat([bench.assistant("judge")], max_turns=1, name="later")
+    chat = RoundRobinGroupChat([at_work, waiting], max_turns=2)
+    team = bench.wrap(chat, chain({"busy": LARGE, "later": MINI}))
+    await team.pause()
+    await team.resume()
+    running = asyncio.create_task(team.run(task=bench.task()))
+    await asyncio.sleep(0.5)
+    await team.pause()
+    assert echo.pauses == 1
+    await asyncio.sleep(1000)
+    assert not running.done()
+    await team.resume()
+    result = await asyncio.wait_for(running, 1000)
+    assert [source for source, _ in texts(result.messages)][1:] == ["solver", "echo", "judge"]
+    await team.pause()
+    await team.resume()
 
 
 @pytest.mark.parametrize("longest_s", [0.0, 1e9])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from autogen_agentchat.agents import AssistantAgent
-from autogen_agentchat.base import Handoff, TaskResult
+from autogen_agentchat.base import Handoff, TaskResult, TerminationCondition
 from autogen_agentchat.conditions import HandoffTermination, MaxMessageTermination
+from autogen_agentchat.messages import StopMessage
 from autogen_agentchat.teams import (
     DiGraphBuilder,
     GraphFlow,
@@ -197,6 +199,36 @@ def _context(state: Any, agent: str) -> list[Any]:
     return held["llm_context"]["messages"]
 
 
+async def test_a_state_that_is_none_is_refused_and_changes_nothing(bench: Bench) -> None:
+    team = bench.wrap(flow(bench, "first"), fixed({"first": MINI}))
+    await team.run(task=bench.task())
+    state = await team.save_state()
+    wrong: list[Any] = [{"agent_states": {}}, {"nonsense": 1}, None]
+    for each in wrong:
+        with pytest.raises(ValueError, match="state"):
+            await team.load_state(each)
+    assert await team.save_state() == state
+    assert (await team.run(task=bench.task(1))).messages
+
+
+async def test_what_an_agents_state_leaves_out_goes_on_too(bench: Bench) -> None:
+    class Own(AssistantAgent):
+        rounds = 0
+
+        async def on_messages_stream(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            self.rounds += 1
+            async for event in super().on_messages_stream(messages, cancellation_token):
+                yield event
+
+    own, client = Own("solver", bench.client(), handoffs=["solver"]), bench.client()
+    own._model_client = client
+    team = bench.wrap(Swarm([own], max_turns=1), fixed({"solver": MINI}))
+    for number in range(2):
+        await team.run(task=bench.task(number))
+    assert own.rounds == 2
+    assert own._model_client is client
+
+
 async def test_a_second_run_at_the_same_time_is_refused_with_autogens_error(bench: Bench) -> None:
     team = bench.wrap(flow(bench, "first", "second"), fixed({"first": MINI, "second": MINI}))
     running = asyncio.create_task(team.run(task=bench.task()))
@@ -220,6 +252,7 @@ async def test_after_an_error_or_a_cancellation_the_next_run_works(bench: Bench)
     with pytest.raises(RuntimeError, match="the echo is broken"):
         await team.run(task=bench.task())
     assert team.report.spend.nanodollars == bench.billed() > 0
+    assert not team.report.complete
     echo.fail = False
     assert (await team.run(task=bench.task())).messages
     token = CancellationToken()
@@ -228,6 +261,16 @@ async def test_after_an_error_or_a_cancellation_the_next_run_works(bench: Bench)
     token.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    assert (await team.run(task=bench.task())).messages
+
+
+async def test_a_run_that_is_cancelled_before_it_starts_ends_at_once(bench: Bench) -> None:
+    team = bench.wrap(flow(bench, "first"), fixed({"first": MINI}))
+    token = CancellationToken()
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(team.run(task=bench.task(), cancellation_token=token), 1000)
+    assert not bench.simulator.books.entries
     assert (await team.run(task=bench.task())).messages
 
 
@@ -264,6 +307,29 @@ async def test_the_cap_ends_a_chat_that_routes_by_itself(
     )
     with pytest.raises(BudgetExceeded):
         await raising.run(task=bench.task())
+
+
+async def test_a_condition_starts_anew_after_a_run_that_the_budget_ended(bench: Bench) -> None:
+    class Twice(TerminationCondition):
+        seen = 0
+
+        @property
+        def terminated(self) -> bool:
+            return self.seen >= 2
+
+        async def __call__(self, messages: Sequence[Any]) -> StopMessage | None:
+            self.seen += 1
+            return StopMessage(content="twice", source="twice") if self.terminated else None
+
+        async def reset(self) -> None:
+            self.seen = 0
+
+    first = bench.assistant("first", "Long. " * 1000, handoffs=["first"])
+    swarm = Swarm([first], termination_condition=Twice())
+    team = bench.wrap(swarm, fixed({"first": LARGE}), budget=Budget(cost_usd=0.01))
+    for _ in range(2):
+        result = await team.run(task=bench.task())
+        assert (result.stop_reason or "").startswith("Budget exhausted")
 
 
 async def test_pause_and_resume_reach_the_agents(bench: Bench) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
+from autogen_agentchat.base import TerminationCondition
 from autogen_agentchat.conditions import (
     ExternalTermination,
     FunctionalTermination,
     MaxMessageTermination,
     SourceMatchTermination,
     TextMentionTermination,
+    TextMessageTermination,
     TimeoutTermination,
 )
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.messages import StopMessage, ThoughtEvent
+from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
 
 from agentbalance_plugin import Budget
@@ -45,6 +51,14 @@ async def test_passes_repeat_until_the_condition_holds(bench: Bench) -> None:
     assert "DONE" in (result.stop_reason or "")
     assert counter.heard == [["user", "solver"], ["solver"], ["solver"]]
     assert team.report.spend.nanodollars == bench.billed()
+
+
+async def test_a_condition_keeps_all_that_it_was_made_with(bench: Bench) -> None:
+    early, late = Counter("early", times=1), Counter("late", times=3)
+    condition = TextMentionTermination("DONE", sources=["late"])
+    chat = RoundRobinGroupChat([early, late], termination_condition=condition, max_turns=20)
+    await bench.wrap(chat, chain({"early": None, "late": None})).run(task="go")
+    assert len(late.heard) == 3
 
 
 async def test_the_turn_limit_bounds_the_passes(bench: Bench) -> None:
@@ -87,6 +101,61 @@ async def test_a_budget_stops_passes_that_would_go_on_for_ever(bench: Bench) -> 
     assert bench.billed() <= 4_000_000
     assert team.report.within_budget
     assert result.messages[-1].source in ("solver", "counter")
+
+
+async def test_what_an_earlier_pass_said_survives_one_in_which_all_fail(bench: Bench) -> None:
+    class Tired(Counter):
+        async def on_messages_stream(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            if self.heard:
+                yield ThoughtEvent(content="I am tired.", source=self.name)
+                raise RuntimeError("too tired")
+            yield await self.on_messages(messages, cancellation_token)
+
+    chat = RoundRobinGroupChat(
+        [Tired("counter", 99)], termination_condition=TextMentionTermination("DONE")
+    )
+    team = bench.wrap(chat, chain({"counter": None}))
+    result = await team.run(task="go")
+    assert [source for source, _ in texts(result.messages)] == ["user", "counter", "counter"]
+    assert result.messages[-1].to_text() == result.messages[1].to_text()
+    assert (result.stop_reason or "").endswith("too tired); the answer is that of pass 1")
+    assert team.report.chosen == "counter"
+    assert not team.report.complete
+
+
+async def test_a_team_goes_on_when_it_has_heard_nothing_new(bench: Bench) -> None:
+    inner = RoundRobinGroupChat([bench.assistant("solver")], max_turns=1, name="inner")
+    chat = RoundRobinGroupChat(
+        [inner], termination_condition=TextMentionTermination("DONE"), max_turns=3
+    )
+    team = bench.wrap(chat, chain({"inner": MINI}))
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == ["user"] + ["solver"] * 3
+    assert (await team.run()).messages
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        SourceMatchTermination(["critic"]),
+        TextMentionTermination("APPROVE", sources=["critic"]),
+        TextMessageTermination("critic"),
+        SourceMatchTermination(["critic"]) & MaxMessageTermination(2),
+        SourceMatchTermination(["critic"]) | MaxMessageTermination(50),
+    ],
+)
+async def test_nobody_waits_for_an_agent_that_the_plan_leaves_out(
+    bench: Bench, condition: TerminationCondition
+) -> None:
+    chat = RoundRobinGroupChat(
+        [bench.assistant(name) for name in ("critic", "decider")],
+        termination_condition=condition,
+        max_turns=20,
+    )
+    team = bench.wrap(chat, chain({"decider": MINI}))
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == ["user", "decider"]
+    assert result.stop_reason == "Plan complete"
 
 
 async def test_with_bounds_alone_one_pass_does_the_job(bench: Bench) -> None:
@@ -139,6 +208,94 @@ async def test_an_external_condition_is_the_users_own_object(bench: Bench) -> No
     assert len(counter.heard) <= 5
 
 
+async def test_an_external_condition_that_is_set_before_the_run_stops_it(bench: Bench) -> None:
+    stop = ExternalTermination()
+    chat = RoundRobinGroupChat([bench.assistant("solver")], termination_condition=stop)
+    team = bench.wrap(chat, chain({"solver": MINI}))
+    stop.set()
+    result = await team.run(task=bench.task())
+    assert [source for source, _ in texts(result.messages)] == ["user"]
+    assert "External" in (result.stop_reason or "")
+    assert (await team.run(task=bench.task())).stop_reason == "Plan complete"
+
+
+class Button(TerminationCondition):
+    """A condition of the user's own, that others press."""
+
+    def __init__(self) -> None:
+        self.pressed = self.over = False
+
+    @property
+    def terminated(self) -> bool:
+        return self.over
+
+    async def __call__(self, messages: Sequence[Any]) -> StopMessage | None:
+        self.over = self.pressed
+        return StopMessage(content="pressed", source="button") if self.pressed else None
+
+    async def reset(self) -> None:
+        self.pressed = self.over = False
+
+
+@pytest.mark.parametrize("routed", [False, True])
+async def test_what_the_users_own_condition_is_told_during_a_run_stops_it(
+    bench: Bench, routed: bool
+) -> None:
+    button = Button()
+    counter = Counter("counter", times=10**9)
+    if not routed:
+        chat = RoundRobinGroupChat([counter], termination_condition=button, max_turns=20)
+        team = bench.wrap(chat, chain({"counter": None}))
+    else:
+        selector = SelectorGroupChat(
+            [counter, Echo()],
+            model_client=bench.client(),
+            selector_func=lambda messages: "counter",
+            termination_condition=button,
+            max_turns=20,
+        )
+        team = bench.wrap(selector, mode="backbones")
+    for _ in range(2):
+        async for item in team.run_stream(task="go"):
+            if getattr(item, "source", "") == "counter":
+                button.pressed = True
+        assert "pressed" in team.report.stop_reason
+        assert len(counter.heard) <= 3
+        counter.heard.clear()
+
+
+async def test_a_function_of_the_users_own_object_is_asked(bench: Bench) -> None:
+    class Judge:
+        asked = 0
+
+        def enough(self, messages: Sequence[Any]) -> bool:
+            self.asked += 1
+            return self.asked == 3
+
+    judge = Judge()
+    chat = RoundRobinGroupChat(
+        [Counter("counter", 10**9)],
+        termination_condition=FunctionalTermination(judge.enough),
+        max_turns=20,
+    )
+    await bench.wrap(chat, chain({"counter": None})).run(task="go")
+    assert judge.asked == 3
+
+
+async def test_a_timeout_counts_from_the_start_of_a_run(bench: Bench) -> None:
+    timeout = TimeoutTermination(1000)
+    chat = SelectorGroupChat(
+        [Echo("counter"), Echo()],
+        model_client=bench.client(),
+        selector_func=lambda messages: "counter",
+        termination_condition=timeout,
+        max_turns=2,
+    )
+    timeout._start_time -= 2000
+    team = bench.wrap(chat, mode="backbones")
+    assert "turns" in ((await team.run(task="go")).stop_reason or "")
+
+
 async def test_conditions_with_functions_in_them_work(bench: Bench) -> None:
     counter = Counter("counter", times=10**9)
     condition = FunctionalTermination(lambda messages: len(counter.heard) >= 2)
@@ -146,6 +303,15 @@ async def test_conditions_with_functions_in_them_work(bench: Bench) -> None:
     team = bench.wrap(chat, chain({"counter": None}))
     await team.run(task="go")
     assert len(counter.heard) == 2
+
+
+async def test_a_bound_joined_to_a_condition_does_not_end_it_early(bench: Bench) -> None:
+    counter = Counter("counter", times=3)
+    bound = MaxMessageTermination(2) | TimeoutTermination(1000)
+    condition = TextMentionTermination("DONE") & bound
+    chat = RoundRobinGroupChat([counter], termination_condition=condition, max_turns=20)
+    await bench.wrap(chat, chain({"counter": None})).run(task="go")
+    assert len(counter.heard) == 3
 
 
 async def test_conditions_joined_with_and_need_both(bench: Bench) -> None:
