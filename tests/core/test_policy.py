@@ -124,6 +124,26 @@ def test_a_call_that_costs_nothing_can_be_planned(others: tuple[Backbone, ...]) 
         json.dumps(explained, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("team", "message"),
+    [
+        (
+            Team((Agent("d", backbone="gone"),), "d"),
+            r"'d' needs \['text'\] and is pinned to 'gone'",
+        ),
+        (Team((Agent("d", needs=VISION),), "d"), r"'d' needs \['vision'\]"),
+        (Team((Agent("d", calls_backbone=False),), "d"), "'d' calls none"),
+        (
+            Team((Agent("a", keep=True, backbone="gone"), Agent("d")), "d"),
+            r"agent 'a' needs \['text'\] and is pinned to 'gone', no backbone",
+        ),
+    ],
+)
+def test_whom_no_backbone_fits_is_told_with_what_it_asks_for(team: Team, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(team, TINY)
+
+
 # gemini-1.5-pro is beaten in everything by another one.
 BEATEN = Catalog(
     replace(each, capabilities=TOOLS if name == "gemini-1.5-pro" else frozenset({"text"}))
