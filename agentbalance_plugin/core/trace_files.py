@@ -304,7 +304,7 @@ def read_responses(
     )
     latency_s: NDArray[np.float64] | None = None
     if "latency_s" in table.column_names:
-        latency_s = np.asarray(table["latency_s"].to_numpy(), dtype=np.float64)[order]
+        latency_s = _seconds(path, table)[order]
     return Responses(**rows, latency_s=latency_s)
 
 
@@ -332,7 +332,12 @@ def _strings(path: Path, table: Any, column: str) -> tuple[NDArray[np.int64], li
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy()))
         raise TraceError(f"{path}, row {row + 1}: {column} is missing")
-    encoded = values.cast(pyarrow.string()).combine_chunks().dictionary_encode()
+    try:
+        encoded = values.cast(pyarrow.string()).combine_chunks().dictionary_encode()
+    except pyarrow.ArrowException as error:
+        raise TraceError(
+            f"{path}: column {column!r} must hold texts, got {values.type}: {error}"
+        ) from error
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
@@ -346,8 +351,11 @@ def _positions(path: Path, table: Any, column: str, names: Sequence[str]) -> NDA
 def _integers(
     path: Path, table: Any, column: str, *, low: int, high: int | None = None
 ) -> NDArray[np.int64]:
+    pyarrow = require("pyarrow", extra="train")
     values = table[column]
     missing = values.is_null().to_numpy()
+    if pyarrow.types.is_boolean(values.type):
+        values = values.cast(pyarrow.int8())
     try:
         numbers = np.asarray(values.fill_null(0).to_numpy()).astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -361,6 +369,22 @@ def _integers(
             f"{path}, row {row + 1}: {column} must be {allowed}, got {values[row].as_py()!r}"
         )
     return numbers.astype(np.int64)
+
+
+def _seconds(path: Path, table: Any) -> NDArray[np.float64]:
+    """The measured seconds, nan where there are none."""
+    try:
+        seconds = np.asarray(table["latency_s"].to_numpy(), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TraceError(f"{path}: column 'latency_s' must hold numbers: {error}") from error
+    wrong = (seconds < 0) | np.isinf(seconds)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise TraceError(
+            f"{path}, row {row + 1}: latency_s must be a finite number of at least 0, or missing, "
+            f"got {float(seconds[row])}"
+        )
+    return seconds
 
 
 def _answers(path: Path, table: Any, *, empty_counts: bool) -> NDArray[np.int64]:

@@ -224,6 +224,33 @@ def test_a_file_of_suites_that_is_no_text_is_named(tmp_path: Path) -> None:
         TraceSet.load(tmp_path, "both")
 
 
+def test_right_and_wrong_can_be_booleans(tmp_path: Path) -> None:
+    whole = TraceSet.load(write(tmp_path))
+    rows = [{**each, "correct": bool(each["correct"])} for each in ROWS]
+    assert np.array_equal(TraceSet.load(write(tmp_path, QUERIES, rows)).correct, whole.correct)
+    rows[3]["correct"] = None
+    with pytest.raises(TraceError, match="row 4: correct must be 0 or 1, got None"):
+        TraceSet.load(write(tmp_path, QUERIES, rows))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("query_id", ["1"], "column 'query_id' must hold texts, got list"),
+        ("backbone", ["a"], "column 'backbone' must hold texts, got list"),
+        ("latency_s", "fast", "column 'latency_s' must hold numbers: .*'fast'"),
+        ("latency_s", -1.0, "row 1: latency_s must be a finite number .* got -1.0"),
+        ("latency_s", float("inf"), "row 1: latency_s must be a finite number .* got inf"),
+    ],
+)
+def test_columns_of_another_kind_are_named(
+    tmp_path: Path, field: str, value: Any, message: str
+) -> None:
+    rows = [{**each, field: value} for each in ROWS]
+    with pytest.raises(TraceError, match=rf"responses\.parquet.*{message}"):
+        TraceSet.load(write(tmp_path, QUERIES, rows))
+
+
 def test_answers_that_are_no_single_value_are_refused(tmp_path: Path) -> None:
     rows = [{**each, "answer": [each["answer"]]} for each in ROWS]
     with pytest.raises(TraceError, match=r"responses.parquet: column 'answer' must hold texts"):
