@@ -6,11 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, cast
 
 CAPABILITIES = frozenset({"text", "tools", "json", "structured_output", "vision"})
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4_096
+
+# Decimals of the usual precision still count the pico-dollars of a price below it.
+_PRICE_BOUND = 10**15
 
 Reasoning = Literal["no", "hybrid", "yes"]
 
@@ -63,6 +67,18 @@ class Profile:
     )
 
     def __post_init__(self) -> None:
+        for name in ("successes", "trials", "visible_tokens", "prompt_tokens", "cuts"):
+            values: Any = getattr(self, name)
+            if not isinstance(values, Mapping):
+                raise ValueError(f"profile {name} must be a mapping, got {values!r}")
+            if name == "cuts":
+                continue
+            for category, value in cast("Mapping[str, Any]", values).items():
+                if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+                    raise ValueError(
+                        f"profile {name} of {category!r} must be a finite number of at least 0, "
+                        f"got {value!r}"
+                    )
         for category, trials in self.trials.items():
             successes = self.successes.get(category, 0.0)
             if not 0 <= successes <= trials:
@@ -135,6 +151,8 @@ class Backbone:
                 )
             if not price.is_finite() or price < 0:
                 raise ValueError(f"{name} must be a number of at least 0, got {price}")
+            if price >= _PRICE_BOUND:
+                raise ValueError(f"{name} must be below {_PRICE_BOUND}, got {price}")
             if price * 10**6 % 1:
                 raise ValueError(f"{name} has more than six decimals: {price}")
         if self.price_in_usd_per_mtok == 0 and self.price_out_usd_per_mtok == 0:

@@ -60,6 +60,8 @@ class Budget:
                 )
         for field in ("cost_usd", "mean_cost_usd"):
             usd = getattr(self, field)
+            if usd is not None and not math.isfinite(usd * NANODOLLARS_PER_USD):
+                raise ValueError(f"Budget.{field} is too large to count in nano-dollars: {usd!r}")
             if usd is not None and usd_to_nanodollars(usd) == 0:
                 raise ValueError(f"Budget.{field} is below one nano-dollar: {usd!r}")
 

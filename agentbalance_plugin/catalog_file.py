@@ -79,7 +79,8 @@ def _backbone(where: str, row: Mapping[str, Any]) -> Backbone:
     hidden: dict[str, int] = {}
     where = f"{where} ({row.get('backbone', 'unnamed')})"
     for raw_key, value in row.items():
-        key = _ALIASES.get(raw_key, raw_key)
+        # YAML keys may be numbers.
+        key = _ALIASES.get(raw_key, str(raw_key))
         if value is None or key in _INFORMATION:
             continue
         if key == "backbone":
@@ -90,7 +91,7 @@ def _backbone(where: str, row: Mapping[str, Any]) -> Backbone:
             fields[key] = _number(where, raw_key, value, whole=key in _COUNTS)
         elif key in _TEXTS:
             # YAML 1.1 reads a bare yes or no as a boolean.
-            fields[key] = {True: "yes", False: "no"}.get(value, str(value))
+            fields[key] = "yes" if value is True else "no" if value is False else str(value)
         elif key == "capabilities":
             fields[key] = _capabilities(where, value)
         elif key.startswith(_HIDDEN):

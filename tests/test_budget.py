@@ -50,6 +50,11 @@ def test_caps_are_rounded_down_to_nanodollars(usd: float, nano: int) -> None:
     assert Budget(cost_usd=usd).nanodollars == nano
 
 
+def test_a_cap_that_can_not_be_counted_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Budget.cost_usd is too large .* 1e\+300"):
+        Budget(cost_usd=1e300)
+
+
 def test_a_cap_below_a_nanodollar_is_refused() -> None:
     with pytest.raises(ValueError, match="nano-dollar"):
         Budget(cost_usd=1e-10)

@@ -61,6 +61,14 @@ def run_training(
             f"plans were worth {SHARE:.0%} of the way from untrained stages to the best on "
             f"validation queries after {seconds:.0f} s"
         )
+    without = [suite for suite, each in zip(suites, loaded, strict=True) if each.reference is None]
+    if without:
+        # Only the budgets of that table are tied to it.
+        console.print(
+            f"what each stage is worth is left out: {', '.join(without)} in suites.yaml names no "
+            "reference backbone"
+        )
+        return
     with counting(console) as bar:
         task = bar.add_task("what each stage is worth", total=None)
         found = stage_worth(

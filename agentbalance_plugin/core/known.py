@@ -14,7 +14,7 @@ from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.design import is_pipeline, must_run, slot_agents
 from agentbalance_plugin.core.encoder import QueryEncoder
 from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
-from agentbalance_plugin.core.pipeline import Pipeline
+from agentbalance_plugin.core.pipeline import Pipeline, wish_of
 from agentbalance_plugin.core.prediction import Outlook, Roster, embed, for_tasks, make_roster
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stages.scene import TeamFigures
@@ -80,7 +80,10 @@ def look_at(
     allowed = allowed.reshape(len(slots), len(catalog))
     usable = [seat for seat in allowed if seat.any()]
     if not usable:
-        raise ValueError(f"no backbone of the catalog {list(catalog)} fits any of the agents")
+        wishes = "; ".join(dict.fromkeys(wish_of(agent) for agent in team.agents))
+        raise ValueError(
+            f"no backbone of the catalog {list(catalog)} fits any of the agents: {wishes}"
+        )
     roster = make_roster(catalog, checkpoint, usable, config)
     table = roster.table
     speed = np.exp(table.log_tokens).mean(axis=0) / table.tokens_per_s + table.ttft_s

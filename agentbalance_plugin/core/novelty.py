@@ -80,10 +80,12 @@ class Novelty:
         Raises:
             ValueError: no training or no validation query, or lengths that differ.
         """
+        # A text without any feature is infinitely far from everything, and typical of nothing.
+        val = [bag for bag in val if len(bag.ids)]
         if not train or not val or len(train) != len(category):
             raise ValueError(
-                f"novelty needs training queries with a category each and validation queries, got "
-                f"{len(train)} with {len(category)} categories, and {len(val)}"
+                f"novelty needs training queries with a category each and validation queries with "
+                f"a text, got {len(train)} with {len(category)} categories, and {len(val)}"
             )
         of_query = np.asarray(category, dtype=np.int64)
         kinds = int(of_query.max()) + 1

@@ -167,6 +167,14 @@ def in_turn(team: Team) -> int:
         return every
 
 
+def wish_of(agent: Agent) -> str:
+    """What a backbone must be to fit an agent, in words."""
+    if not agent.calls_backbone:
+        return f"{agent.name!r} calls none"
+    pinned = "" if agent.backbone is None else f" and is pinned to {agent.backbone!r}"
+    return f"{agent.name!r} needs {sorted(agent.needs)}{pinned}"
+
+
 def _options(agents: Sequence[Agent], table: ProfileTable) -> dict[str, NDArray[np.bool_]]:
     """Per agent, [B] whether it may use a backbone (ValueError: an agent can use none)."""
     masks: dict[tuple[frozenset[str], str | None], NDArray[np.bool_]] = {}
@@ -178,9 +186,7 @@ def _options(agents: Sequence[Agent], table: ProfileTable) -> dict[str, NDArray[
                 for name, capable in zip(table.names, table.capable, strict=True)
             ]
             if not any(fits):
-                raise ValueError(
-                    f"agent {agent.name!r} needs {sorted(agent.needs)}, no backbone has that"
-                )
+                raise ValueError(f"agent {wish_of(agent)}, no backbone of the catalog has that")
             masks[wish] = np.array(fits)
     return {agent.name: masks[agent.needs, agent.backbone] for agent in agents}
 

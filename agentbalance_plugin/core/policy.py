@@ -136,7 +136,8 @@ class Policy:
             a plan that `plan.validate(team, catalog)` accepts.
 
         Raises:
-            ValueError: no backbone can do what an agent needs, or the budget affords no call.
+            ValueError: no backbone can do what an agent needs. A budget that affords no call is
+                refused by the adapters, which know the prompts; here the cheapest plan is made.
         """
         return self._plans([query], team, budget, catalog, [knobs or Knobs()])[0]
 

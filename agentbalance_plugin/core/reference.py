@@ -54,7 +54,10 @@ def reference_budgets(traces: TraceSet, split: str = "train") -> ReferenceBudget
         ValueError: the traces have no reference backbone, or no such split.
     """
     if traces.reference is None:
-        raise ValueError("these traces have no reference backbone: load them with a suite")
+        raise ValueError(
+            "these traces have no reference backbone: load them with a suite that names one as "
+            "`reference` in suites.yaml"
+        )
     single = Plan(assignment={"agent": traces.reference}, decider="agent")
     outcomes = Replay(traces).evaluate(traces.positions(split), single)
     cost = 4.0 * float(np.mean(outcomes.cost_usd))

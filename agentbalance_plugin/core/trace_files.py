@@ -24,6 +24,9 @@ IntArray = NDArray[np.int32]
 # that none was found.
 _EMPTY_IS_AN_ANSWER = frozenset({"crux"})
 
+# What the arrays that hold them can: more would wrap around without a word.
+_MOST = int(np.iinfo(np.int32).max)
+
 _COLUMNS = (
     "query_id",
     "backbone",
@@ -121,6 +124,11 @@ def read_suites(path: Path) -> dict[str, Suite]:
         if not isinstance(fields, dict) or "benchmarks" not in fields:
             raise TraceError(f"{path}: suite {name!r} needs a list 'benchmarks', got {fields!r}")
         entry = cast("dict[str, Any]", fields)
+        if not entry.get("candidates"):
+            raise TraceError(
+                f"{path}: suite {name!r} needs a list 'candidates', the backbones that plans may "
+                f"use; it has {', '.join(map(str, entry))}"
+            )
         reference: Any = entry.get("reference")
         suites[str(name)] = Suite(
             benchmarks=_names(path, name, "benchmarks", entry),
@@ -135,7 +143,8 @@ def _names(path: Path, suite: Any, field: str, entry: Mapping[str, Any]) -> tupl
     value: Any = entry.get(field) or []
     if not isinstance(value, list):
         raise TraceError(f"{path}: suite {suite!r}: {field} must be a list, got {value!r}")
-    return tuple(str(name) for name in cast("list[Any]", value))
+    # Who is named twice counts once.
+    return tuple(dict.fromkeys(str(name) for name in cast("list[Any]", value)))
 
 
 def read_queries(path: Path, benchmark: str) -> list[Query]:
@@ -270,7 +279,7 @@ def read_responses(
         "query": query,
         "backbone": backbone,
         "sample": _integers(path, table, "sample", low=0),
-        "answer": _answers(table, empty_counts=benchmark in _EMPTY_IS_AN_ANSWER),
+        "answer": _answers(path, table, empty_counts=benchmark in _EMPTY_IS_AN_ANSWER),
         "correct": _integers(path, table, "correct", low=0, high=1),
         "prompt_tokens": _integers(path, table, "prompt_tokens", low=0),
         "completion_tokens": _integers(path, table, "completion_tokens", low=0),
@@ -295,7 +304,7 @@ def read_responses(
     )
     latency_s: NDArray[np.float64] | None = None
     if "latency_s" in table.column_names:
-        latency_s = np.asarray(table["latency_s"].to_numpy(), dtype=np.float64)[order]
+        latency_s = _seconds(path, table)[order]
     return Responses(**rows, latency_s=latency_s)
 
 
@@ -323,7 +332,12 @@ def _strings(path: Path, table: Any, column: str) -> tuple[NDArray[np.int64], li
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy()))
         raise TraceError(f"{path}, row {row + 1}: {column} is missing")
-    encoded = values.cast(pyarrow.string()).combine_chunks().dictionary_encode()
+    try:
+        encoded = values.cast(pyarrow.string()).combine_chunks().dictionary_encode()
+    except pyarrow.ArrowException as error:
+        raise TraceError(
+            f"{path}: column {column!r} must hold texts, got {values.type}: {error}"
+        ) from error
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
@@ -337,27 +351,52 @@ def _positions(path: Path, table: Any, column: str, names: Sequence[str]) -> NDA
 def _integers(
     path: Path, table: Any, column: str, *, low: int, high: int | None = None
 ) -> NDArray[np.int64]:
+    pyarrow = require("pyarrow", extra="train")
     values = table[column]
     missing = values.is_null().to_numpy()
+    if pyarrow.types.is_boolean(values.type):
+        values = values.cast(pyarrow.int8())
     try:
         numbers = np.asarray(values.fill_null(0).to_numpy()).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TraceError(f"{path}: column {column!r} must hold whole numbers: {error}") from error
-    wrong = missing | (numbers != np.floor(numbers)) | (numbers < low)
-    if high is not None:
-        wrong |= numbers > high
+    most = _MOST if high is None else high
+    wrong = missing | (numbers != np.floor(numbers)) | (numbers < low) | (numbers > most)
     if wrong.any():
         row = int(np.argmax(wrong))
-        allowed = f"a whole number of at least {low}" if high is None else f"{low} or {high}"
+        allowed = f"a whole number from {low} to {most}" if high is None else f"{low} or {high}"
         raise TraceError(
             f"{path}, row {row + 1}: {column} must be {allowed}, got {values[row].as_py()!r}"
         )
     return numbers.astype(np.int64)
 
 
-def _answers(table: Any, *, empty_counts: bool) -> NDArray[np.int64]:
+def _seconds(path: Path, table: Any) -> NDArray[np.float64]:
+    """The measured seconds, nan where there are none."""
+    try:
+        seconds = np.asarray(table["latency_s"].to_numpy(), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TraceError(f"{path}: column 'latency_s' must hold numbers: {error}") from error
+    wrong = (seconds < 0) | np.isinf(seconds)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise TraceError(
+            f"{path}, row {row + 1}: latency_s must be a finite number of at least 0, or missing, "
+            f"got {float(seconds[row])}"
+        )
+    return seconds
+
+
+def _answers(path: Path, table: Any, *, empty_counts: bool) -> NDArray[np.int64]:
     """Codes that are equal where the answers are equal, -1 for a missing answer."""
-    encoded = table["answer"].combine_chunks().dictionary_encode()
+    pyarrow = require("pyarrow", extra="train")
+    try:
+        encoded = table["answer"].combine_chunks().dictionary_encode()
+    except pyarrow.ArrowNotImplementedError as error:
+        raise TraceError(
+            f"{path}: column 'answer' must hold texts or numbers, got {table['answer'].type}; "
+            "write each answer as one text"
+        ) from error
     codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
     if not empty_counts:
         for code, value in enumerate(encoded.dictionary.to_pylist()):

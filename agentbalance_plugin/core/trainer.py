@@ -21,7 +21,12 @@ from agentbalance_plugin.core.prediction import embed
 from agentbalance_plugin.core.profiles import Priors
 from agentbalance_plugin.core.stage_trainer import PHASES, Report, StageState, StageTrainer
 from agentbalance_plugin.core.traces import TraceSet
-from agentbalance_plugin.core.training_data import Part, prepare, query_features
+from agentbalance_plugin.core.training_data import (
+    Part,
+    check_recorded,
+    prepare,
+    query_features,
+)
 from agentbalance_plugin.core.training_fit import with_dependence
 from agentbalance_plugin.core.training_state import (
     TrainingState,
@@ -60,7 +65,7 @@ def train(
             show.
 
     Raises:
-        TraceError: a split is absent.
+        TraceError: a split is absent, or a candidate was not recorded.
         ValueError: a query has no text to encode, or `resume` finds a training with other settings
             or traces.
         ImportError: torch is not installed (extra `train`).
@@ -69,8 +74,12 @@ def train(
     encoder = encoder or HashedEncoder()
     torch = require("torch", extra="train")
     torch.set_num_threads(config.threads)
+    for suite in traces:
+        check_recorded(suite)
     suites = [suite.subset(suite.candidates) for suite in traces]
     priors, parts, val = prepare(suites, encoder)
+    # It counts n-grams; other encoders have none.
+    novelty = Novelty.of_traces(suites) if encoder.name == HashedEncoder.name else None
     made_from = digest({**asdict(config), "encoder": encoder.name}, [*parts, *val])
     resumed = load_state(out, made_from) if resume else None
 
@@ -114,9 +123,8 @@ def train(
     start = trainer.initial() if resumed is None else _stage_state(torch, resumed)
     checkpoint = trainer.run(start, lambda state: keep(_training_state(state, weights)), show)
     save_checkpoint(checkpoint, out)
-    if encoder.name == HashedEncoder.name:
-        # It counts n-grams; other encoders have none.
-        Novelty.of_traces(suites).save(out)
+    if novelty is not None:
+        novelty.save(out)
     drop_state(out)
     return checkpoint
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.core.dependence import coincidence_of
 from agentbalance_plugin.core.encoder import Features, HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.profiles import CATEGORY_TRIALS, Priors, ProfileTable, learn_priors
-from agentbalance_plugin.core.traces import Query, TraceSet
+from agentbalance_plugin.core.traces import Query, TraceError, TraceSet
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -50,8 +50,10 @@ def prepare(
 ) -> tuple[Priors, list[Part], list[Part]]:
     """What the training splits say of backbones in general; then a train and a val part per suite.
 
+    A query of a kind that no training answer is of is left out: nothing is known of that kind.
+
     Raises:
-        TraceError: a split is absent.
+        TraceError: a split is absent, or no query of it is of a kind that training answers are of.
         ValueError: a query has no text to encode.
     """
     catalogs = [suite.catalog.with_profiles(suite.profiles("train")) for suite in suites]
@@ -63,7 +65,7 @@ def prepare(
 
     def parts(split: str) -> list[Part]:
         return [
-            _part(suite.split(split), table, suite, priors, encoder)
+            _part(split, table, suite, priors, encoder)
             for suite, table in zip(suites, tables, strict=True)
         ]
 
@@ -71,23 +73,53 @@ def prepare(
 
 
 def _part(
-    split: TraceSet, table: ProfileTable, suite: TraceSet, priors: Priors, encoder: QueryEncoder
+    name: str, table: ProfileTable, suite: TraceSet, priors: Priors, encoder: QueryEncoder
 ) -> Part:
     position = {name: number for number, name in enumerate(priors.categories)}
+    split = suite.split(name)
+    rows = np.flatnonzero([query.category in position for query in split.queries])
+    if not len(rows):
+        raise TraceError(
+            f"the {name} split has no query of a category that a candidate has a recorded train "
+            f"answer in: its categories are {', '.join(split.categories)}, those with train "
+            f"answers {', '.join(position) or 'none'}; record train answers of them, or divide the "
+            "queries anew"
+        )
+    queries = [split.queries[row] for row in rows.tolist()]
     trials = np.zeros((len(priors.categories), len(suite.backbones)))
     for column, profile in enumerate(suite.profiles("train").values()):
         for category, count in profile.trials.items():
             trials[position[category], column] = count
     return Part(
-        features=[query_features(query, encoder) for query in split.queries],
-        category=np.array([position[query.category] for query in split.queries]),
+        features=[query_features(query, encoder) for query in queries],
+        category=np.array([position[query.category] for query in queries]),
         # As narrow as the traces are: these grow with the set.
-        correct=split.correct == 1,
-        recorded=split.correct >= 0,
-        visible_tokens=split.visible_tokens,
+        correct=split.correct[rows] == 1,
+        recorded=split.correct[rows] >= 0,
+        visible_tokens=split.visible_tokens[rows],
         table=table,
         trials=trials,
     )
+
+
+def check_recorded(suite: TraceSet) -> None:
+    """Whether the candidates and the reference backbone were recorded at all.
+
+    One that was not would be the cheapest of all, at no cost a call.
+
+    Raises:
+        TraceError: naming the backbone.
+    """
+    tokens = sum(
+        each.sum(axis=(0, 2), dtype=np.int64)
+        for each in (suite.samples.prompt_tokens, suite.samples.visible_tokens)
+    )
+    for name, total in zip(suite.backbones, np.asarray(tokens).tolist(), strict=True):
+        if not total and (name in suite.candidates or name == suite.reference):
+            raise TraceError(
+                f"backbone {name!r} has no recorded answer to {', '.join(suite.benchmarks)} that "
+                "was billed a token; record some, or leave it out of the suite in suites.yaml"
+            )
 
 
 def query_features(query: Query, encoder: QueryEncoder) -> Features:

@@ -31,6 +31,9 @@ def with_dependence(weights: Weights, priors: Priors, val: Sequence[Part]) -> Pr
         of_query = benchmarks[part.category]
         for benchmark in sorted(set(of_query.tolist())):
             rows, columns = np.flatnonzero(of_query == benchmark), benchmarks == benchmark
+            if not part.recorded[rows].any():
+                # Nothing to fit on: the priors' own stay.
+                continue
             shared[columns] = fit_shared(
                 found.success[rows], part.correct[rows], part.recorded[rows]
             )

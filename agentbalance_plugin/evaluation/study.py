@@ -12,6 +12,7 @@ from agentbalance_plugin.core.outcomes import CopyMode
 from agentbalance_plugin.core.reference import reference_budgets
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceError, TraceSet
+from agentbalance_plugin.core.training_data import check_recorded
 from agentbalance_plugin.evaluation.kept_trials import KeptTrials
 from agentbalance_plugin.evaluation.metrics import (
     Points,
@@ -263,7 +264,7 @@ def aligned(traces: TraceSet, fit_on: TraceSet) -> tuple[TraceSet, TraceSet]:
     """Both with the candidates that both know, in one order, and the first one's reference.
 
     Raises:
-        TraceError: fewer than two.
+        TraceError: fewer than two, or one of them was not recorded.
     """
     shared = tuple(name for name in traces.candidates if name in fit_on.backbones)
     if len(shared) < 2:
@@ -272,10 +273,13 @@ def aligned(traces: TraceSet, fit_on: TraceSet) -> tuple[TraceSet, TraceSet]:
             f"{', '.join(shared) or 'none'} are recorded there; at least two are needed"
         )
     reference = traces.reference if traces.reference in fit_on.backbones else None
-    return (
+    both = (
         replace(traces, candidates=shared),
         replace(fit_on, candidates=shared, reference=reference),
     )
+    for each in both:
+        check_recorded(each)
+    return both
 
 
 def suite_budgets(traces: TraceSet, fit_on: TraceSet) -> Budgets:

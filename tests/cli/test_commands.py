@@ -16,7 +16,7 @@ from agentbalance_plugin.core.network_trainer import TrainerConfig
 from agentbalance_plugin.core.reference import reference_budgets
 from agentbalance_plugin.core.stage_trainer import StageConfig
 from agentbalance_plugin.core.stages.config import STAGES
-from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.core.traces import SHIPPED, TraceSet
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -145,6 +145,27 @@ def test_a_policy_can_be_trained_and_used(
         assert stage in said.out
     assert list((tmp_path / "policy" / "tensorboard").glob("events.*"))
     assert Policy.load(tmp_path / "policy")
+
+
+def test_a_suite_without_a_reference_backbone_can_be_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("traces", "catalog.csv"):
+        (tmp_path / name).symlink_to(SHIPPED / name)
+    (tmp_path / "suites.yaml").write_text(
+        "sums:\n  benchmarks: [gsm8k]\n  candidates: [gpt-4o-mini-2024-07-18, gemini-1.5-pro]\n",
+        encoding="utf-8",
+    )
+    steps = StageConfig(
+        imitation_steps=1, gradient_steps=1, val_queries=20, imitation_tasks=4, gradient_tasks=4
+    )
+    config = TrainerConfig(category_epochs=1, head_epochs=1, stages=steps)
+    out = tmp_path / "policy"
+    run_training(tmp_path, ["sums"], out, 0, resume=False, tensorboard=False, config=config)
+    said = capsys.readouterr()
+    assert "sums in suites.yaml names no reference backbone" in " ".join(said.err.split())
+    assert said.out == ""
+    assert Policy.load(out)
 
 
 def test_the_deadline_is_measured() -> None:

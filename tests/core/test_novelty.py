@@ -75,6 +75,12 @@ def test_a_policy_without_it_has_none_and_a_broken_one_is_refused(
 def test_it_needs_queries() -> None:
     with pytest.raises(ValueError, match="novelty needs"):
         Novelty.fit([], [], [])
+    nothing, known = Features.mean(hash_features("")), Features.mean(hash_features("a lathe"))
+    with pytest.raises(ValueError, match="validation queries with a text"):
+        Novelty.fit([known], [0], [nothing])
+    fitted = Novelty.fit([known, nothing], [0, 0], [known])
+    with_nothing = Novelty.fit([known, nothing], [0, 0], [nothing, known])
+    assert with_nothing.threshold == fitted.threshold
 
 
 def test_far_queries_get_agreement_instead_of_a_confident_guess(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +22,7 @@ from small_policy import (
     teams,
 )
 
-from agentbalance_plugin.backbone import Catalog
+from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.policy import Knobs
 from agentbalance_plugin.evaluation.studies.catalogs import profiled_in_short
@@ -32,6 +33,7 @@ POLICY = shipped_policy()
 AMPLE = Budget(cost_usd=0.5)
 TINY = Budget(cost_usd=1e-8)
 VISION = frozenset({"vision"})
+UNPINNED = Team((Agent("a"), Agent("b"), Agent("c")), decider="c")
 
 
 def planned(team: Team, budget: Budget = AMPLE, catalog: Catalog = TOOL_CATALOG) -> Plan:
@@ -107,6 +109,39 @@ ONE_BACKBONE = [Agent(name, keep=name == "a", backbone=NAMES[0]) for name in "ad
 def test_pinned_agents_are_kept(team: Team, budget: Budget, backbones: list[str]) -> None:
     plan = planned(team, budget, TOOL_CATALOG.subset(backbones))
     assert {agent.name for agent in team.agents if agent.keep} <= plan.assignment.keys()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("others", [(), (backbone("mid"), backbone("big", "15"))])
+def test_a_call_that_costs_nothing_can_be_planned(others: tuple[Backbone, ...]) -> None:
+    """An empty prompt, and output that is free."""
+    free = Backbone("free", Decimal("0.1"), Decimal(0))
+    catalog = Catalog([free, *others])
+    for budget in (AMPLE, Budget.average(cost_usd=1e-4, max_cost_usd=0.5)):
+        plan = POLICY.plan("", UNPINNED, budget, catalog)
+        plan.validate(UNPINNED, catalog)
+        explained = POLICY.explain("", UNPINNED, budget, catalog)
+        json.dumps(explained, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("team", "message"),
+    [
+        (
+            Team((Agent("d", backbone="gone"),), "d"),
+            r"'d' needs \['text'\] and is pinned to 'gone'",
+        ),
+        (Team((Agent("d", needs=VISION),), "d"), r"'d' needs \['vision'\]"),
+        (Team((Agent("d", calls_backbone=False),), "d"), "'d' calls none"),
+        (
+            Team((Agent("a", keep=True, backbone="gone"), Agent("d")), "d"),
+            r"agent 'a' needs \['text'\] and is pinned to 'gone', no backbone",
+        ),
+    ],
+)
+def test_whom_no_backbone_fits_is_told_with_what_it_asks_for(team: Team, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(team, TINY)
 
 
 # gemini-1.5-pro is beaten in everything by another one.

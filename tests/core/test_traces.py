@@ -175,6 +175,10 @@ def changed(index: int, **fields: Any) -> list[Row]:
         ([*ROWS, ROWS[3]], r"row 7: query_id '2', backbone 'a', sample 0 .* in row 4"),
         (changed(2, correct=2), "row 3: correct must be 0 or 1, got 2"),
         (changed(1, prompt_tokens=-4), "row 2: prompt_tokens must .* got -4"),
+        (
+            changed(1, prompt_tokens=2**31),
+            "row 2: prompt_tokens .* to 2147483647, got 2147483648",
+        ),
         (changed(5, completion_tokens=None), "row 6: completion_tokens .* got None"),
         (changed(0, query_id="99"), "row 1: query_id '99' is not in queries.jsonl.gz"),
         (changed(4, backbone=None), "row 5: backbone is missing"),
@@ -218,6 +222,51 @@ def test_a_file_of_suites_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "suites.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TraceError, match=r"suites\.yaml: not valid YAML"):
         TraceSet.load(tmp_path, "both")
+
+
+def test_right_and_wrong_can_be_booleans(tmp_path: Path) -> None:
+    whole = TraceSet.load(write(tmp_path))
+    rows = [{**each, "correct": bool(each["correct"])} for each in ROWS]
+    assert np.array_equal(TraceSet.load(write(tmp_path, QUERIES, rows)).correct, whole.correct)
+    rows[3]["correct"] = None
+    with pytest.raises(TraceError, match="row 4: correct must be 0 or 1, got None"):
+        TraceSet.load(write(tmp_path, QUERIES, rows))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("query_id", ["1"], "column 'query_id' must hold texts, got list"),
+        ("backbone", ["a"], "column 'backbone' must hold texts, got list"),
+        ("latency_s", "fast", "column 'latency_s' must hold numbers: .*'fast'"),
+        ("latency_s", -1.0, "row 1: latency_s must be a finite number .* got -1.0"),
+        ("latency_s", float("inf"), "row 1: latency_s must be a finite number .* got inf"),
+    ],
+)
+def test_columns_of_another_kind_are_named(
+    tmp_path: Path, field: str, value: Any, message: str
+) -> None:
+    rows = [{**each, field: value} for each in ROWS]
+    with pytest.raises(TraceError, match=rf"responses\.parquet.*{message}"):
+        TraceSet.load(write(tmp_path, QUERIES, rows))
+
+
+def test_answers_that_are_no_single_value_are_refused(tmp_path: Path) -> None:
+    rows = [{**each, "answer": [each["answer"]]} for each in ROWS]
+    with pytest.raises(TraceError, match=r"responses.parquet: column 'answer' must hold texts"):
+        TraceSet.load(write(tmp_path, QUERIES, rows))
+
+
+def test_a_suite_needs_candidates_and_counts_each_name_once(tmp_path: Path) -> None:
+    write(tmp_path)
+    suites = tmp_path / "suites.yaml"
+    suites.write_text("s:\n  benchmarks: [bench]\n  candidtes: [a]\n", encoding="utf-8")
+    with pytest.raises(TraceError, match=r"suites.yaml: suite 's' needs a list 'candidates'.*tes"):
+        TraceSet.load(tmp_path, "s")
+    suites.write_text("s:\n  benchmarks: [bench]\n  candidates: [a, b, a]\n", encoding="utf-8")
+    traces = TraceSet.load(tmp_path, "s")
+    assert traces.candidates == ("a", "b")
+    assert list(traces.profiled_candidates()) == ["a", "b"]
 
 
 def test_unknown_names_list_what_there_is(folder: Path, tmp_path: Path) -> None:

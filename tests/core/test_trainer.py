@@ -21,7 +21,7 @@ from agentbalance_plugin.core.policy_gradient import Duals, episode_of, imitatio
 from agentbalance_plugin.core.prediction import embed, look_ahead
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.stage_trainer import StageConfig
-from agentbalance_plugin.core.traces import TraceError, TraceSet
+from agentbalance_plugin.core.traces import Answers, TraceError, TraceSet
 from agentbalance_plugin.core.trainer import Progress, TrainerConfig, train
 from agentbalance_plugin.core.training_data import prepare, query_features, without_own
 from agentbalance_plugin.core.training_state import STATE
@@ -212,6 +212,72 @@ def test_a_missing_split_is_named(words: TraceSet, tmp_path: Path, split: str) -
     other = words.split("val" if split == "train" else "train")
     with pytest.raises(TraceError, match=f"no split '{split}'"):
         train([other], tmp_path, QUICK)
+
+
+def without(traces: TraceSet, split: str, backbone: str) -> TraceSet:
+    """None of a backbone's answers to a split's queries; "" stands for all of them."""
+    rows = np.array([split in ("", query.split) for query in traces.queries])
+    columns = np.array([backbone in ("", name) for name in traces.backbones])
+    gone = rows[:, None, None] & columns[:, None]
+    kept = traces.samples
+    samples = Answers(
+        np.where(gone, -1, kept.correct).astype(np.int8),
+        np.where(gone, -1, kept.answer),
+        np.where(gone, 0, kept.prompt_tokens),
+        np.where(gone, 0, kept.visible_tokens),
+    )
+    return replace(traces, samples=samples)
+
+
+def in_a_category(traces: TraceSet, split: str, number: int) -> TraceSet:
+    """The first queries of a split are of a category that no other query is of."""
+    chosen = set(traces.positions(split)[:number].tolist())
+    return replace(
+        traces,
+        queries=tuple(
+            replace(query, category="words/plants") if index in chosen else query
+            for index, query in enumerate(traces.queries)
+        ),
+    )
+
+
+def test_val_queries_of_a_kind_without_train_answers_are_left_out(words: TraceSet) -> None:
+    _, _, [whole] = prepare([words], HashedEncoder())
+    priors, _, [part] = prepare([in_a_category(words, "val", 5)], HashedEncoder())
+    assert priors.categories == ("words/animals", "words/machines")
+    assert len(part.features) == len(whole.features) - 5
+    assert np.array_equal(part.correct, whole.correct[5:])
+    assert np.array_equal(part.visible_tokens, whole.visible_tokens[5:])
+
+
+def test_a_split_without_a_query_that_can_be_learned_from_is_named(
+    words: TraceSet, tmp_path: Path
+) -> None:
+    with pytest.raises(TraceError, match=r"the val split has no query .* are words/plants, those"):
+        train([in_a_category(words, "val", len(words.queries))], tmp_path, QUICK)
+    with pytest.raises(TraceError, match=r"the train split has no query .* answers none"):
+        train([without(words, "train", "")], tmp_path, QUICK)
+
+
+def test_a_candidate_that_was_never_recorded_is_named(words: TraceSet, tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="backbone 'shop' has no recorded answer to words"):
+        train([without(words, "", "shop")], tmp_path, QUICK)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_without_answers_on_val_the_priors_stay(words: TraceSet, tmp_path: Path) -> None:
+    checkpoint = train([without(words, "val", "")], tmp_path, QUICK)
+    assert checkpoint.priors.spread.tolist() == [1.0, 1.0]
+    assert checkpoint.priors.shared.tolist() == [1.0, 1.0]
+
+
+def test_queries_without_a_text_are_refused_before_anything_is_trained(
+    words: TraceSet, tmp_path: Path
+) -> None:
+    silent = replace(words, queries=tuple(replace(query, question="") for query in words.queries))
+    with pytest.raises(ValueError, match="validation queries with a text"):
+        train([silent], tmp_path / "policy", QUICK)
+    assert not (tmp_path / "policy").exists()
 
 
 def test_tables_leave_out_the_answer_that_is_to_be_predicted(words: TraceSet) -> None:

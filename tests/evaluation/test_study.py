@@ -176,6 +176,13 @@ def test_what_can_not_be_scored_is_refused(small: TraceSet) -> None:
         study(rows_of(small, small.positions("test"))).run(baselines(["mix"]), KeptTrials())
     with pytest.raises(ValueError, match="no reference backbone"):
         study(replace(small, reference=None)).run(baselines(["mix"]), KeptTrials())
+    blank = replace(
+        small.samples,
+        prompt_tokens=small.samples.prompt_tokens * 0,
+        visible_tokens=small.samples.visible_tokens * 0,
+    )
+    with pytest.raises(TraceError, match=f"backbone '{small.backbones[0]}' has no recorded answer"):
+        study(replace(small, samples=blank)).run(baselines(["mix"]), KeptTrials())
     with pytest.raises(ValueError, match="ascending"):
         Budgets((0.2, 0.1), (1.0,))
     with pytest.raises(ValueError, match="no 'nothing'; there are all, none, single"):

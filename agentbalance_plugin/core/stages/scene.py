@@ -19,6 +19,7 @@ BoolArray = NDArray[np.bool_]
 # A tenth of a success is a lot to pay for a call; prices count by the logarithm of such tenths.
 _PRICED = 20.0
 _MOST_ROOM = 5.0
+_LEAST_USD, _LEAST_S = 1e-12, 1e-9
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def _figures(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """([N, B, G] in the order of `FIGURES`, [N] median cost, [N] median time of a call)."""
     success = 1.0 / (1.0 + np.exp(-predicted.log_odds))
-    cost, time = predicted.cost_usd, predicted.latency_s
+    # A call is never quite free: an empty prompt to a backbone whose output is free would be.
+    cost = np.maximum(predicted.cost_usd, _LEAST_USD)
+    time = np.maximum(predicted.latency_s, _LEAST_S)
     median_cost = _median(cost[:, roster.usual])
     median_time = _median(time[:, roster.usual])
     priced_cost = price_usd[:, None] * cost
