@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentbalance_plugin.cli.options import Json, Seed, Traces
+
 if TYPE_CHECKING:
     from agentbalance_plugin.evaluation.studies.setting import Finding, Setting, Ticker
 
@@ -16,14 +18,9 @@ study = typer.Typer(help="Studies of one question each, on recorded answers.", n
 
 Suite = Annotated[str, typer.Option(help="Suite of the traces.")]
 PolicyName = Annotated[str, typer.Option(help="default, or a policy folder.")]
-Traces = Annotated[
-    Path | None, typer.Option(help="Folder of recorded traces; left out: the shipped figures.")
-]
 Out = Annotated[
     Path | None, typer.Option(help="Folder for the results: JSON, markdown, PNG and SVG.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @study.command("follow-through")
