@@ -27,7 +27,7 @@ from agentbalance_plugin.evaluation.sources import code_digest
 from agentbalance_plugin.evaluation.studies.hard_caps import CapRow, under_caps
 from agentbalance_plugin.evaluation.studies.setting import Setting
 from agentbalance_plugin.evaluation.study import Study
-from agentbalance_plugin.evaluation.trials import Method, rows_of
+from agentbalance_plugin.evaluation.trials import Method
 from agentbalance_plugin.evaluation.variants import catalogs, sensitivities
 
 # Beside the policy, in studies that are about what the results hang on.
@@ -241,7 +241,7 @@ def _other_kind(
     """With a policy trained on everything but one benchmark."""
     traces = load(request.traces, suite)
     here = np.array([query.benchmark == benchmark for query in traces.queries])
-    scored, rest = (rows_of(traces, np.flatnonzero(mask)) for mask in (here, ~here))
+    scored, rest = (traces.take(np.flatnonzero(mask)) for mask in (here, ~here))
     elsewhere = [load(request.traces, other) for other in others]
     folder = _trained([rest, *elsewhere], request, suite, f"policy-without-{benchmark}")
     methods = [*baselines(_FEW), PolicyMethod(folder, name="agentbalance, trained without")]

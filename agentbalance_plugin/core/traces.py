@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -233,16 +233,15 @@ class TraceSet:
 
     def split(self, name: str) -> TraceSet:
         """These traces with the queries of one split (TraceError if there is no such split)."""
-        rows = self.positions(name)
-        return TraceSet(
+        return self.take(self.positions(name))
+
+    def take(self, rows: NDArray[np.int64]) -> TraceSet:
+        """These traces with some of the queries, in the order given."""
+        return replace(
+            self,
             queries=tuple(self.queries[int(row)] for row in list(rows)),
-            backbones=self.backbones,
-            catalog=self.catalog,
             samples=self.samples.take((rows,)),
             latency_s=None if self.latency_s is None else self.latency_s[rows],
-            reference=self.reference,
-            candidates=self.candidates,
-            unseen=self.unseen,
         )
 
     def subset(self, backbones: Iterable[str]) -> TraceSet:

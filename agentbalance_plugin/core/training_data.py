@@ -85,18 +85,19 @@ def _part(
             f"answers {', '.join(position) or 'none'}; record train answers of them, or divide the "
             "queries anew"
         )
-    queries = [split.queries[row] for row in rows.tolist()]
+    if len(rows) < len(split.queries):
+        split = split.take(rows)
     trials = np.zeros((len(priors.categories), len(suite.backbones)))
     for column, profile in enumerate(suite.profiles("train").values()):
         for category, count in profile.trials.items():
             trials[position[category], column] = count
     return Part(
-        features=[query_features(query, encoder) for query in queries],
-        category=np.array([position[query.category] for query in queries]),
+        features=[query_features(query, encoder) for query in split.queries],
+        category=np.array([position[query.category] for query in split.queries]),
         # As narrow as the traces are: these grow with the set.
-        correct=split.correct[rows] == 1,
-        recorded=split.correct[rows] >= 0,
-        visible_tokens=split.visible_tokens[rows],
+        correct=split.correct == 1,
+        recorded=split.correct >= 0,
+        visible_tokens=split.visible_tokens,
         table=table,
         trials=trials,
     )

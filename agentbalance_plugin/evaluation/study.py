@@ -32,7 +32,6 @@ from agentbalance_plugin.evaluation.trials import (
     Known,
     Method,
     Trial,
-    rows_of,
     singles,
 )
 
@@ -104,9 +103,8 @@ class Study:
             ValueError: no budgets are given and the suite has no reference backbone.
         """
         traces, fit_on = aligned(self.traces, self.fit_on)
-        learned = rows_of(
-            fit_on, np.sort(np.concatenate([fit_on.positions(p) for p in ("train", "val")]))
-        )
+        rows = np.concatenate([fit_on.positions(split) for split in ("train", "val")])
+        learned = fit_on.take(np.sort(rows))
         budgets = self.budgets or suite_budgets(traces, fit_on)
         shares = resamples(len(traces.positions(self.split)), self.samples)
         scored: dict[str, dict[Axis, _Scored]] = {method.name: {} for method in methods}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -227,13 +227,3 @@ def tuned(known: Known, options: Iterable[Option], build: Callable[[Option], Fit
 def integers(values: IntArray) -> list[int]:
     """As Python's own."""
     return [int(value) for value in list(values)]
-
-
-def rows_of(traces: TraceSet, positions: IntArray) -> TraceSet:
-    """These traces with some of the queries, in the order given."""
-    return replace(
-        traces,
-        queries=tuple(traces.queries[number] for number in integers(positions)),
-        samples=traces.samples.take((positions,)),
-        latency_s=None if traces.latency_s is None else traces.latency_s[positions],
-    )

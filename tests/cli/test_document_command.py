@@ -14,7 +14,6 @@ from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.evaluation.studies.hard_caps import under_caps
 from agentbalance_plugin.evaluation.studies.setting import Setting
-from agentbalance_plugin.evaluation.trials import rows_of
 
 REQUEST = Request(None, "test", None, ["default"], ["mix"], [], 1, None)
 
@@ -40,7 +39,7 @@ def test_every_suite_and_study_is_a_part() -> None:
 def test_no_run_passes_a_hard_cap() -> None:
     traces = TraceSet.shipped("reasoning")
     rows = np.concatenate([traces.positions("train"), traces.positions("val")[::12]])
-    some = rows_of(traces, np.sort(rows))
+    some = traces.take(np.sort(rows))
     setting = Setting("reasoning", some, Policy.load("default", RecordedEncoder(some)))
     found = under_caps(setting, "val")
     assert [row.axis for row in found] == ["cost"] * 3 + ["latency"] * 3

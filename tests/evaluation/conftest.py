@@ -9,7 +9,7 @@ import pytest
 
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceSet
-from agentbalance_plugin.evaluation.trials import Known, rows_of
+from agentbalance_plugin.evaluation.trials import Known
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +20,11 @@ def small(shipped: TraceSet) -> TraceSet:
         rng.choice(shipped.positions(split), size, replace=False)
         for split, size in (("train", 300), ("val", 150), ("test", 150))
     ]
-    some = rows_of(shipped, np.sort(np.concatenate(rows)))
+    some = shipped.take(np.sort(np.concatenate(rows)))
     return replace(some, candidates=tuple(some.candidates[n] for n in (0, 2, 3, 7, 9, 10)))
 
 
 @pytest.fixture(scope="session")
 def known(small: TraceSet) -> Known:
-    learned = rows_of(small, np.concatenate([small.positions("train"), small.positions("val")]))
+    learned = small.take(np.concatenate([small.positions("train"), small.positions("val")]))
     return Known(Replay(learned), "cost", 0.0139)

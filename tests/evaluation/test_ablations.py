@@ -17,7 +17,7 @@ from agentbalance_plugin.evaluation.ablations import (
 from agentbalance_plugin.evaluation.kept_trials import KeptTrials
 from agentbalance_plugin.evaluation.policy_method import Occasion
 from agentbalance_plugin.evaluation.study import Study
-from agentbalance_plugin.evaluation.trials import Known, rows_of
+from agentbalance_plugin.evaluation.trials import Known
 from agentbalance_plugin.plan import LateGate, Plan
 from agentbalance_plugin.team import Agent, Team
 
@@ -80,7 +80,7 @@ def test_one_backbone_is_the_one_worth_most_at_the_price(plan: Plan, known: Know
 
 
 def test_each_ablation_is_a_row_of_its_own(known: Known) -> None:
-    few = rows_of(known.traces, np.concatenate([known.train[::4], known.val[::3]]))
+    few = known.traces.take(np.concatenate([known.train[::4], known.val[::3]]))
     found = Study("few", few, few, "val", seeds=1, samples=2).run(ablations(), KeptTrials())
     assert [m.family for m in found.methods] == ["agentbalance"] + ["ablation"] * 14
     assert len({m.name for m in found.methods}) == 15

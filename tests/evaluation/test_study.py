@@ -18,7 +18,7 @@ from agentbalance_plugin.evaluation.registry import baselines
 from agentbalance_plugin.evaluation.results import SuiteResult
 from agentbalance_plugin.evaluation.sources import imported
 from agentbalance_plugin.evaluation.study import Budgets, Study
-from agentbalance_plugin.evaluation.trials import AXES, Fitted, Known, Method, Trial, rows_of
+from agentbalance_plugin.evaluation.trials import AXES, Fitted, Known, Method, Trial
 
 CHEAP = ["mix", "category", "plan-table"]
 
@@ -35,7 +35,7 @@ def result(small: TraceSet) -> SuiteResult:
 def test_the_policy_beats_the_mix_of_two_single_backbones(shipped: TraceSet) -> None:
     # Every second val query; profiles and tables know the whole train split.
     rows = np.sort(np.concatenate([shipped.positions("train"), shipped.positions("val")[::2]]))
-    some = rows_of(shipped, rows)
+    some = shipped.take(rows)
     comparison = Study("reasoning", some, some, "val", seeds=1, samples=20, steps=12)
     found = comparison.run([*baselines(["mix"]), PolicyMethod()], KeptTrials())
     ours, mix = found.method("agentbalance"), found.method("mix of single backbones")
@@ -120,7 +120,7 @@ def test_two_runs_are_equal_and_the_order_of_queries_does_not_matter(
     again = study(small).run(methods, KeptTrials())
     assert again.to_dict() == result.to_dict()
     order = np.random.default_rng(5).permutation(len(small.queries))
-    shuffled = study(rows_of(small, order)).run(methods, KeptTrials())
+    shuffled = study(small.take(order)).run(methods, KeptTrials())
     for one, other in zip(result.methods, shuffled.methods, strict=True):
         for axis in AXES:
             assert one.axes[axis].auc == pytest.approx(other.axes[axis].auc, abs=1e-9)
@@ -160,8 +160,8 @@ def test_what_was_kept_is_not_made_again(small: TraceSet, tmp_path: Path) -> Non
 
 
 def test_methods_can_be_fitted_on_other_traces(small: TraceSet) -> None:
-    scored = rows_of(small, small.positions("test"))
-    learned = rows_of(small, np.concatenate([small.positions("train"), small.positions("val")]))
+    scored = small.take(small.positions("test"))
+    learned = small.take(np.concatenate([small.positions("train"), small.positions("val")]))
     methods = baselines(["category", "profile"])
     apart = Study("apart", scored, learned, seeds=1, samples=2).run(methods, KeptTrials())
     whole = Study("whole", small, small, seeds=1, samples=2).run(methods, KeptTrials())
@@ -173,7 +173,7 @@ def test_methods_can_be_fitted_on_other_traces(small: TraceSet) -> None:
 
 def test_what_can_not_be_scored_is_refused(small: TraceSet) -> None:
     with pytest.raises(TraceError, match="train"):
-        study(rows_of(small, small.positions("test"))).run(baselines(["mix"]), KeptTrials())
+        study(small.take(small.positions("test"))).run(baselines(["mix"]), KeptTrials())
     with pytest.raises(ValueError, match="no reference backbone"):
         study(replace(small, reference=None)).run(baselines(["mix"]), KeptTrials())
     blank = replace(
