@@ -17,12 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from agentbalance_plugin.core.encoder import hash_features
-from agentbalance_plugin.core.trace_files import (
-    Query,
-    Suite,
-    pack_features,
-    read_suites,
-)
+from agentbalance_plugin.core.suites import Suite, read_suites
+from agentbalance_plugin.core.trace_files import Query, pack_features
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.extras import require
 

@@ -1,4 +1,4 @@
-"""Reading the trace format: queries, responses and suites, with errors that name the place."""
+"""Reading the trace format: queries and responses, with errors that name the place."""
 
 from __future__ import annotations
 
@@ -65,22 +65,6 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Suite:
-    """One entry of suites.yaml."""
-
-    benchmarks: tuple[str, ...]
-    reference: str | None
-    candidates: tuple[str, ...]
-    unseen: tuple[str, ...]
-
-    @property
-    def backbones(self) -> tuple[str, ...]:
-        """Everyone the suite names, once."""
-        reference = () if self.reference is None else (self.reference,)
-        return tuple(dict.fromkeys((*self.candidates, *self.unseen, *reference)))
-
-
-@dataclass(frozen=True)
 class Responses:
     """The rows of a responses.parquet as flat arrays of one length.
 
@@ -101,50 +85,6 @@ class Responses:
     prompt_tokens: NDArray[np.int64]
     completion_tokens: NDArray[np.int64]
     latency_s: NDArray[np.float64] | None
-
-
-def read_suites(path: Path) -> dict[str, Suite]:
-    """The suites of a suites.yaml; {} when the file does not exist.
-
-    Raises:
-        TraceError: the file is no mapping of suites.
-    """
-    import yaml
-
-    if not path.is_file():
-        return {}
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TraceError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise TraceError(f"{path}: expected suite names with their fields, got {content!r}")
-    suites: dict[str, Suite] = {}
-    for name, fields in cast("dict[Any, Any]", content).items():
-        if not isinstance(fields, dict) or "benchmarks" not in fields:
-            raise TraceError(f"{path}: suite {name!r} needs a list 'benchmarks', got {fields!r}")
-        entry = cast("dict[str, Any]", fields)
-        if not entry.get("candidates"):
-            raise TraceError(
-                f"{path}: suite {name!r} needs a list 'candidates', the backbones that plans may "
-                f"use; it has {', '.join(map(str, entry))}"
-            )
-        reference: Any = entry.get("reference")
-        suites[str(name)] = Suite(
-            benchmarks=_names(path, name, "benchmarks", entry),
-            reference=None if reference is None else str(reference),
-            candidates=_names(path, name, "candidates", entry),
-            unseen=_names(path, name, "unseen", entry),
-        )
-    return suites
-
-
-def _names(path: Path, suite: Any, field: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    value: Any = entry.get(field) or []
-    if not isinstance(value, list):
-        raise TraceError(f"{path}: suite {suite!r}: {field} must be a list, got {value!r}")
-    # Who is named twice counts once.
-    return tuple(dict.fromkeys(str(name) for name in cast("list[Any]", value)))
 
 
 def read_queries(path: Path, benchmark: str) -> list[Query]:

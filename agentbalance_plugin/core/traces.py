@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.backbone import Catalog, Profile
 from agentbalance_plugin.core.reply_cuts import reply_cuts
+from agentbalance_plugin.core.suites import Suite, read_suites
 from agentbalance_plugin.core.trace_files import (
     Query,
     Responses,
-    Suite,
     TraceError,
     read_queries,
     read_responses,
-    read_suites,
     recorded_backbones,
 )
 
