@@ -33,8 +33,10 @@ def mermaid(plan: Plan) -> str:
 
 def text_tree(plan: Plan) -> str:
     """A text tree with the decision at the root; an agent seen before is not unfolded again."""
-    head = f"answer of {plan.decider}" if plan.decider else "answer"
-    head = "vote" if plan.decision == "vote" else head
+    if plan.decision == "vote":
+        head = "vote"
+    else:
+        head = f"answer of {plan.decider}" if plan.decider else "answer"
     if plan.stop_at is not None:
         head += f", over at agreement {plan.stop_at:.2f}"
     if plan.expected is not None:

@@ -206,13 +206,13 @@ def _rebind_tools(bench: Any, client: ChatCompletionClient) -> Any:
     if not any(isinstance(tool, _RUNNERS) for tool in tools):
         return bench
     twin = copy.copy(bench)
-    twin._tools = [
-        _rebind_tool(tool, client) if isinstance(tool, _RUNNERS) else tool for tool in tools
-    ]
+    twin._tools = [_rebind_tool(tool, client) for tool in tools]
     return twin
 
 
-def _rebind_tool(tool: AgentTool | TeamTool, client: ChatCompletionClient) -> AgentTool | TeamTool:
+def _rebind_tool(tool: Any, client: ChatCompletionClient) -> Any:
+    if not isinstance(tool, _RUNNERS):
+        return tool
     twin = copy.copy(tool)
     vars(twin)["_task_runner"] = rebind(_runner(tool), client)
     return twin

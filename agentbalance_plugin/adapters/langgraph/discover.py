@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
@@ -133,9 +133,7 @@ def routed_by_code(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, str]:
         for branch in branches.values():
             if source != START:
                 reasons.setdefault(source, "has a conditional edge")
-            # Without a list of ends a condition may lead anywhere.
-            ends = branch.ends.values() if branch.ends else builder.nodes
-            for end in ends:
+            for end in _ends(builder, branch):
                 if end in builder.nodes:
                     reasons.setdefault(end, f"is the end of a conditional edge of {source!r}")
     for name, spec in builder.nodes.items():
@@ -152,22 +150,22 @@ def routed_by_code(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, str]:
 def lead_straight_on(builder: StateGraph[Any, Any, Any, Any]) -> set[str]:
     """Nodes whose own edges are all static and never lead back to them: what comes after them does
     not depend on what they say, and comes once."""
-    following: dict[str, set[str]] = {
-        name: set(spec.ends or ()) for name, spec in builder.nodes.items()
-    }
-    for start, end in static_edges(builder):
-        following.setdefault(start, set()).add(end)
+    edges = static_edges(builder)
     for start, branches in builder.branches.items():
-        for branch in branches.values():
-            ends = branch.ends.values() if branch.ends else builder.nodes
-            following.setdefault(start, set()).update(ends)
-    by_code = {name for name, spec in builder.nodes.items() if spec.ends or spec.error_handler_node}
-    by_code |= set(builder.branches)
+        edges |= {(start, end) for each in branches.values() for end in _ends(builder, each)}
+    for name, spec in builder.nodes.items():
+        edges |= {(name, end) for end in spec.ends or ()}
     return {
         name
-        for name in builder.nodes
-        if name not in by_code and name not in _reached(name, following)
+        for name, spec in builder.nodes.items()
+        if not (spec.ends or spec.error_handler_node or name in builder.branches)
+        and name not in _reached(name, edges)
     }
+
+
+def _ends(builder: StateGraph[Any, Any, Any, Any], branch: Any) -> Collection[str]:
+    """Where a condition may lead: without a list of ends, anywhere."""
+    return branch.ends.values() if branch.ends else builder.nodes
 
 
 def deciding_node(builder: StateGraph[Any, Any, Any, Any], names: Iterable[str]) -> str | None:
@@ -186,14 +184,13 @@ def agent_edges(
 
 
 def _after(builder: StateGraph[Any, Any, Any, Any], name: str) -> set[str]:
+    return _reached(name, static_edges(builder))
+
+
+def _reached(name: str, edges: Iterable[tuple[str, str]]) -> set[str]:
     following: dict[str, set[str]] = {}
-    for start, end in static_edges(builder):
-        if end != END:
-            following.setdefault(start, set()).add(end)
-    return _reached(name, following)
-
-
-def _reached(name: str, following: Mapping[str, set[str]]) -> set[str]:
+    for start, end in edges:
+        following.setdefault(start, set()).add(end)
     reached: set[str] = set()
     waiting = [name]
     while waiting:
