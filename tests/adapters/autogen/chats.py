@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
 from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, TextMessage
@@ -165,3 +167,13 @@ def texts(messages: Sequence[Any]) -> list[tuple[str, str]]:
         for message in messages
         if isinstance(message, BaseChatMessage)
     ]
+
+
+async def cancel_before_start(bench: Bench, team: WrappedTeam) -> None:
+    """A run whose token was cancelled already ends at once, at no cost, and the next one runs."""
+    token = CancellationToken()
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(team.run(task=bench.task(), cancellation_token=token), 1000)
+    assert not bench.simulator.books.entries
+    assert (await team.run(task=bench.task())).messages

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from autogen_agentchat.agents import (
     AssistantAgent,
-    BaseChatAgent,
     MessageFilterAgent,
     MessageFilterConfig,
     PerSourceFilter,
@@ -210,15 +209,11 @@ async def test_an_agent_whose_tool_runs_out_of_budget_is_skipped(bench: Bench) -
 
 
 async def test_a_client_of_any_name_is_rebound(bench: Bench) -> None:
-    class Own(BaseChatAgent):
+    class Own(Echo):
         def __init__(self, name: str, llm: ChatCompletionClient) -> None:
-            super().__init__(name, "Solves.")
+            super().__init__(name)
             self.llm = llm
             self.rounds = 0
-
-        @property
-        def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
-            return (TextMessage,)
 
         async def on_messages(
             self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken

@@ -40,6 +40,15 @@ def client(
     return BudgetClient(inner, entry, meter, "solver", output_cap), meter
 
 
+def of_family_o1(bench: Bench) -> OpenAIChatCompletionClient:
+    return OpenAIChatCompletionClient(
+        model=MINI,
+        base_url=bench.simulator.base_url,
+        api_key="local",
+        model_info={**bench.client().model_info, "family": "o1"},
+    )
+
+
 async def test_what_is_settled_is_what_the_server_billed(bench: Bench) -> None:
     budgeted, meter = client(bench)
     result = await budgeted.create(messages(bench))
@@ -71,12 +80,7 @@ async def test_refused_calls_are_tried_again_each_with_its_own_reservation(
 
 
 async def test_a_cache_before_a_client_hides_neither_its_retries_nor_its_cap(bench: Bench) -> None:
-    own = OpenAIChatCompletionClient(
-        model=MINI,
-        base_url=bench.simulator.base_url,
-        api_key="local",
-        model_info={**bench.client().model_info, "family": "o1"},
-    )
+    own = of_family_o1(bench)
     budgeted, meter = client(bench, inner=ChatCompletionCache(own), output_cap=30)
     await budgeted.create(messages(bench, "[[fault:500*2]]"))
     assert [call.metered for call in meter.calls] == [False, False, True]
@@ -245,12 +249,7 @@ async def test_the_smallest_of_all_caps_holds(bench: Bench) -> None:
 
 
 async def test_reasoning_models_are_capped_by_their_own_field(bench: Bench) -> None:
-    own = OpenAIChatCompletionClient(
-        model=MINI,
-        base_url=bench.simulator.base_url,
-        api_key="local",
-        model_info={**bench.client().model_info, "family": "o1"},
-    )
+    own = of_family_o1(bench)
     budgeted, meter = client(bench, inner=own, output_cap=30)
     result = await budgeted.create(messages(bench))
     assert result.finish_reason == "length"

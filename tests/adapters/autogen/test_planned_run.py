@@ -11,7 +11,18 @@ from autogen_agentchat.base import TaskResult
 from autogen_agentchat.messages import TextMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
-from chats import LARGE, LLAMA, MINI, NAMES, Bench, Echo, FixedPlanner, chain, texts
+from chats import (
+    LARGE,
+    LLAMA,
+    MINI,
+    NAMES,
+    Bench,
+    Echo,
+    FixedPlanner,
+    cancel_before_start,
+    chain,
+    texts,
+)
 
 from agentbalance_plugin import LateGate, Plan, Policy
 from agentbalance_plugin.core.encoder import RecordedEncoder
@@ -289,12 +300,7 @@ async def test_a_cancelled_run_keeps_its_books_and_the_next_run_works(bench: Ben
 
 async def test_a_run_that_is_cancelled_before_it_starts_ends_at_once(bench: Bench) -> None:
     team = bench.wrap(bench.chat(("decider",)), chain({"decider": MINI}))
-    token = CancellationToken()
-    token.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(team.run(task=bench.task(), cancellation_token=token), 1000)
-    assert not bench.simulator.books.entries
-    assert (await team.run(task=bench.task())).messages
+    await cancel_before_start(bench, team)
 
 
 async def test_a_cancelled_task_cancels_the_run(bench: Bench) -> None:

@@ -23,7 +23,7 @@ from autogen_agentchat.teams import (
 )
 from autogen_core import CancellationToken
 from autogen_ext.models.replay import ReplayChatCompletionClient
-from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
+from chats import LARGE, LLAMA, MINI, Bench, Echo, cancel_before_start, chain, texts
 
 from agentbalance_plugin import Backbone, Budget, BudgetExceeded, Plan
 
@@ -266,12 +266,7 @@ async def test_after_an_error_or_a_cancellation_the_next_run_works(bench: Bench)
 
 async def test_a_run_that_is_cancelled_before_it_starts_ends_at_once(bench: Bench) -> None:
     team = bench.wrap(flow(bench, "first"), fixed({"first": MINI}))
-    token = CancellationToken()
-    token.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(team.run(task=bench.task(), cancellation_token=token), 1000)
-    assert not bench.simulator.books.entries
-    assert (await team.run(task=bench.task())).messages
+    await cancel_before_start(bench, team)
 
 
 @pytest.mark.parametrize("latency_s", [0.5, 3.0, 5.0])
