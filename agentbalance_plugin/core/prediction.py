@@ -118,11 +118,19 @@ def make_roster(
         usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
         for usable in distinct
     ]
+    rng = np.random.default_rng(config.seed)
+    if config.pools == "random":
+        # As many as nothing beats, whichever they are.
+        sizes = [len(group) for group in unbeaten]
+        unbeaten = [
+            rng.choice(usable, size=size, replace=False)
+            for usable, size in zip(distinct, sizes, strict=True)
+        ]
     kept = np.unique(np.concatenate(unbeaten)).astype(np.int64)
     strength = table.log_odds.mean(axis=0)
     pool = np.zeros(len(catalog), dtype=np.int64)
     if config.pools == "random":
-        pool[kept] = np.random.default_rng(config.seed).integers(0, _POOLS, size=len(kept))
+        pool[kept] = rng.integers(0, _POOLS, size=len(kept))
     elif config.pools == "fixed":
         pool[kept] = price[kept].argsort(kind="stable").argsort() * _POOLS // len(kept)
     else:
