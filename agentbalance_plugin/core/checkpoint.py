@@ -14,7 +14,7 @@ from agentbalance_plugin.core.network import EMBEDDING, Weights
 from agentbalance_plugin.core.profiles import FEATURES, Priors
 from agentbalance_plugin.core.stages.arrays import SHAPES, StageWeights
 
-SCHEMA = 2
+SCHEMA = 3
 TENSORS = "policy.safetensors"
 SETTINGS = "policy.json"
 
@@ -215,7 +215,7 @@ def _array(
 
 def _weight_shapes(categories: int) -> dict[str, tuple[int | None, ...]]:
     return {
-        "embedding": (None, EMBEDDING),
+        "embedding": (None, EMBEDDING - 1),
         "category": (EMBEDDING, categories),
         "category_bias": (categories,),
         "scale": (1,),

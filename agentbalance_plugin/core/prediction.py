@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.encoder import Features
-from agentbalance_plugin.core.network import Weights, predict
+from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
 from agentbalance_plugin.core.pools import build_pools, pareto
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.stages.config import PolicyConfig
@@ -206,4 +206,7 @@ def for_tasks(values: FloatArray, tasks: int) -> FloatArray:
 
 def embed(weights: Weights, features: Features) -> NDArray[np.float32]:
     """[1, E] vector of a query; zero for one without features."""
-    return (features.weights @ weights.embedding[features.ids])[None]
+    vector = np.empty((1, EMBEDDING), dtype=np.float32)
+    vector[0, :-1] = features.weights @ weights.embedding[features.ids]
+    vector[0, -1] = features.log_length
+    return vector

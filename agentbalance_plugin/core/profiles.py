@@ -1,9 +1,9 @@
 """From a catalog's profiles to the arrays that the policy works on. Names stop here.
 
 Rates are shrunk twice: a category with few trials leans on how strong the backbone is over all of
-them, and a backbone with few trials leans on what its price suggests. A backbone that was never profiled
-can thus be used at once. Of many backbones the one that looks best is often the one whose few
-trials flatter it, so those with fewer trials than others of the catalog are doubted.
+them, and a backbone with few trials leans on what its price suggests. A backbone that was never
+profiled can thus be used at once. Of many backbones the one that looks best is often the one whose
+few trials flatter it, so those with fewer trials than others of the catalog are doubted.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def change_settings(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 1}, "schema 1.*reads schema 2"),
+        ({"schema": 1}, "schema 1.*reads schema 3"),
         ({"schema": "absent"}, "schema None"),
         ({"encoder": 3}, "encoder must be a name"),
         ({"categories": "absent"}, "not complete.*categories"),
