@@ -9,12 +9,13 @@ categories apart say little of what sets the queries of one category apart; thes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.encoder import Features
+
+FloatArray = NDArray[np.float64]
 
 # A feature of fewer texts would be a direction of its own.
 _FEWEST_TEXTS = 3
@@ -26,12 +27,11 @@ _SQUARED_LENGTH = 3.0
 
 
 def latent_directions(
-    torch: Any, texts: Sequence[Features], rows: int, size: int, seed: int
+    texts: Sequence[Features], rows: int, size: int, seed: int
 ) -> NDArray[np.float32]:
     """Embeddings whose weighted sum over a text's features is its place among the texts.
 
     Args:
-        torch: the module.
         texts: of the training queries.
         rows: of the embedding table.
         size: directions wanted; the first of all, common to every text, is left out.
@@ -41,30 +41,36 @@ def latent_directions(
         [rows, size]; zero for features of fewer than three texts, and in directions beyond those
         that the texts span.
     """
-    ids = np.concatenate([text.ids for text in texts]).astype(np.int64)
-    weights = np.concatenate([text.weights for text in texts]).astype(np.float64)
-    text = np.repeat(np.arange(len(texts)), [len(each.ids) for each in texts])
-    count = np.bincount(ids, minlength=rows)
-    rarity = np.where(count >= _FEWEST_TEXTS, np.log1p(len(texts) / np.maximum(count, 1)), 0.0)
-    means = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([text, ids])),
-        torch.from_numpy(weights * rarity[ids]),
-        (len(texts), rows),
-        check_invariants=False,
-    ).coalesce()
-    start = np.random.default_rng([seed, 4]).normal(size=(rows, size + 1 + _MORE))
-    directions = torch.from_numpy(start)
+    count = np.zeros(rows)
+    for text in texts:
+        count[text.ids] += 1.0
+    rarity = np.where(count >= _FEWEST_TEXTS, np.log1p(len(texts) / np.maximum(count, 1.0)), 0.0)
+    directions = np.random.default_rng([seed, 4]).normal(size=(rows, size + 1 + _MORE))
     for _ in range(_ROUNDS):
-        directions, _ = torch.linalg.qr(means.t() @ (means @ directions))
-    _, strength, turn = torch.linalg.svd(means @ directions, full_matrices=False)
+        directions, _ = np.linalg.qr(_gathered(texts, rarity, directions))
+    _, strength, turn = np.linalg.svd(_places(texts, rarity, directions), full_matrices=False)
     # Beyond what the texts span there is only rounding.
     spanned = int((strength > 1e-9 * strength[0]).sum())
-    directions = (directions @ turn.T)[:, 1 : min(spanned, size + 1)].numpy()
+    directions = (directions @ turn.T)[:, 1 : min(spanned, size + 1)]
     squared = float((strength[1 : 1 + directions.shape[1]] ** 2).sum()) / len(texts)
     found = np.zeros((rows, size), dtype=np.float32)
     if squared > 0:
         # A direction's sign is arbitrary: its largest entry is positive.
         largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)
         scale = np.sqrt(_SQUARED_LENGTH / squared) * np.sign(largest) * rarity[:, None]
-        found[:, : directions.shape[1]] = scale * directions
+        # In the precision that is kept, without minus zero: how a library adds up must not show.
+        found[:, : directions.shape[1]] = (scale * directions).astype(np.float16) + 0.0
+    return found
+
+
+def _places(texts: Sequence[Features], rarity: FloatArray, directions: FloatArray) -> FloatArray:
+    """[N, k] of N texts along k directions, text by text: a matrix of all would be large."""
+    return np.stack([(t.weights * rarity[t.ids]) @ directions[t.ids] for t in texts])
+
+
+def _gathered(texts: Sequence[Features], rarity: FloatArray, directions: FloatArray) -> FloatArray:
+    """[rows, k] sums of the texts' places over the features that they have."""
+    found = np.zeros_like(directions)
+    for text, place in zip(texts, _places(texts, rarity, directions), strict=True):
+        found[text.ids] += np.outer(text.weights * rarity[text.ids], place)
     return found

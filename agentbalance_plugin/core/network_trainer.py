@@ -153,7 +153,7 @@ class NetworkTrainer:
     def _add_latent_directions(self) -> None:
         texts = [features for part in self._train for features in part.features]
         embedding = self._weights.embedding
-        found = latent_directions(self._torch, texts, len(embedding), LATENT, self._config.seed)
+        found = latent_directions(texts, len(embedding), LATENT, self._config.seed)
         embedding[:, LEARNT:] = self._torch.from_numpy(found)
 
     def _fit_categories(self) -> None:

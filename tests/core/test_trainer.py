@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from small_policy import team_of
 from trace_folder import Row, row, write_benchmark, write_catalog
 
@@ -135,7 +134,7 @@ def test_the_latent_part_of_embeddings_stays_as_the_texts_give_it(
 ) -> None:
     encoder, weights = HashedEncoder(), trained[1].weights
     texts = [query_features(query, encoder) for query in words.split("train").queries]
-    found = latent_directions(torch, texts, encoder.size, LATENT, QUICK.seed)
+    found = latent_directions(texts, encoder.size, LATENT, QUICK.seed)
     np.testing.assert_array_equal(weights.embedding[:, LEARNT:], found)
     # Every part of a vector says something of the category: learnt, latent and the length.
     for part in (slice(0, LEARNT), slice(LEARNT, -1), slice(-1, None)):
