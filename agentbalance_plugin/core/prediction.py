@@ -207,6 +207,7 @@ def for_tasks(values: FloatArray, tasks: int) -> FloatArray:
 def embed(weights: Weights, features: Features) -> NDArray[np.float32]:
     """[1, E] vector of a query; zero for one without features."""
     vector = np.empty((1, EMBEDDING), dtype=np.float32)
-    vector[0, :-1] = features.weights @ weights.embedding[features.ids]
+    rows = weights.embedding[features.ids].astype(np.float32, copy=False)
+    vector[0, :-1] = features.weights @ rows
     vector[0, -1] = features.log_length
     return vector
