@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -155,7 +158,8 @@ def _results(parts: Sequence[Part], request: Request, jobs: int) -> Iterator[tup
             yield number, _run(part, request)
         return
     # A fork would copy the threads of numerical libraries in whatever state they are.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_end_with_parent) as pool:
         asked = {pool.submit(_run, part, request): n for n, part in enumerate(parts)}
         try:
             for done in as_completed(asked):
@@ -163,6 +167,18 @@ def _results(parts: Sequence[Part], request: Request, jobs: int) -> Iterator[tup
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """A worker of a command that was killed would go on, and then wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def _run(part: Part, request: Request) -> Any:

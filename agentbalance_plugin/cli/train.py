@@ -39,6 +39,7 @@ def run_training(
     loss = TextColumn("val loss {task.fields[loss]}")
     with counting(console, loss, transient=False) as bar:
         of = {
+            "embeddings": config.embedding_epochs,
             "categories": config.category_epochs,
             "heads": config.head_epochs,
             "imitation": config.stages.imitation_steps,

@@ -14,7 +14,7 @@ from agentbalance_plugin.core.network import EMBEDDING, Weights
 from agentbalance_plugin.core.profiles import FEATURES, Priors
 from agentbalance_plugin.core.stages.arrays import SHAPES, StageWeights
 
-SCHEMA = 2
+SCHEMA = 3
 TENSORS = "policy.safetensors"
 SETTINGS = "policy.json"
 
@@ -30,7 +30,7 @@ class Checkpoint:
     """What a trained policy consists of.
 
     Args:
-        weights: of the network, float32.
+        weights: of the network, float32; the embedding float16, as it is on disk, once read.
         stages: weights of the stages, float32.
         reach: how far below that of the likeliest candidate a log-probability may be, see `decide`.
         encoder: name of the query encoder that it was trained with.
@@ -101,8 +101,10 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         shapes = _weight_shapes(len(categories))
         weights = Weights(
             **{
-                name: _array(tensors, f"weights.{name}", shape).astype(np.float32)
+                # Few of its rows are ever read: they become single precision then.
+                name: array if name == "embedding" else array.astype(np.float32)
                 for name, shape in shapes.items()
+                for array in [_array(tensors, f"weights.{name}", shape)]
             }
         )
         stages = StageWeights(
@@ -208,14 +210,21 @@ def _array(
         want is not None and want != size for want, size in zip(shape, found.shape, strict=True)
     ):
         raise PolicyError(f"{TENSORS}: array {name!r} has shape {found.shape}, expected {shape}")
-    if not np.isfinite(found).all():
+    if not _all_finite(found):
         raise PolicyError(f"{TENSORS}: array {name!r} has values that are not finite")
     return found
 
 
+def _all_finite(array: NDArray[Any]) -> bool:
+    if array.dtype == np.float16:
+        # By their bits, many times as fast: those of infinity come after all of numbers.
+        return int((array.view(np.uint16) & 0x7FFF).max(initial=0)) < 0x7C00
+    return bool(np.isfinite(array).all())
+
+
 def _weight_shapes(categories: int) -> dict[str, tuple[int | None, ...]]:
     return {
-        "embedding": (None, EMBEDDING),
+        "embedding": (None, EMBEDDING - 1),
         "category": (EMBEDDING, categories),
         "category_bias": (categories,),
         "scale": (1,),

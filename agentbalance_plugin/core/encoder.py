@@ -6,6 +6,7 @@ embeddings do, at a small fraction of their time.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Callable
@@ -29,6 +30,10 @@ _TAIL_TOKENS = 32
 _MOST_FRAGMENTS = 112
 _FRAGMENT = 4
 
+# Features of the recorded training questions: the fewest that say something, and their median.
+_SHORT = 40
+_USUAL = 175
+
 _TOKEN = re.compile(rb"[a-z\x80-\xff]+|[0-9]+|[^\sa-z0-9]")
 _MASK = FEATURE_BUCKETS - 1
 
@@ -50,6 +55,15 @@ class Features(NamedTuple):
     def mean(cls, ids: IntArray) -> Features:
         """Features of equal weight."""
         return cls(ids, np.full(len(ids), 1.0 / max(1, len(ids)), dtype=np.float32))
+
+    @property
+    def log_length(self) -> float:
+        """Logarithm of how many there are, over those of a usual question.
+
+        Short texts are alike, and one that is withheld or empty may be of any length.
+        """
+        count = len(self.ids)
+        return math.log(max(count, _SHORT) / _USUAL) if count else 0.0
 
 
 class QueryEncoder(Protocol):

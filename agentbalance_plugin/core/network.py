@@ -1,6 +1,6 @@
 """The forward pass, written once: numpy when planning, torch when training.
 
-For a query vector z (its features' learned embeddings, added up by weight) and a profile f:
+For a query vector z (its features' embeddings, added up by weight, and its length) and a profile f:
 
     p(c | q)  = softmax(z W + b + prior)                              category
     success   = a · sum_c p(c | q) log_odds[c] + z M f + u(z) (1 + v f)  log-odds of a right answer
@@ -17,7 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-EMBEDDING = 32
+# Numbers of an embedding that were learnt from categories, and places along latent directions. A
+# vector has one more: how long the query is.
+LEARNT = 16
+LATENT = 31
+EMBEDDING = LEARNT + LATENT + 1
 
 # An array of numpy or torch; the operations used are those that both have under one name.
 Array = Any
@@ -41,7 +45,7 @@ class Weights:
     """Learned arrays; E = `EMBEDDING`, C categories, F features of a profile, V feature buckets.
 
     Args:
-        embedding: [V, E].
+        embedding: [V, E - 1], see `LEARNT`.
         category: [E, C], category_bias: [C].
         scale: [1] a above.
         match: [E, F] M above.

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.encoder import Features
-from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
+from agentbalance_plugin.core.latent_text import latent_directions
+from agentbalance_plugin.core.network import EMBEDDING, LATENT, LEARNT, Weights, predict
 from agentbalance_plugin.core.profiles import FEATURES
 from agentbalance_plugin.core.stage_trainer import StageConfig
 from agentbalance_plugin.core.training_data import Part, without_own
@@ -20,18 +21,20 @@ IntArray = NDArray[np.int64]
 
 # What the category of a query is read from; the other weights are the heads.
 _ENCODING = ("embedding", "category", "category_bias")
+_STAGES = ("embeddings", "categories", "heads")
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
     """Everything that can be tuned.
 
-    The embeddings are trained to tell categories apart, then kept while the heads are trained:
-    trained on success itself they remember the training queries, and predict unseen ones worse
-    than the table of rates per category does.
+    A part of the embeddings is trained to tell categories apart, then kept while the heads are
+    trained: trained on success itself they remember the training queries, and predict unseen ones
+    worse than the table of rates per category does. The other part is not trained at all.
 
     Args:
-        category_epochs, head_epochs: most passes over the training queries, for each of the two.
+        embedding_epochs, category_epochs, head_epochs: most passes over the training queries, for
+            the learnt embeddings, the category head on all of them, and the other heads.
         batch: queries per step.
         embedding_rate, category_rate, head_rate: of Adam.
         weight_decay: of the heads; embeddings have dropout instead.
@@ -45,7 +48,8 @@ class TrainerConfig:
         threads: of torch; results are equal for an equal number.
     """
 
-    category_epochs: int = 30
+    embedding_epochs: int = 30
+    category_epochs: int = 20
     head_epochs: int = 20
     batch: int = 128
     embedding_rate: float = 2e-2
@@ -68,7 +72,7 @@ class Progress:
     """After each epoch.
 
     Args:
-        stage: "categories", "heads", "imitation" or "gradient".
+        stage: "embeddings", "categories", "heads", "imitation" or "gradient".
         epoch: from 1; steps for the latter two, from 0 for untrained stages.
         of: most epochs of this stage.
         train_loss, val_loss: mean loss; the weights kept are those of the least `val_loss`. Of the
@@ -88,7 +92,7 @@ Loss = Callable[[Part, IntArray, "np.random.Generator | None"], Any]
 
 
 class NetworkTrainer:
-    """Trains the network of a policy: first embeddings by category, then the heads.
+    """Trains the network of a policy: first embeddings by category, then what is read from them.
 
     Args:
         torch: the module.
@@ -126,21 +130,40 @@ class NetworkTrainer:
             resumed: state of either of this trainer's stages to go on from.
         """
         self._resumed = resumed
+        self._fit_embeddings()
+        self._add_latent_directions()
         self._fit_categories()
         self._fit_heads()
         return _to_numpy(self._weights)
 
-    def _fit_categories(self) -> None:
-        """Embeddings and the category head."""
+    def _fit_embeddings(self) -> None:
+        """The learnt part of the embeddings, with the category head.
+
+        The latent part is zero on both sides, so no gradient reaches it.
+        """
         config, weights = self._config, self._weights
         groups = [
             {"params": [weights.embedding], "lr": config.embedding_rate},
             {"params": [weights.category, weights.category_bias], "lr": config.category_rate},
         ]
         optimizer = self._torch.optim.Adam(groups)
+        self._fit("embeddings", config.embedding_epochs, optimizer, self._category_loss)
+        weights.embedding.requires_grad_(False)
+
+    def _add_latent_directions(self) -> None:
+        texts = [features for part in self._train for features in part.features]
+        embedding = self._weights.embedding
+        found = latent_directions(texts, len(embedding), LATENT, self._config.seed)
+        embedding[:, LEARNT:] = self._torch.from_numpy(found)
+
+    def _fit_categories(self) -> None:
+        """The category head once more, on all of an embedding."""
+        config, weights = self._config, self._weights
+        head = [weights.category, weights.category_bias]
+        optimizer = self._torch.optim.Adam(head, lr=config.category_rate)
         self._fit("categories", config.category_epochs, optimizer, self._category_loss)
-        for name in _ENCODING:
-            getattr(weights, name).requires_grad_(False)
+        for each in head:
+            each.requires_grad_(False)
 
     def _fit_heads(self) -> None:
         """Success, tokens and difficulty, on embeddings that stay as they are."""
@@ -157,8 +180,8 @@ class NetworkTrainer:
         """Train until validation gets no better; the best weights stay."""
         best, best_loss, stale, done = self._state(), np.inf, 0, 0
         resumed = self._resumed
-        if resumed is not None and resumed.stage != stage == "categories":
-            # The heads' state has the embeddings in it.
+        if resumed is not None and _STAGES.index(resumed.stage) > _STAGES.index(stage):
+            # The state of a later stage has what this one trained in it.
             return
         if resumed is not None and resumed.stage == stage:
             best = self._restore(resumed, optimizer)
@@ -270,16 +293,18 @@ class NetworkTrainer:
         """[N, E] vectors of queries, some of their features dropped."""
         numbers: list[int] = rows.tolist()
         bags = [part.features[row] for row in numbers]
+        lengths = np.array([[bag.log_length] for bag in bags])
         if rng is not None:
             bags = [_thinned(bag, self._config.feature_dropout, rng) for bag in bags]
         offsets = np.cumsum([0, *(len(bag.ids) for bag in bags[:-1])])
-        return self._torch.nn.functional.embedding_bag(
+        summed = self._torch.nn.functional.embedding_bag(
             self._torch.from_numpy(np.concatenate([bag.ids for bag in bags]).astype(np.int64)),
             self._weights.embedding,
             self._torch.from_numpy(offsets.astype(np.int64)),
             mode="sum",
             per_sample_weights=self._tensor(np.concatenate([bag.weights for bag in bags])),
         )
+        return self._torch.cat([summed, self._tensor(lengths)], dim=1)
 
     def _tensor(self, values: NDArray[Any]) -> Any:
         return self._torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
@@ -302,9 +327,14 @@ def _initial(torch: Any, rows: int, categories: int, generator: Any) -> Weights:
         return torch.zeros(*shape).requires_grad_()
 
     features = len(FEATURES)
+    embedding = zeros(rows, EMBEDDING - 1)
+    category = zeros(EMBEDDING, categories)
+    with torch.no_grad():
+        embedding[:, :LEARNT] = normal(rows, LEARNT, scale=0.1)
+        category[:LEARNT] = normal(LEARNT, categories, scale=0.3)
     return Weights(
-        embedding=normal(rows, EMBEDDING, scale=0.1),
-        category=normal(EMBEDDING, categories, scale=0.3),
+        embedding=embedding,
+        category=category,
         category_bias=zeros(categories),
         scale=torch.ones(1).requires_grad_(),
         match=normal(EMBEDDING, features, scale=0.01),

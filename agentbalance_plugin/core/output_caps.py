@@ -13,6 +13,9 @@ from agentbalance_plugin.core.profiles import ProfileTable
 
 FloatArray = NDArray[np.float64]
 
+# Of success: a cap that cuts nothing gains as much where shares of categories add up to nearly one.
+_ROUNDING = 1e-9
+
 
 def with_caps(
     outlook: Outlook, table: ProfileTable, price_usd: FloatArray, second_price: FloatArray
@@ -48,7 +51,7 @@ def with_caps(
     def chosen(values: FloatArray) -> FloatArray:
         return np.take_along_axis(values, best, axis=2)[..., 0]
 
-    pays = gain.max(axis=2) > 0.0
+    pays = gain.max(axis=2) > _ROUNDING
     saved = np.where(pays, chosen(saved), 0.0)
     success = np.where(pays, success * chosen(right), success).clip(1e-6, 1.0 - 1e-6)
     caps = np.ceil(np.maximum(chosen(multiple) * mean, USEFUL_TOKENS) + outlook.hidden_tokens)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.encoder import Features
-from agentbalance_plugin.core.network import Weights, predict
+from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
 from agentbalance_plugin.core.pools import build_pools, pareto
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.stages.config import PolicyConfig
@@ -118,11 +118,19 @@ def make_roster(
         usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
         for usable in distinct
     ]
+    rng = np.random.default_rng(config.seed)
+    if config.pools == "random":
+        # As many as nothing beats, whichever they are.
+        sizes = [len(group) for group in unbeaten]
+        unbeaten = [
+            rng.choice(usable, size=size, replace=False)
+            for usable, size in zip(distinct, sizes, strict=True)
+        ]
     kept = np.unique(np.concatenate(unbeaten)).astype(np.int64)
     strength = table.log_odds.mean(axis=0)
     pool = np.zeros(len(catalog), dtype=np.int64)
     if config.pools == "random":
-        pool[kept] = np.random.default_rng(config.seed).integers(0, _POOLS, size=len(kept))
+        pool[kept] = rng.integers(0, _POOLS, size=len(kept))
     elif config.pools == "fixed":
         pool[kept] = price[kept].argsort(kind="stable").argsort() * _POOLS // len(kept)
     else:
@@ -198,4 +206,8 @@ def for_tasks(values: FloatArray, tasks: int) -> FloatArray:
 
 def embed(weights: Weights, features: Features) -> NDArray[np.float32]:
     """[1, E] vector of a query; zero for one without features."""
-    return (features.weights @ weights.embedding[features.ids])[None]
+    vector = np.empty((1, EMBEDDING), dtype=np.float32)
+    rows = weights.embedding[features.ids].astype(np.float32, copy=False)
+    vector[0, :-1] = features.weights @ rows
+    vector[0, -1] = features.log_length
+    return vector

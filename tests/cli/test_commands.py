@@ -137,7 +137,7 @@ def test_a_policy_can_be_trained_and_used(
         imitation_steps=20, gradient_steps=10, check_every=10, val_queries=20,
         imitation_tasks=16, gradient_tasks=8,
     )  # fmt: skip
-    config = TrainerConfig(category_epochs=3, head_epochs=2, stages=steps)
+    config = TrainerConfig(embedding_epochs=3, category_epochs=1, head_epochs=2, stages=steps)
     run_training(None, ["reasoning"], tmp_path / "policy", 0, resume=False, config=config)
     said = capsys.readouterr()
     assert "policy written to" in said.err.replace("\n", " ")
@@ -159,7 +159,7 @@ def test_a_suite_without_a_reference_backbone_can_be_trained_on(
     steps = StageConfig(
         imitation_steps=1, gradient_steps=1, val_queries=20, imitation_tasks=4, gradient_tasks=4
     )
-    config = TrainerConfig(category_epochs=1, head_epochs=1, stages=steps)
+    config = TrainerConfig(embedding_epochs=1, category_epochs=1, head_epochs=1, stages=steps)
     out = tmp_path / "policy"
     run_training(tmp_path, ["sums"], out, 0, resume=False, tensorboard=False, config=config)
     said = capsys.readouterr()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,3 +50,32 @@ def test_no_run_passes_a_hard_cap() -> None:
         assert row.over == 0
         assert row.mean <= row.most <= row.cap * (1.0 + 1e-6)
         assert row.right > 40.0
+
+
+WORKER = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from threading import Event
+
+from agentbalance_plugin.cli.document import _end_with_parent
+
+def work():
+    print("at work", flush=True)
+    Event().wait()
+
+if __name__ == "__main__":
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with_parent) as pool:
+        pool.submit(work).result()
+"""
+
+
+def test_workers_end_with_a_command_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(WORKER, encoding="utf-8")
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"at work\n"
+        command.kill()
+        # The pipe is at its end once nobody holds it any more, the worker neither.
+        assert command.communicate(timeout=60)[0] == b""

@@ -63,7 +63,7 @@ def random_weights(seed: int, categories: int, buckets: int = FEATURE_BUCKETS) -
     features = len(FEATURES)
     return Weights(
         # Saved in half precision: only values that it holds come back as they were.
-        embedding=normal(buckets, EMBEDDING).astype(np.float16).astype(np.float32),
+        embedding=normal(buckets, EMBEDDING - 1).astype(np.float16).astype(np.float32),
         category=normal(EMBEDDING, categories),
         category_bias=normal(categories),
         scale=np.ones(1, dtype=np.float32),

@@ -7,6 +7,7 @@ import pytest
 
 from agentbalance_plugin.core.encoder import (
     FEATURE_BUCKETS,
+    Features,
     HashedEncoder,
     RecordedEncoder,
     SemanticEncoder,
@@ -54,6 +55,15 @@ def test_odd_texts_have_features_too() -> None:
     assert len(hash_features("")) == 0
     assert len(hash_features(" \n")) == 0
     assert len(hash_features("多少 \ud800 🙂")) > 0
+
+
+def test_lengths_are_logarithmic_and_those_of_short_texts_alike() -> None:
+    def length(count: int) -> float:
+        return Features.mean(np.arange(count, dtype=np.int32)).log_length
+
+    assert length(200) - length(100) == pytest.approx(np.log(2))
+    assert length(1) == length(40) < length(41) < 0
+    assert length(0) == 0.0
 
 
 def test_recorded_features_are_found_by_marker(traces: TraceSet) -> None:

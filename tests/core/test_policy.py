@@ -251,7 +251,7 @@ def test_backbones_that_were_never_seen_can_be_chosen() -> None:
     ("newcomer", "draw"), [("Meta-Llama-3-8B-Instruct", 1), ("Qwen2-7B-Instruct", 2)]
 )
 @pytest.mark.parametrize("price", [30.0, 300.0])
-def test_a_newcomer_that_few_answers_speak_for_changes_no_plan_without_it(
+def test_a_newcomer_that_few_answers_speak_for_changes_hardly_a_plan_without_it(
     newcomer: str, draw: int, price: float
 ) -> None:
     traces = shipped_traces()
@@ -265,7 +265,14 @@ def test_a_newcomer_that_few_answers_speak_for_changes_no_plan_without_it(
         POLICY.plan_batch(queries, team_of(4), AMPLE, each, Knobs(price_usd=price))
         for each in (own, more)
     )
-    assert [plan.assignment for plan in after] == [plan.assignment for plan in before]
+    changed = [
+        new.assignment
+        for new, old in zip(after, before, strict=True)
+        if new.assignment != old.assignment
+    ]
+    # All it can do is take the last place of the short list from another.
+    assert len(changed) <= 1
+    assert not any(newcomer in assignment.values() for assignment in changed)
 
 
 @pytest.mark.parametrize("budget", [TINY, Budget(tokens=20), Budget(cost_usd=1e-8, tokens=1)])

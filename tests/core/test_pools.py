@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_policy import FloatArray
+from small_policy import SHIPPED, FloatArray, shipped_catalog
 
+from agentbalance_plugin.core.checkpoint import load_checkpoint
 from agentbalance_plugin.core.pools import build_pools, pareto
+from agentbalance_plugin.core.prediction import make_roster
+from agentbalance_plugin.core.stages.config import PolicyConfig
 
 Rows = list[tuple[int, ...]]
 
@@ -119,3 +122,27 @@ def test_backbones_that_are_all_equal_still_have_pools(count: int) -> None:
     assert pool.shape == (count,)
     assert pool.min() >= 0
     assert pool.max() < 3
+
+
+def test_random_pools_are_of_any_backbones_as_many_as_no_other_beats() -> None:
+    checkpoint = load_checkpoint(SHIPPED)
+    count = len(shipped_catalog())
+    everything = np.ones(count, dtype=np.bool_)
+    two = np.zeros(count, dtype=np.bool_)
+    two[:2] = True
+
+    def columns(**config: object) -> list[int]:
+        chosen = PolicyConfig(**config)  # type: ignore[arg-type]
+        return make_roster(shipped_catalog(), checkpoint, [everything], chosen).columns.tolist()
+
+    learned = columns()
+    assert 2 < len(learned) < count
+    drawn = [columns(pools="random", seed=seed) for seed in range(8)]
+    assert {len(each) for each in drawn} == {len(learned)}
+    assert drawn[0] == columns(pools="random", seed=0)
+    assert set(range(count)) == {column for each in drawn for column in each}
+    # An agent that can use but two backbones has one of them in every draw.
+    for seed in range(8):
+        config = PolicyConfig(pools="random", seed=seed)
+        roster = make_roster(shipped_catalog(), checkpoint, [everything, two], config)
+        assert {0, 1} & set(roster.columns.tolist())

@@ -41,6 +41,23 @@ def test_a_category_with_few_trials_leans_on_strength_elsewhere() -> None:
     assert column(logic=(390, 400))[EASY] == column(logic=(390, 400))[HARD]
 
 
+def test_trials_count_alike_in_one_category_and_spread_over_many() -> None:
+    many = tuple(f"kind/{number}" for number in range(30))
+    priors = plain_priors(many)
+
+    def untried(*, trials: dict[str, float], share: float) -> float:
+        right = {category: share * count for category, count in trials.items()}
+        catalog = Catalog([backbone("b", "1", Profile(successes=right, trials=trials))])
+        return float(ProfileTable.of(catalog, priors).log_odds[-1, 0])
+
+    once = untried(trials={many[0]: 50.0}, share=0.9)
+    spread = untried(trials=dict.fromkeys(many[:25], 2.0), share=0.9)
+    assert spread == pytest.approx(once, abs=1e-6)
+    # Not far from what was seen: twenty trials are what the price is worth.
+    assert 1.3 < spread < np.log(0.9 / 0.1)
+    assert untried(trials={many[0]: 1e6}, share=1.0) < 20.0
+
+
 def test_without_any_trial_the_price_suggests_the_strength() -> None:
     unknown = Catalog([backbone("cheap", "0.1"), backbone("mean", "1"), backbone("dear", "10")])
     odds = ProfileTable.of(unknown, PRIORS).log_odds

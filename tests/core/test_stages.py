@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_policy import random_stages
 
+from agentbalance_plugin.core.network import EMBEDDING
 from agentbalance_plugin.core.policy_gradient import Lesson, leave_one_out, surrogate
 from agentbalance_plugin.core.stages import gating, topology
 from agentbalance_plugin.core.stages.arrays import (
@@ -27,7 +28,7 @@ from agentbalance_plugin.core.stages.heads import heads
 from agentbalance_plugin.core.stages.selection import open_backbones
 
 FloatArray = NDArray[np.float64]
-CONTEXT, BACKBONE, EMBEDDING = 6, 16, 32
+CONTEXT, BACKBONE = 6, 16
 
 
 def doubles(seed: int) -> StageWeights:
@@ -49,10 +50,10 @@ def scene(seed: int, tasks: int = 4, agents: int = 4, backbones: int = 6) -> Sce
     allowed[..., 0] = 1.0
     pinned = (rng.random((tasks, agents)) < 0.15) * (1.0 - decider)
     return Scene(
-        query=rng.normal(size=(tasks, EMBEDDING)),
+        query=rng.normal(scale=0.5, size=(tasks, EMBEDDING)),
         difficulty=rng.normal(size=tasks),
         context=rng.normal(size=(tasks, CONTEXT)),
-        roles=rng.normal(size=(tasks, agents, EMBEDDING)),
+        roles=rng.normal(scale=0.5, size=(tasks, agents, EMBEDDING)),
         decider=decider,
         pinned=pinned,
         backbones=rng.normal(size=(tasks, backbones, BACKBONE)),
@@ -220,7 +221,7 @@ def torch_designs(designs: Designs) -> Designs:
 def test_numpy_and_torch_agree_and_every_weight_gets_a_gradient() -> None:
     here = scene(1, tasks=24, agents=5)._replace(lambda_len=np.full(24, -1.0))
     # Edges and late gates that are likely, so that every stage has something to say.
-    generous = replace(WEIGHTS, edge_bias=np.array([4.0, 1.0]), hop_bias=np.array([0, 0, 1.0, 5]))
+    generous = replace(WEIGHTS, edge_bias=np.array([4.0, 1.0]), hop_bias=np.array([4.0, 0, 1, 4]))
     designs = draw(generous, here, 12, np.random.default_rng(1))
     found = factors(generous, here, heads(generous, here), designs)
     weights = tensors(generous)

@@ -15,7 +15,8 @@ from agentbalance_plugin.core.checkpoint import SETTINGS, TENSORS, Checkpoint
 from agentbalance_plugin.core.dependence import coincidence_of
 from agentbalance_plugin.core.encoder import HashedEncoder, SemanticEncoder
 from agentbalance_plugin.core.episodes import Course
-from agentbalance_plugin.core.network import Weights
+from agentbalance_plugin.core.latent_text import latent_directions
+from agentbalance_plugin.core.network import LATENT, LEARNT, Weights
 from agentbalance_plugin.core.policy import Knobs, Policy, PolicyError
 from agentbalance_plugin.core.policy_gradient import Duals, episode_of, imitation
 from agentbalance_plugin.core.prediction import embed, look_ahead
@@ -41,7 +42,9 @@ STAGES = StageConfig(
     imitation_steps=12, gradient_steps=6, imitation_tasks=8, gradient_tasks=4,
     check_every=5, val_queries=8,
 )  # fmt: skip
-QUICK = TrainerConfig(category_epochs=6, head_epochs=4, batch=16, anchors=12, stages=STAGES)
+QUICK = TrainerConfig(
+    embedding_epochs=6, category_epochs=3, head_epochs=4, batch=16, anchors=12, stages=STAGES
+)
 
 
 def write(root: Path, *, queries: int = 150, change: str = "") -> TraceSet:
@@ -126,6 +129,18 @@ def test_a_trained_policy_routes_new_texts(
         assert plan.assignment == {"a0": name}
 
 
+def test_the_latent_part_of_embeddings_stays_as_the_texts_give_it(
+    words: TraceSet, trained: tuple[Path, Checkpoint, list[Progress]]
+) -> None:
+    encoder, weights = HashedEncoder(), trained[1].weights
+    texts = [query_features(query, encoder) for query in words.split("train").queries]
+    found = latent_directions(texts, encoder.size, LATENT, QUICK.seed)
+    np.testing.assert_array_equal(weights.embedding[:, LEARNT:], found)
+    # Every part of a vector says something of the category: learnt, latent and the length.
+    for part in (slice(0, LEARNT), slice(LEARNT, -1), slice(-1, None)):
+        assert weights.category[part].any()
+
+
 def test_one_seed_gives_identical_files_and_another_does_not(
     words: TraceSet, trained: tuple[Path, Checkpoint, list[Progress]], tmp_path: Path
 ) -> None:
@@ -156,14 +171,15 @@ def test_progress_is_told_of_every_stage(
 ) -> None:
     seen = trained[2]
     stages = [each.stage for each in seen]
-    assert list(dict.fromkeys(stages)) == ["categories", "heads", "imitation", "gradient"]
-    for stage, most in (("categories", 6), ("heads", 4)):
+    phases = ["embeddings", "categories", "heads", "imitation", "gradient"]
+    assert list(dict.fromkeys(stages)) == phases
+    for stage, most in (("embeddings", 6), ("categories", 3), ("heads", 4)):
         here = [each for each in seen if each.stage == stage]
         assert [each.epoch for each in here] == list(range(1, len(here) + 1))
         assert 1 <= len(here) <= most
         assert {each.of for each in here} == {most}
         assert np.isfinite([(each.train_loss, each.val_loss) for each in here]).all()
-    learnt = [each.val_loss for each in seen if each.stage == "categories"]
+    learnt = [each.val_loss for each in seen if each.stage == "embeddings"]
     assert min(learnt) < learnt[0] / 2
     worth = [(each.epoch, -each.val_loss) for each in seen if each.stage == "imitation"]
     # Before the first step untrained stages are looked at; what is shown is what was seen last.
@@ -314,7 +330,7 @@ def test_a_semantic_encoder_can_be_used_instead_and_is_asked_for_again(
         return [0.1 + sum(text.lower().count(word) for word in kind) for kind in WORDS.values()]
 
     encoder = SemanticEncoder(kinds, name="two-kinds", size=2)
-    train([words], tmp_path, replace(QUICK, category_epochs=20), encoder=encoder)
+    train([words], tmp_path, replace(QUICK, embedding_epochs=20), encoder=encoder)
     catalog = words.catalog.subset(words.candidates).with_profiles(words.profiles("train"))
     policy = Policy.load(tmp_path, encoder)
     for text, name in (("An otter and a heron.", "zoo"), ("A lathe, a turbine.", "shop")):
@@ -325,7 +341,14 @@ def test_a_semantic_encoder_can_be_used_instead_and_is_asked_for_again(
 
 
 @pytest.mark.parametrize(
-    "kills", [[("categories", 2)], [("heads", 1)], [("categories", 4), ("heads", 3)]]
+    "kills",
+    [
+        [("embeddings", 2)],
+        [("embeddings", 6)],
+        [("categories", 1)],
+        [("heads", 1)],
+        [("embeddings", 4), ("categories", 2), ("heads", 3)],
+    ],
 )
 def test_a_training_that_was_killed_goes_on_to_the_same_result(
     words: TraceSet,

@@ -133,7 +133,9 @@ def _train(queries: int, seed: int) -> dict[str, Any]:
     if queries:
         # Memory is the same in every epoch and step.
         stages = StageConfig(imitation_steps=20, gradient_steps=20, check_every=20)
-        config = TrainerConfig(seed=seed, category_epochs=1, head_epochs=1, stages=stages)
+        config = TrainerConfig(
+            seed=seed, embedding_epochs=1, category_epochs=1, head_epochs=1, stages=stages
+        )
         traces = [synthetic(queries, seed)]
     else:
         traces = [TraceSet.shipped(suite) for suite in _SUITES]

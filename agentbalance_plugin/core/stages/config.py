@@ -16,8 +16,9 @@ class PolicyConfig:
     Draws of "random" stages are keyed by the query's vector and `seed`.
 
     Args:
-        pools: how backbones are grouped. random: any backbone in any pool; off: one pool of all of
-            them, beaten ones too; fixed: equal thirds by price.
+        pools: which backbones are kept and how they are grouped. random: any, as many as no other
+            beats, in any pool; off: one pool of all of them, beaten ones too; fixed: those that no
+            other beats, in equal thirds by price.
         selection: which pool is the strongest that is drawn on. random: any; off: all are open;
             fixed: always the middle one.
         matching: which backbones agents get. random: one at random for each agent; off: all that
