@@ -41,7 +41,7 @@ QUERY_MARKER = re.compile(r"\[\[query:([^\[\]]+)\]\]")
 
 
 class Features(NamedTuple):
-    """A query's vector is the sum of its features' learned embeddings by weight.
+    """A query's vector is the sum of its features' embeddings by weight, and how many there are.
 
     Args:
         ids: [n] rows of the embedding table.
