@@ -118,18 +118,18 @@ def make_roster(
         usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
         for usable in distinct
     ]
-    rng = np.random.default_rng(config.seed)
-    if config.pools == "random":
+    # Most policies draw nothing: numpy's random part, which takes long to load, is left alone.
+    rng = np.random.default_rng(config.seed) if config.pools == "random" else None
+    if rng is not None:
         # As many as nothing beats, whichever they are.
-        sizes = [len(group) for group in unbeaten]
         unbeaten = [
-            rng.choice(usable, size=size, replace=False)
-            for usable, size in zip(distinct, sizes, strict=True)
+            rng.choice(usable, size=len(group), replace=False)
+            for usable, group in zip(distinct, unbeaten, strict=True)
         ]
     kept = np.unique(np.concatenate(unbeaten)).astype(np.int64)
     strength = table.log_odds.mean(axis=0)
     pool = np.zeros(len(catalog), dtype=np.int64)
-    if config.pools == "random":
+    if rng is not None:
         pool[kept] = rng.integers(0, _POOLS, size=len(kept))
     elif config.pools == "fixed":
         pool[kept] = price[kept].argsort(kind="stable").argsort() * _POOLS // len(kept)
