@@ -151,6 +151,8 @@ class NetworkTrainer:
         weights.embedding.requires_grad_(False)
 
     def _add_latent_directions(self) -> None:
+        if self._is_past("embeddings"):
+            return
         texts = [features for part in self._train for features in part.features]
         embedding = self._weights.embedding
         found = latent_directions(texts, len(embedding), LATENT, self._config.seed)
@@ -179,10 +181,9 @@ class NetworkTrainer:
     def _fit(self, stage: str, epochs: int, optimizer: Any, loss: Loss) -> None:
         """Train until validation gets no better; the best weights stay."""
         best, best_loss, stale, done = self._state(), np.inf, 0, 0
-        resumed = self._resumed
-        if resumed is not None and _STAGES.index(resumed.stage) > _STAGES.index(stage):
-            # The state of a later stage has what this one trained in it.
+        if self._is_past(stage):
             return
+        resumed = self._resumed
         if resumed is not None and resumed.stage == stage:
             best = self._restore(resumed, optimizer)
             best_loss, stale, done = resumed.best_loss, resumed.stale, resumed.epoch
@@ -208,6 +209,11 @@ class NetworkTrainer:
         with self._torch.no_grad():
             for name, value in best.items():
                 getattr(self._weights, name).copy_(value)
+
+    def _is_past(self, stage: str) -> bool:
+        """Whether the state to go on from is of a later stage: what this one made is in it."""
+        resumed = self._resumed
+        return resumed is not None and _STAGES.index(resumed.stage) > _STAGES.index(stage)
 
     def _save(
         self,
