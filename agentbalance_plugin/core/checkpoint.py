@@ -99,12 +99,14 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     try:
         categories = tuple(str(name) for name in settings["categories"])
         shapes = _weight_shapes(len(categories))
+        learned = {
+            name: _array(tensors, f"weights.{name}", shape) for name, shape in shapes.items()
+        }
+        # Few rows of the embedding are ever read: they become single precision then.
         weights = Weights(
             **{
-                # Few of its rows are ever read: they become single precision then.
                 name: array if name == "embedding" else array.astype(np.float32)
-                for name, shape in shapes.items()
-                for array in [_array(tensors, f"weights.{name}", shape)]
+                for name, array in learned.items()
             }
         )
         stages = StageWeights(
