@@ -26,6 +26,8 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelWriteEntry,
     RunnableCallable,
     is_sent,
+    path_of,
+    replace_path,
 )
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.planned import Hearing, finish
@@ -83,6 +85,10 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
         node = compiled.nodes[name]
         books = node.cache_policy is None and compiled.cache_policy is None
         node.bound = _AgentNode(name, node.bound, layout, books=books)
+        writers: list[Any] = node.writers if name in layout.routed else []
+        for writer in writers:
+            if (path := path_of(writer)) is not None:
+                replace_path(writer, _unless_denied(name, path))
     if layout.messages is not None:
         finish(compiled.nodes)
     caches = compiled.cache_policy is not None
@@ -129,6 +135,23 @@ def _planner(layout: Layout, select: str | list[str]) -> Any:
         return value
 
     return RunnableCallable(plan, aplan, name="agentbalance:plan", trace=False, recurse=False)
+
+
+def _unless_denied(agent: str, path: Runnable[Any, Any]) -> Any:
+    """A condition that leads nowhere from an agent whose call was denied: it said nothing to go
+    by."""
+
+    def denied(config: RunnableConfig) -> bool:
+        run = own_run(config, agent)
+        return run is not None and run.is_denied(agent)
+
+    def route(state: Any, config: RunnableConfig) -> Any:
+        return [] if denied(config) else path.invoke(state, config)
+
+    async def aroute(state: Any, config: RunnableConfig) -> Any:
+        return [] if denied(config) else await path.ainvoke(state, config)
+
+    return RunnableCallable(route, aroute, name=path.get_name(), trace=False, recurse=False)
 
 
 class _AgentNode(_Callable):
@@ -222,7 +245,11 @@ class _AgentNode(_Callable):
     def _leave_out(self, run: Run, stop: OutOfBudget, config: RunnableConfig) -> None:
         is_part = is_sent(config)
         if not self._skips and not (is_part and self._leads_on):
-            raise stop
+            if run.stored:
+                # Others of its step are kept as pending writes; a resumed run asks this one again.
+                raise stop
+            run.end_after_step(self._agent, stop.denial)
+            return
         run.skip(self._agent, stop.denial.reason, is_part=is_part)
         self._book(run, config)
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.graph import Graph
+from langgraph.errors import GraphDrained
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
@@ -187,6 +188,10 @@ class BalancedGraph(_AnyCompiled):
                     yield item
         except OutOfBudget as stop:
             run.stopped = stop.denial
+        except GraphDrained:
+            # The user's own wish to drain is the user's to hear of.
+            if run.stopped is None:
+                raise
         except Exception as error:
             _note_failure(run, error)
             raise
@@ -235,6 +240,9 @@ class BalancedGraph(_AnyCompiled):
                     yield item
         except OutOfBudget as stop:
             run.stopped = stop.denial
+        except GraphDrained:
+            if run.stopped is None:
+                raise
         except Exception as error:
             _note_failure(run, error)
             raise

@@ -94,6 +94,12 @@ def path_of(writer: Any) -> Any:
     return getattr(getattr(getattr(writer, "func", None), "__self__", None), "path", None)
 
 
+def replace_path(writer: Any, path: Any) -> None:
+    """Let something else decide a conditional edge, one of a compiled node's writers."""
+    branch = writer.func.__self__._replace(path=path)
+    writer.func, writer.afunc = branch._route, branch._aroute
+
+
 def node_in(namespace: str, within: str) -> str:
     """The node of the graph at namespace `within` that a namespace is in; "" for none.
 

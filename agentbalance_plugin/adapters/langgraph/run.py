@@ -127,6 +127,7 @@ class Run:
         self._skipped: dict[str, str] = {}
         self._parted: set[str] = set()
         self._closed: set[str] = set()
+        self._denied: set[str] = set()
         self._answers: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
@@ -183,6 +184,19 @@ class Run:
         self.meter.unprotect(agent)
         if self.race is not None:
             self.race.left_out(agent)
+
+    def end_after_step(self, agent: str, denial: CallDenied) -> None:
+        """An agent that code routes to was denied: what others of its step say still counts, then
+        the run ends."""
+        self.stopped = denial
+        with self._lock:
+            self._denied.add(agent)
+        self.control.request_drain(denial.reason)
+
+    def is_denied(self, agent: str) -> bool:
+        """Whether the run ends because of this agent."""
+        with self._lock:
+            return agent in self._denied
 
     def close(self, agent: str) -> None:
         """The agent is not needed: its late gate stays closed, or the vote is decided."""

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 from graphs import LARGE, LLAMA, MINI, NAMES, Always, Assign, Bench, chain_of, speakers
 from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphDrained
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.runtime import RunControl
 
 from agentbalance_plugin import Budget, LateGate, Plan
 
@@ -109,6 +113,75 @@ async def test_a_command_routed_agent_ends_the_run_when_its_call_is_denied(
     assert speakers(result) == ["human", "a"]
     assert app.report.stop_reason.startswith("Budget exhausted: b: a call of gpt-4o")
     _check(app, instant, budget)
+
+
+def _side_by_side(bench: Bench, *, blocking: bool) -> StateGraph[Any, Any, Any, Any]:
+    """Code routes to a cheap and a dear agent at once, from both to a third by what they say."""
+    make = bench.blocking if blocking else bench.node
+
+    def onward(state: MessagesState) -> str:
+        assert state["messages"][-1].type == "ai", "nothing was said"
+        return "after"
+
+    builder = StateGraph(MessagesState)
+    for name in ("cheap", "dear", "after"):
+        builder.add_node(name, make(name))
+    builder.add_conditional_edges(START, lambda state: ["cheap", "dear"], ["cheap", "dear"])
+    builder.add_conditional_edges("cheap", onward, ["after"])
+    builder.add_conditional_edges("dear", onward, ["after"])
+    return builder
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_what_was_paid_for_beside_a_denied_agent_is_in_the_result(
+    instant: Bench, blocking: bool
+) -> None:
+    budget = Budget(cost_usd=0.0004)
+    builder = _side_by_side(instant, blocking=blocking)
+    app = instant.balance(builder, policy=Assign({"dear": LARGE}), budget=budget).compile()
+    if blocking:
+        result = await asyncio.to_thread(app.invoke, instant.ask())
+    else:
+        result = await app.ainvoke(instant.ask())
+    assert speakers(result) == ["human", "cheap"]
+    assert [agent for agent, _ in instant.called()] == ["cheap"]
+    assert app.report.stop_reason.startswith("Budget exhausted: dear: a call of gpt-4o")
+    assert not app.report.complete
+    _check(app, instant, budget)
+
+
+async def test_a_resumed_run_asks_the_denied_agent_again_and_not_those_beside_it(
+    instant: Bench,
+) -> None:
+    builder = _side_by_side(instant, blocking=False)
+    small, thread = Budget(cost_usd=0.0004), {"thread_id": "1"}
+    app = instant.balance(builder, policy=Assign({"dear": LARGE}), budget=small)
+    app = app.compile(checkpointer=InMemorySaver())
+    await app.ainvoke(instant.ask(), {"configurable": thread})
+    assert app.report.stop_reason.startswith("Budget exhausted: dear")
+    wide = {"budget": {"cost_usd": 1.0}}
+    result = await app.ainvoke(None, {"configurable": {**thread, "agentbalance": wide}})
+    assert sorted(speakers(result)) == ["after", "cheap", "dear", "human"]
+    assert sorted(agent for agent, _ in instant.called()) == ["after", "cheap", "dear"]
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_run_that_its_user_drains_says_so(instant: Bench, blocking: bool) -> None:
+    control = RunControl()
+
+    def node(state: MessagesState) -> Any:
+        control.request_drain("maintenance")
+        return {"messages": [AIMessage("later", name="first")]}
+
+    make = instant.blocking if blocking else instant.node
+    app = instant.balance(chain_of({"first": node, "second": make("second")})).compile()
+    with pytest.raises(GraphDrained, match="maintenance"):
+        if blocking:
+            await asyncio.to_thread(app.invoke, instant.ask(), control=control)
+        else:
+            await app.ainvoke(instant.ask(), control=control)
+    assert app.report.stop_reason == "Left before its end"
+    assert instant.called() == []
 
 
 async def test_events_of_version_three_are_refused_for_models_and_work_for_graphs(
