@@ -85,8 +85,7 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
         node = compiled.nodes[name]
         books = node.cache_policy is None and compiled.cache_policy is None
         node.bound = _AgentNode(name, node.bound, layout, books=books)
-        writers: list[Any] = node.writers if name in layout.routed else []
-        for writer in writers:
+        for writer in cast("list[Any]", node.writers) if name in layout.routed else ():
             if (path := path_of(writer)) is not None:
                 replace_path(writer, _unless_denied(name, path))
     if layout.messages is not None:

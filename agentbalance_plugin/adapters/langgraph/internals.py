@@ -1,12 +1,14 @@
-"""The private names of LangGraph that this adapter uses, all of them, in one place."""
+"""The private names of LangGraph and LangChain that this adapter uses, in one place."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.retry import RunnableRetry
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.runtime import RunControl
 
@@ -98,6 +100,24 @@ def replace_path(writer: Any, path: Any) -> None:
     """Let something else decide a conditional edge, one of a compiled node's writers."""
     branch = writer.func.__self__._replace(path=path)
     writer.func, writer.afunc = branch._route, branch._aroute
+
+
+def set_retrying(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change what every `Runnable.with_retry` of the process tells tenacity.
+
+    Raises:
+        ImportError: this langchain-core has no such place.
+    """
+    known: Any = vars(RunnableRetry).get("_kwargs_retrying")
+    if not isinstance(known, property):
+        raise ImportError(
+            f"langchain-core {version('langchain-core')} has no RunnableRetry._kwargs_retrying, "
+            "which agentbalance-plugin needs; install langchain-core>=1.4.7,<2 in a version tested "
+            "with it"
+        )
+    options_of: Any = known.fget
+    changed = property(lambda retry: change(options_of(retry)))
+    cast("Any", RunnableRetry)._kwargs_retrying = changed
 
 
 def node_in(namespace: str, within: str) -> str:

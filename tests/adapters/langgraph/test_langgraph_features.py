@@ -21,7 +21,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.runtime import RunControl, Runtime
-from langgraph.types import CachePolicy, Command, RetryPolicy, Send
+from langgraph.types import CachePolicy, Command, Send
 from langgraph_sdk.client import LangGraphClient
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -91,42 +91,6 @@ async def test_context_runtime_and_custom_streams_reach_the_nodes(instant: Bench
     context = User("bob", {"budget": {"tokens": 10**6}})
     await app.ainvoke(instant.ask(), context=context)
     assert app.report.budget == Budget(tokens=10**6)
-
-
-async def test_a_retried_node_pays_for_each_try(instant: Bench) -> None:
-    speak, broken = instant.node("a"), [True, True]
-
-    async def flaky(state: Any) -> Any:
-        result = await speak(state)
-        if broken:
-            broken.pop()
-            raise ConnectionError("lost")
-        return result
-
-    builder = StateGraph(MessagesState)
-    policy = RetryPolicy(max_attempts=3, initial_interval=0.001)
-    builder.add_node("a", flaky, retry_policy=policy)
-    builder.add_edge(START, "a")
-    app = instant.balance(builder).compile()
-    await app.ainvoke(instant.ask())
-    assert app.report.spend.calls == len(instant.called()) == 3
-
-
-async def test_a_denied_call_is_not_retried(instant: Bench) -> None:
-    calls: list[Any] = []
-    speak = instant.node("a")
-
-    async def node(state: Any) -> Any:
-        calls.append(state)
-        return await speak(state)
-
-    builder = StateGraph(MessagesState)
-    builder.add_node("a", node, retry_policy=RetryPolicy(max_attempts=5))
-    builder.add_edge(START, "a")
-    app = instant.balance(builder, policy=Assign({"a": LARGE}), budget=Budget(cost_usd=0.0002))
-    result = await app.compile().ainvoke(instant.ask())
-    assert speakers(result) == ["human"]
-    assert len(calls) == 1
 
 
 async def test_a_cached_node_is_asked_again_on_another_backbone(instant: Bench) -> None:

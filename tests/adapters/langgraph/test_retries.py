@@ -1,0 +1,107 @@
+"""What failed is tried again, by LangGraph, LangChain and the meter; what was denied is not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from graphs import LARGE, Assign, Bench, chain_of, speakers
+from langchain_core.runnables import RunnableLambda
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import RetryPolicy
+
+from agentbalance_plugin import Budget
+
+
+async def test_a_retried_node_pays_for_each_try(instant: Bench) -> None:
+    speak, broken = instant.node("a"), [True, True]
+
+    async def flaky(state: Any) -> Any:
+        result = await speak(state)
+        if broken:
+            broken.pop()
+            raise ConnectionError("lost")
+        return result
+
+    builder = StateGraph(MessagesState)
+    policy = RetryPolicy(max_attempts=3, initial_interval=0.001)
+    builder.add_node("a", flaky, retry_policy=policy)
+    builder.add_edge(START, "a")
+    app = instant.balance(builder).compile()
+    await app.ainvoke(instant.ask())
+    assert app.report.spend.calls == len(instant.called()) == 3
+
+
+async def test_a_denied_call_is_not_retried(instant: Bench) -> None:
+    calls: list[Any] = []
+    speak = instant.node("a")
+
+    async def node(state: Any) -> Any:
+        calls.append(state)
+        return await speak(state)
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("a", node, retry_policy=RetryPolicy(max_attempts=5))
+    builder.add_edge(START, "a")
+    app = instant.balance(builder, policy=Assign({"a": LARGE}), budget=Budget(cost_usd=0.0002))
+    result = await app.compile().ainvoke(instant.ask())
+    assert speakers(result) == ["human"]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_denied_call_is_not_retried_by_langchain(instant: Bench, blocking: bool) -> None:
+    calls: list[Any] = []
+    app = instant.balance(
+        chain_of({"a": _retrying(instant, calls, blocking=blocking)}),
+        agents=["a"],
+        policy=Assign({"a": LARGE}),
+        budget=Budget(cost_usd=0.0002),
+    ).compile()
+    result = await (
+        asyncio.to_thread(app.invoke, instant.ask()) if blocking else app.ainvoke(instant.ask())
+    )
+    assert speakers(result) == ["human"]
+    assert app.report.agents[0].reason.startswith("a: a call of gpt-4o")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_what_langchain_retries_otherwise_it_still_does(
+    instant: Bench, blocking: bool
+) -> None:
+    calls: list[Any] = []
+    node = _retrying(instant, calls, blocking=blocking, lost=2)
+    app = instant.balance(chain_of({"a": node}), agents=["a"]).compile()
+    await (asyncio.to_thread(app.invoke, instant.ask()) if blocking else app.ainvoke(instant.ask()))
+    assert app.report.complete
+    assert app.report.spend.calls == 1
+    assert len(calls) == 3
+
+
+def _retrying(bench: Bench, calls: list[Any], *, blocking: bool, lost: int = 0) -> Any:
+    """An agent that asks its model up to three times; the first `lost` answers get lost."""
+    model = bench.model()
+
+    def ask(prompt: Any) -> Any:
+        calls.append(prompt)
+        if len(calls) <= lost:
+            raise ConnectionError("lost")
+        return model.invoke(prompt)
+
+    async def aask(prompt: Any) -> Any:
+        calls.append(prompt)
+        if len(calls) <= lost:
+            raise ConnectionError("lost")
+        return await model.ainvoke(prompt)
+
+    asking = RunnableLambda(ask, aask).with_retry(exponential_jitter_params={"max": 0.0})
+
+    def speak(state: MessagesState) -> Any:
+        return {"messages": [asking.invoke(state["messages"])]}
+
+    async def aspeak(state: MessagesState) -> Any:
+        return {"messages": [await asking.ainvoke(state["messages"])]}
+
+    return speak if blocking else aspeak
