@@ -175,6 +175,7 @@ class BalancedGraph(_AnyCompiled):
         saver = session.saver
         resumed = saver.get_tuple(session.config) if saver and session.resumes else None
         run = session.open(resumed)
+        config = self._with_room(config)
         items: Any = super().stream(input, config, context=context, control=run.control, **options)
         inside = _inside(run, self.shared)
         try:
@@ -226,6 +227,7 @@ class BalancedGraph(_AnyCompiled):
         saver = session.saver
         resumed = await saver.aget_tuple(session.config) if saver and session.resumes else None
         run = session.open(resumed)
+        config = self._with_room(config)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
         inside = _inside(run, self.shared)
         deadline = Deadline(run.meter)
@@ -257,6 +259,15 @@ class BalancedGraph(_AnyCompiled):
                     await saver.aput_writes(*write)
             session.close(waits)
         session.raise_if_wanted()
+
+    def _with_room(self, config: RunnableConfig | None) -> RunnableConfig | None:
+        """A limit of steps that the user set for the user's edges, for those of any plan: each
+        agent may take a step of its own, with a hidden one before it."""
+        limit = (config or {}).get("recursion_limit") or (self.config or {}).get("recursion_limit")
+        if limit is None or self.shared.layout.messages is None:
+            return config
+        more = 2 * len(self.shared.layout.team.names)
+        return cast("RunnableConfig", {**(config or {}), "recursion_limit": limit + more})
 
     def _session(
         self,

@@ -75,6 +75,28 @@ async def test_an_agent_behind_a_closed_gate_leaves_no_trace(instant: Bench) -> 
     assert app.report.complete
 
 
+@pytest.mark.parametrize("bound", [False, True])
+async def test_a_limit_of_steps_that_fits_the_users_graph_fits_every_plan_of_it(
+    instant: Bench, bound: bool
+) -> None:
+    """Two agents at once, one alone, one alone, with a hidden step before each of the two and one
+    after all: six steps where the user's chain has four."""
+
+    def node(name: str, answer: int) -> Any:
+        return lambda state: {"messages": [AIMessage(f"Answer: {answer}", name=name)]}
+
+    chain = chain_of({name: node(name, place) for place, name in enumerate(NAMES)})
+    limit: Any = {"recursion_limit": 5}
+    await chain.compile().ainvoke(instant.ask(), limit)
+    app: Any = full(instant, GATED, chain).compile()
+    app, config = (app.with_config(limit), None) if bound else (app, limit)
+    for result in (
+        await app.ainvoke(instant.ask(), config),
+        await asyncio.to_thread(app.invoke, instant.ask(), config),
+    ):
+        assert {*NAMES} <= {*speakers(result)}
+
+
 async def test_added_nodes_are_marked_as_hidden_in_events_and_say_nothing_twice(
     instant: Bench,
 ) -> None:
