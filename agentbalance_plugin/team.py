@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 
@@ -49,7 +50,7 @@ class Team:
 
     Raises:
         ValueError: no agents, two of one name, an unknown decider, or fixed edges that name
-            unknown agents.
+            unknown agents or lead in a loop.
     """
 
     agents: tuple[Agent, ...]
@@ -72,6 +73,8 @@ class Team:
             for name in edge:
                 if name not in seen:
                     raise ValueError(f"fixed edge {edge} names {name!r}, which is no agent")
+        if self.fixed_edges:
+            _check_order(self.fixed_edges)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,3 +94,19 @@ class Team:
             if agent.name == name:
                 return agent
         raise KeyError(name)
+
+
+def _check_order(edges: Iterable[tuple[str, str]]) -> None:
+    # Few teams have edges of their own; the others do without the import.
+    from graphlib import CycleError, TopologicalSorter
+
+    listeners = TopologicalSorter[str]()
+    for speaker, listener in edges:
+        listeners.add(listener, speaker)
+    try:
+        listeners.prepare()
+    except CycleError as error:
+        raise ValueError(
+            f"fixed edges lead in a loop: {' -> '.join(error.args[1])}; a plan runs every agent "
+            "once, so leave one of them out"
+        ) from None

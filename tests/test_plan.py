@@ -108,6 +108,14 @@ def test_a_team_that_routes_by_itself_has_no_decider() -> None:
         ({"agents": (Agent("a"),), "decider": "z"}, "the decider 'z' is none of"),
         ({"agents": (Agent("a"),)}, "decider must name"),
         ({"agents": (Agent("a"),), "fixed_edges": (("a", "z"),)}, "'z', which is no agent"),
+        (
+            {
+                "agents": (Agent("a"), Agent("b"), Agent("c")),
+                "fixed_edges": (("a", "b"), ("b", "c"), ("c", "b")),
+            },
+            "in a loop: (b -> c -> b|c -> b -> c); .* leave one of them out",
+        ),
+        ({"agents": (Agent("a"),), "fixed_edges": (("a", "a"),)}, "in a loop: a -> a"),
     ],
 )
 def test_bad_teams(arguments: dict[str, object], message: str) -> None:
