@@ -30,7 +30,7 @@ def read_suites(path: Path) -> dict[str, Suite]:
     """The suites of a suites.yaml; {} when the file does not exist.
 
     Raises:
-        TraceError: the file is no mapping of suites.
+        TraceError: the file is no mapping of suites, or a suite lacks a list or contradicts itself.
     """
     import yaml
 
@@ -53,11 +53,18 @@ def read_suites(path: Path) -> dict[str, Suite]:
                 f"use; it has {', '.join(map(str, entry))}"
             )
         reference: Any = entry.get("reference")
+        candidates = _names(path, name, "candidates", entry)
+        unseen = _names(path, name, "unseen", entry)
+        if both := [backbone for backbone in unseen if backbone in candidates]:
+            raise TraceError(
+                f"{path}: suite {name!r} lists {both} as candidates and as unseen; training sees "
+                "the candidates, so take them out of one of the two"
+            )
         suites[str(name)] = Suite(
             benchmarks=_names(path, name, "benchmarks", entry),
             reference=None if reference is None else str(reference),
-            candidates=_names(path, name, "candidates", entry),
-            unseen=_names(path, name, "unseen", entry),
+            candidates=candidates,
+            unseen=unseen,
         )
     return suites
 

@@ -267,6 +267,11 @@ def test_a_suite_needs_candidates_and_counts_each_name_once(tmp_path: Path) -> N
     traces = TraceSet.load(tmp_path, "s")
     assert traces.candidates == ("a", "b")
     assert list(traces.profiled_candidates()) == ["a", "b"]
+    suites.write_text(
+        "s:\n  benchmarks: [bench]\n  candidates: [a, b]\n  unseen: [b]\n", encoding="utf-8"
+    )
+    with pytest.raises(TraceError, match=r"'s' lists \['b'\] as candidates and as unseen"):
+        TraceSet.load(tmp_path, "s")
 
 
 def test_unknown_names_list_what_there_is(folder: Path, tmp_path: Path) -> None:
