@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from agentbalance_plugin.adapters.langgraph.models import Backbones, Models, mod
 from agentbalance_plugin.adapters.langgraph.planning import QueryReader
 from agentbalance_plugin.adapters.planning import Planner, check_affordable, pacer_of, planner_of
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.checkpoint import SETTINGS
 from agentbalance_plugin.runtime.answers import extract_answer
 from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.clock import Clock
@@ -126,14 +128,21 @@ def overrides_of(config: RunnableConfig, context: object) -> Overrides:
     if unknown:
         raise ValueError(f"{OVERRIDES}: unknown {unknown}; known are 'budget' and 'policy'")
     policy = known.get("policy")
-    planner = _loaded(policy) if isinstance(policy, (str, Path)) else policy
+    planner = _loaded(policy, _written(policy)) if isinstance(policy, (str, Path)) else policy
     return Overrides(_budget(known.get("budget")), None if planner is None else planner_of(planner))
 
 
 @lru_cache(maxsize=8)
-def _loaded(policy: str | Path) -> Planner:
-    """Read once, not by every call that names it."""
+def _loaded(policy: str | Path, written: int) -> Planner:
+    """Read once, not by every call that names it, and again when it has been trained anew."""
     return planner_of(policy)
+
+
+def _written(policy: str | Path) -> int:
+    """When a policy's folder was last written; 0 for the one in the package."""
+    with suppress(OSError):
+        return (Path(policy) / SETTINGS).stat().st_mtime_ns
+    return 0
 
 
 def _budget(given: object) -> Budget | None:

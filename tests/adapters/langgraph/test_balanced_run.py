@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from langgraph.graph import MessagesState
 
 from agentbalance_plugin import Budget, BudgetExceeded, Plan
 from agentbalance_plugin.adapters.langgraph.internals import control_of
+from agentbalance_plugin.adapters.langgraph.options import overrides_of
 from agentbalance_plugin.adapters.langgraph.run import BudgetControl
 from agentbalance_plugin.core.encoder import RecordedEncoder
-from agentbalance_plugin.core.policy import Policy
+from agentbalance_plugin.core.policy import Policy, PolicyError
 
 
 @pytest.mark.virtual_time
@@ -262,6 +265,24 @@ async def test_a_call_overrides_the_budget_and_the_policy(bench: Bench) -> None:
     assert app.report.budget == Budget(tokens=10**6)
     with pytest.raises(ValueError, match="unknown \\['bugdet'\\]"):
         await app.ainvoke(bench.ask(), {"configurable": {"agentbalance": {"bugdet": 1}}})
+
+
+async def test_a_policy_that_a_call_names_is_read_again_when_it_was_trained_anew(
+    instant: Bench, tmp_path: Path
+) -> None:
+    Policy.load("default").save(tmp_path)
+    app = instant.balance(instant.chain(("a", "b"))).compile()
+    asked = {"configurable": {"agentbalance": {"policy": str(tmp_path)}}}
+    first = overrides_of(asked, None).planner
+    await app.ainvoke(instant.ask(), asked)
+    assert overrides_of(asked, None).planner is first
+    written = (tmp_path / "policy.json").stat().st_mtime_ns
+    Policy.load("default").save(tmp_path)
+    os.utime(tmp_path / "policy.json", ns=(written, written + 1))
+    assert overrides_of(asked, None).planner is not first
+    (tmp_path / "policy.json").unlink()
+    with pytest.raises(PolicyError, match=r"policy\.json"):
+        await app.ainvoke(instant.ask(), asked)
 
 
 async def test_one_graph_serves_one_event_loop_after_another(instant: Bench) -> None:
