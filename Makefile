@@ -41,7 +41,8 @@ LANGGRAPH_TESTS = langchain langgraph-checkpoint-sqlite aiosqlite pytest
 $(VENV)/lowest/.installed: pyproject.toml .ci/lowest.txt | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/lowest
 	$(VENV)/lowest/bin/python -m pip install --quiet --constraint .ci/lowest.txt \
-		--editable '.[langgraph,simulator]' $(LANGGRAPH_TESTS) pytest-asyncio pytest-socket
+		--editable '.[langgraph,simulator]' $(LANGGRAPH_TESTS) langchain-ollama pytest-asyncio \
+		pytest-socket
 	touch $@
 
 $(VENV)/upstream/.installed: pyproject.toml .ci/constraints.txt | $(BIN)/python

@@ -33,6 +33,15 @@ class OutputCap:
     options: Mapping[str, Any] | None = None
     streams_usage_on_request: bool = False
 
+    @staticmethod
+    def check(client: ChatCompletionClient, name: str) -> None:
+        """ValueError for a client, of the backbone `name`, that takes no cap with a call."""
+        if type(client).__module__.startswith("autogen_ext.models.semantic_kernel"):
+            raise ValueError(
+                f"backbones: the {type(client).__name__} of {name!r} takes no cap on output tokens "
+                "with a call, so no budget holds; use AutoGen's own client of that vendor"
+            )
+
     @classmethod
     def of(cls, client: ChatCompletionClient, backbone: Backbone) -> OutputCap:
         """How to cap `client`; `backbone.endpoint` decides where the client leaves it open."""

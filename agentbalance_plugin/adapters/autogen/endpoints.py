@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from autogen_core.models import ChatCompletionClient, ModelInfo
 
+from agentbalance_plugin.adapters.autogen.caps import OutputCap
 from agentbalance_plugin.adapters.backbones import api_key, read_backbones, variable
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
@@ -28,8 +29,8 @@ class Clients:
         ready: clients that the user made, by backbone.
 
     Raises:
-        ValueError: a backbone has neither endpoint nor client, or its key's environment variable is
-            not set.
+        ValueError: a backbone has neither endpoint nor client, its key's environment variable is
+            not set, or its client takes no cap.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class Clients:
     ) -> None:
         self.catalog = catalog
         self._ready = dict(ready or {})
+        for name, client in self._ready.items():
+            OutputCap.check(client, name)
         self._made: dict[str, ChatCompletionClient] = {}
         for name, backbone in catalog.items():
             if name not in self._ready and backbone.endpoint is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -100,6 +100,16 @@ def replace_path(writer: Any, path: Any) -> None:
     """Let something else decide a conditional edge, one of a compiled node's writers."""
     branch = writer.func.__self__._replace(path=path)
     writer.func, writer.afunc = branch._route, branch._aroute
+
+
+def speaks_responses(model: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a model of langchain-openai makes a call of OpenAI's Responses API of these options.
+
+    Some models know no other API; versions that have none say nothing.
+    """
+    decides: Any = getattr(model, "_use_responses_api", None)
+    given: Mapping[str, Any] = getattr(model, "model_kwargs", None) or {}
+    return callable(decides) and bool(decides({**given, **options}))
 
 
 def set_retrying(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -22,8 +23,8 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
+from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, capped, wanted
 from agentbalance_plugin.adapters.langgraph.in_time import start
-from agentbalance_plugin.adapters.langgraph.models import OUTPUT_CAPS
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import Caller
@@ -38,6 +39,21 @@ _END = object()
 
 # A name of a model would be called at the backbone's price.
 _NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
+
+_KEPT_BY_VENDORS = ("previous_response_id", "conversation", "prompt", "cached_content")
+
+_RUN_BY_VENDORS = (
+    "code_execution",
+    "code_interpreter",
+    "file_search",
+    "google_search",
+    "image_generation",
+    "mcp",
+    "url_context",
+    "web_fetch",
+    "web_search",
+)
+"""What the names of tools begin with that OpenAI, Anthropic and Google run themselves."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +89,26 @@ class Request:
             ValueError: the call asks for something that no budget can cover, or that does not
                 cross from one provider's model to another's.
         """
-        if options.get("n", None) not in (None, 1):
-            raise ValueError(f"n={options['n']!r}: a budgeted call makes one reply; use batch")
+        _check_covered(options)
         needs = frozenset({"text", "tools"}) if options.get("tools") else frozenset({"text"})
         run = caller.run
         backbone = run.backbone_of(caller.agent, needs)
         model = run.models(backbone.name)
-        caps = [getattr(asked, "max_tokens", None), run.output_cap(caller.agent)]
-        caps += [options.get(name) for name in OUTPUT_CAPS]
-        wanted = min((int(cap) for cap in caps if cap), default=None)
+        planned = run.output_cap(caller.agent)
+        caps = [*wanted(asked, options), *([] if planned is None else [planned])]
         messages, fit = _as_messages(prompt), _fit(options, asked, model)
-        return cls(caller, backbone, model, messages, fit, wanted, _marks(asked, model))
+        most = min(caps, default=None)
+        return cls(caller, backbone, model, messages, fit, most, _marks(asked, model))
 
     def invoke(self, config: RunnableConfig | None) -> AIMessage:
         """The reply (OutOfBudget where the budget has no room)."""
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             with self._reserved() as call:
-                options = self._capped(call)
+                model, options = self._capped(call)
+                asked = partial(model.invoke, self.messages, config, **options)
                 try:
-                    message = self._in_time(
-                        call,
-                        lambda options=options: self.model.invoke(self.messages, config, **options),
-                    )
+                    message = self._in_time(call, asked)
                     _settle(call, message)
                     return message
                 except Exception as error:
@@ -108,11 +121,10 @@ class Request:
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             async with self._areserved() as call:
+                model, options = self._capped(call)
                 try:
                     async with call.in_time():
-                        message = await self.model.ainvoke(
-                            self.messages, config, **self._capped(call)
-                        )
+                        message = await model.ainvoke(self.messages, config, **options)
                     _settle(call, message)
                     return message
                 except Exception as error:
@@ -126,7 +138,8 @@ class Request:
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
             with self._reserved(streamed=True) as call:
-                chunks = self.model.stream(self.messages, config, **self._capped(call))
+                model, options = self._capped(call)
+                chunks = model.stream(self.messages, config, **options)
                 try:
                     while True:
                         chunk = self._in_time(call, lambda chunks=chunks: next(chunks, _END))
@@ -150,7 +163,8 @@ class Request:
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
             async with self._areserved(streamed=True) as call:
-                stream = self.model.astream(self.messages, config, **self._capped(call))
+                model, options = self._capped(call)
+                stream = model.astream(self.messages, config, **options)
                 chunks = cast("AsyncGenerator[AIMessageChunk]", stream)
                 try:
                     async with aclosing(chunks):
@@ -210,9 +224,8 @@ class Request:
         except CallDenied as denial:
             self.caller.deny(denial)
 
-    def _capped(self, call: Call) -> dict[str, Any]:
-        models = self.caller.run.models
-        return models.options(self.backbone.name, self.options, call.output_cap)
+    def _capped(self, call: Call) -> tuple[BaseChatModel, dict[str, Any]]:
+        return capped(self.model, self.backbone.endpoint, self.options, call.output_cap)
 
     def _pause(self, call: Call, error: Exception, attempt: int) -> float:
         try:
@@ -245,6 +258,27 @@ class Request:
             return outcome.result()
         finally:
             outcome.cancel()
+
+
+def _check_covered(options: Mapping[str, Any]) -> None:
+    if options.get("n", None) not in (None, 1):
+        raise ValueError(f"n={options['n']!r}: a budgeted call makes one reply; use batch")
+    for name in _KEPT_BY_VENDORS:
+        if options.get(name):
+            raise ValueError(
+                f"{name}={options[name]!r}: what the vendor keeps is billed as a part of the "
+                "prompt, how much of it no budget can know; send the messages themselves"
+            )
+    tools: Sequence[Any] = options.get("tools") or ()
+    for tool in tools:
+        parts = cast("dict[str, Any]", tool if isinstance(tool, dict) else {})
+        for kind in (str(parts.get("type")), *parts):
+            if kind.startswith(_RUN_BY_VENDORS):
+                raise ValueError(
+                    f"tools: {kind!r} runs at the vendor, who bills it beside the tokens and puts "
+                    "what it finds into the prompt, which no budget covers; call this model "
+                    "through direct(...), outside the budget"
+                )
 
 
 def _settle(call: Call, message: BaseMessage | None) -> None:

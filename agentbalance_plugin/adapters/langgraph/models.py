@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from langchain_core.language_models import BaseChatModel
 
 from agentbalance_plugin.adapters.backbones import api_key, read_backbones
+from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
 
@@ -32,7 +33,8 @@ class Models:
 
     Raises:
         ValueError: a backbone has neither endpoint nor chat model, its key's environment variable
-            is not set, or its chat model retries by itself or makes several replies a call.
+            is not set, or its chat model retries by itself, makes several replies a call or has a
+            cap of its own that a budget could not lower.
     """
 
     def __init__(self, catalog: Catalog, ready: Mapping[str, BaseChatModel] | None = None) -> None:
@@ -43,6 +45,7 @@ class Models:
         for name, backbone in catalog.items():
             if ready is not None and name in ready:
                 _check_replies(name, ready[name])
+                _check_cap(name, ready[name])
                 self._made[name] = direct(_without_retries(name, ready[name]))
             else:
                 _check_endpoint(backbone)
@@ -60,20 +63,6 @@ class Models:
         if name not in own:
             own[name] = _with_own_connections(made)
         return own[name]
-
-    def options(self, name: str, options: Mapping[str, Any], cap: int) -> dict[str, Any]:
-        """A call's keyword arguments with the cap on output tokens in them."""
-        capped = {k: v for k, v in options.items() if k not in OUTPUT_CAPS}
-        endpoint = self.catalog[name].endpoint
-        if endpoint is not None and endpoint.component is None and _is_openai(self(name)):
-            # ChatOpenAI renames max_tokens to the newer field, which older servers ignore.
-            body = cast("dict[str, Any]", capped.get("extra_body") or {})
-            return {**capped, "extra_body": {**body, endpoint.output_cap: cap}}
-        return {**capped, "max_tokens": cap}
-
-
-OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-"""Names under which callers ask for a cap."""
 
 
 def models_for(backbones: Backbones) -> Models:
@@ -145,9 +134,20 @@ def _check_replies(name: str, model: BaseChatModel) -> None:
         )
 
 
+def _check_cap(name: str, model: BaseChatModel) -> None:
+    """What the model's maker puts into every request's body would stand in for the budget's cap."""
+    body: Any = getattr(model, "extra_body", None) or {}
+    if given := [cap for cap in OUTPUT_CAPS if cap in body]:
+        raise ValueError(
+            f"backbones: the {type(model).__name__} of {name!r} has {given[0]!r} in extra_body, "
+            "which no budget could lower; give it as max_tokens, or as the Backbone's "
+            "max_output_tokens"
+        )
+
+
 def _without_retries(name: str, model: BaseChatModel) -> BaseChatModel:
     """The user's chat model with its SDK's own retries off, sharing its connections."""
-    if not _is_openai(model):
+    if not is_openai(model):
         if getattr(model, "max_retries", 0):
             raise ValueError(
                 f"backbones: the {type(model).__name__} of {name!r} retries by itself, which no "
@@ -171,13 +171,9 @@ def _with_own_connections(model: BaseChatModel) -> BaseChatModel:
     fail; the SDK's own retries, which are off, would hide that. A client of the user's own stays.
     """
     sdk: Any = getattr(model, "root_async_client", None)
-    if not _is_openai(model) or sdk is None or getattr(model, "http_async_client", None):
+    if not is_openai(model) or sdk is None or getattr(model, "http_async_client", None):
         return model
     openai = require("openai", extra="langgraph")
     fresh: Any = sdk.with_options(http_client=openai.DefaultAsyncHttpxClient())
     changed = {"root_async_client": fresh, "async_client": fresh.chat.completions}
     return model.model_copy(update=changed)
-
-
-def _is_openai(model: BaseChatModel) -> bool:
-    return any(cls.__name__ == "BaseChatOpenAI" for cls in type(model).__mro__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -14,6 +15,10 @@ from agentbalance_plugin.runtime.byte_bound import (
     SCHEMA_FRAMING,
     size,
 )
+
+_MEDIA = ("file", "document", "audio", "video", "media")
+# Names under which integrations take what lies elsewhere.
+_REFERENCES = ("file_id", "file_uri", "file_url", "url")
 
 _IN_PROMPT = ("tools", "functions", "response_format", "tool_choice")
 
@@ -29,6 +34,9 @@ def prompt_bound(messages: Sequence[BaseMessage], options: Mapping[str, Any]) ->
 
     Returns:
         Tokens; about four times the real count for English text.
+
+    Raises:
+        ValueError: a message refers to a file, whose length is not known.
     """
     total = MESSAGE_FRAMING + sum(_message_bound(message) for message in messages)
     for name in _IN_PROMPT:
@@ -62,9 +70,24 @@ def _content_bound(content: object) -> int:
         elif "image" in str(part.get("type")):
             total += IMAGE_TOKENS
         else:
-            # Other media come as data or as a reference; either may be long.
+            _check_inline(part)
             total += IMAGE_TOKENS + size(_as_json(part))
     return total
+
+
+def _check_inline(part: dict[str, Any]) -> None:
+    """A document may have any number of tokens; one that comes inline has its bytes at most."""
+    kind = str(part.get("type"))
+    if not any(medium in kind for medium in _MEDIA):
+        return
+    levels = [part, *(cast("dict[str, Any]", v) for v in part.values() if isinstance(v, dict))]
+    for level, name in product(levels, _REFERENCES):
+        given = str(level.get(name) or "")
+        if given and not given.startswith("data:"):
+            raise ValueError(
+                f"a message refers to a {kind} by {name}={given!r}, and how many tokens that has "
+                "no budget can know; put its text or its data into the message"
+            )
 
 
 def _as_json(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from autogen_agentchat.agents import SocietyOfMindAgent
 from autogen_agentchat.teams import RoundRobinGroupChat, Swarm
+from autogen_ext.models.replay import ReplayChatCompletionClient
 from chats import MINI, WIDE, Bench, FixedPlanner, chain
 
 from agentbalance_plugin import (
@@ -97,6 +98,13 @@ async def test_backbones_that_cannot_be_used(bench: Bench, tmp_path: Path) -> No
     unpriced.write_text("backbones:\n  - {backbone: mini, model: m}\n")
     with pytest.raises(CatalogError, match=r"unpriced\.yaml.*price"):
         wrap_groupchat(bench.chat(), budget=WIDE, backbones=unpriced)
+
+
+async def test_a_client_that_takes_no_cap(bench: Bench) -> None:
+    adapter = type("SKChatCompletionAdapter", (ReplayChatCompletionClient,), {})
+    adapter.__module__ = "autogen_ext.models.semantic_kernel._sk_chat_completion_adapter"
+    pair = (bench.catalog(MINI)[MINI], adapter(["Answer: 1"]))
+    await refused(bench, f"SKChatCompletionAdapter of '{MINI}' takes no cap", backbones=[pair])
 
 
 async def test_a_key_that_is_not_set(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""How each kind of chat model is told the most output tokens it may make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from agentbalance_plugin.adapters.langgraph.internals import speaks_responses
+from agentbalance_plugin.backbone import Endpoint
+
+# Most integrations take `max_tokens` with a call. These have a field of another name, and with a
+# call they overlook `max_tokens` (Gemini) or fail over it (Ollama).
+_FIELDS = ("max_output_tokens", "num_predict", "max_new_tokens")
+# Dictionaries that a call may pass on to the endpoint, caps and all.
+_NESTED = ("extra_body", "options", "generation_config")
+
+OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", *_FIELDS)
+"""Names under which callers ask for a cap."""
+
+
+def wanted(asked: BaseChatModel, options: Mapping[str, Any]) -> list[int]:
+    """The caps that a call of the model `asked`, with these keyword arguments, asks for."""
+    sources: list[Mapping[str, Any]] = [vars(asked), options]
+    sources += [options[name] for name in _NESTED if options.get(name)]
+    return [int(source[name]) for source in sources for name in OUTPUT_CAPS if source.get(name)]
+
+
+def capped(
+    model: BaseChatModel, endpoint: Endpoint | None, options: Mapping[str, Any], cap: int
+) -> tuple[BaseChatModel, dict[str, Any]]:
+    """The model and the keyword arguments of a call that makes at most `cap` output tokens.
+
+    Args:
+        endpoint: of the backbone; None where the user made the model.
+    """
+    free = _without_caps(options)
+    for name in _NESTED:
+        if free.get(name):
+            free[name] = _without_caps(free[name])
+    if is_openai(model):
+        if endpoint is None or endpoint.component is not None or speaks_responses(model, free):
+            return model, {**free, "max_tokens": cap}
+        # ChatOpenAI renames max_tokens to the newer field, which older servers ignore.
+        body: Mapping[str, Any] = free.get("extra_body") or {}
+        return model, {**free, "extra_body": {**body, endpoint.output_cap: cap}}
+    known = type(model).model_fields
+    field = next((name for name in _FIELDS if name in known), None)
+    if field is None or "max_tokens" in known:
+        return model, {**free, "max_tokens": cap}
+    for name in _NESTED:
+        if name in free:
+            free[name] = {**free[name], field: cap}
+    return model.model_copy(update={field: cap}), free
+
+
+def is_openai(model: BaseChatModel) -> bool:
+    """Whether it is one of langchain-openai's, or built on them."""
+    return any(cls.__name__ == "BaseChatOpenAI" for cls in type(model).__mro__)
+
+
+def _without_caps(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in OUTPUT_CAPS}
