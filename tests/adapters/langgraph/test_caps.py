@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -52,9 +52,7 @@ def caps_in(model: Any, options: dict[str, Any]) -> dict[str, Any]:
         (openai(), None, {"extra_body": {"max_tokens": 9000}}, {"max_completion_tokens": 77}),
         (openai(max_tokens=9000), None, {}, {"max_completion_tokens": 77}),
         (openai(use_responses_api=True), None, {}, {"max_output_tokens": 77}),
-        # Models that know no other API, and options that no other API knows.
-        (openai("gpt-5-pro"), OLDER, {}, {"max_output_tokens": 77}),
-        (openai("gpt-5.2-codex"), NEWER, {}, {"max_output_tokens": 77}),
+        (openai(use_responses_api=True), OLDER, {}, {"max_output_tokens": 77}),
         (openai(), OLDER, {"reasoning": {"effort": "low"}}, {"max_output_tokens": 77}),
         (openai(reasoning={"effort": "low"}), NEWER, {}, {"max_output_tokens": 77}),
     ],
@@ -65,6 +63,15 @@ def test_openai_is_told_by_the_name_that_the_api_knows(
     same, given = capped(model, endpoint, options, 77)
     assert same is model
     assert caps_in(model, given) == found
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "gpt-5-pro", "gpt-5.2-codex"])
+def test_a_model_that_knows_one_api_alone_is_told_by_its_name(name: str) -> None:
+    """Which models those are depends on the version of langchain-openai."""
+    model, given = capped(openai(name), NEWER, {}, 77)
+    payload = cast("Any", model)._get_request_payload([("user", "hello")], **given)
+    cap = "max_output_tokens" if "input" in payload else "max_completion_tokens"
+    assert caps_in(model, given) == {cap: 77}
 
 
 class Gemini(BaseChatModel):

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables.retry import RunnableRetry
 
 from agentbalance_plugin.adapters.langgraph import internals
+from agentbalance_plugin.adapters.langgraph.internals import set_retrying
 
 _ROOT = Path(__file__).parents[3]
 
@@ -24,6 +26,14 @@ def test_a_private_name_that_a_version_lacks_is_named_with_the_fix(
         load("ChannelRead")
     with pytest.raises(ImportError, match=r"has no langgraph\.pregel\._read\.Gone.*install"):
         load("Gone")
+
+
+def test_a_langchain_that_retries_elsewhere_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(RunnableRetry, "_kwargs_retrying")
+    with pytest.raises(ImportError, match=r"langchain-core .* has no RunnableRetry.*install"):
+        set_retrying(dict)
 
 
 def test_private_names_are_in_one_module() -> None:
