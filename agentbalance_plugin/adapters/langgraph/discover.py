@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.embeddings import Embeddings
+from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
@@ -35,15 +36,23 @@ AgentsArgument = Mapping[str, Agent | str | None] | Iterable[str] | None
 
 @dataclass
 class Reach:
-    """What a node reaches."""
+    """What a node reaches.
+
+    Args:
+        models: chat models.
+        beyond: what else calls a vendor, and can't be put on a backbone: completion models and
+            SDK clients.
+        tools: whether there are any.
+    """
 
     models: list[Any] = field(default_factory=list[Any])
+    beyond: list[Any] = field(default_factory=list[Any])
     tools: bool = False
 
 
 def reach_of(runnable: Any) -> Reach:
-    """The chat models, and whether there are tools, that a node's runnable reaches: in closures,
-    globals, attributes, sequences, bindings and graphs inside it. Direct models do not count."""
+    """What a node's runnable reaches in closures, globals, attributes, sequences, bindings and
+    graphs inside it. Direct models do not count."""
     found = Reach()
     seen: set[int] = set()
 
@@ -57,6 +66,12 @@ def reach_of(runnable: Any) -> Reach:
             return
         if type(value).__name__ == "_ConfigurableModel":
             found.models.append(value)
+            return
+        if isinstance(value, Embeddings):
+            # They have clients of their own.
+            return
+        if _calls_a_vendor(value):
+            found.beyond.append(value)
             return
         if isinstance(value, ToolNode):
             found.tools = True
@@ -73,6 +88,20 @@ def reach_of(runnable: Any) -> Reach:
 
     visit(runnable, 0, 0)
     return found
+
+
+def kinds_of(found: Iterable[Any]) -> tuple[str, ...]:
+    """Their classes, each once."""
+    return tuple(dict.fromkeys(type(each).__name__ for each in found))
+
+
+def _calls_a_vendor(value: Any) -> bool:
+    """Whether it is a completion model or a client of a vendor's SDK."""
+    if isinstance(value, BaseLLM):
+        return True
+    # The SDKs of OpenAI, Anthropic, Groq and others are generated from one pattern.
+    generated = {"SyncAPIClient", "AsyncAPIClient"} & {cls.__name__ for cls in type(value).__mro__}
+    return bool(generated) or type(value).__module__.startswith("google.genai.client")
 
 
 def agents_of(builder: StateGraph[Any, Any, Any, Any], given: AgentsArgument) -> tuple[Agent, ...]:

@@ -11,6 +11,7 @@ from agentbalance_plugin.adapters.langgraph.discover import (
     AgentsArgument,
     agents_of,
     deciding_node,
+    kinds_of,
     reach_of,
     routed_by_code,
 )
@@ -24,12 +25,14 @@ class NodeExplanation:
     Args:
         agent: whether it calls a backbone and gets one from the plan.
         models: the chat models it was found to reach, by class.
+        beyond: what else it reaches that calls a vendor, on no backbone and in no budget.
         pinned: why plans leave its edges as they are; empty where they may change them.
     """
 
     name: str
     agent: bool
     models: tuple[str, ...]
+    beyond: tuple[str, ...]
     pinned: str
 
 
@@ -52,7 +55,8 @@ class Explanation:
         rows = [("node", "agent", "chat models", "edges")]
         for node in self.nodes:
             edges = f"kept: {node.pinned}" if node.pinned else "planned" if node.agent else "kept"
-            models = ", ".join(node.models) or "-"
+            outside = [f"{kind} (in no budget)" for kind in node.beyond]
+            models = ", ".join([*node.models, *outside]) or "-"
             rows.append((node.name, "yes" if node.agent else "no", models, edges))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = [
@@ -84,10 +88,10 @@ def explain(builder: StateGraph[Any, Any, Any, Any], agents: AgentsArgument = No
     rest = [name for name in builder.nodes if name not in names]
 
     def node(name: str) -> NodeExplanation:
-        models = reach_of(builder.nodes[name].runnable).models
-        kinds = tuple(dict.fromkeys(type(model).__name__ for model in models))
+        reach = reach_of(builder.nodes[name].runnable)
         agent = name in names
-        return NodeExplanation(name, agent, kinds, routed.get(name) or (full or "") * agent)
+        pinned = routed.get(name) or (full or "") * agent
+        return NodeExplanation(name, agent, kinds_of(reach.models), kinds_of(reach.beyond), pinned)
 
     explanation = Explanation(
         tuple(node(name) for name in [*names, *rest]),

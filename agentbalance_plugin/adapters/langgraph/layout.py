@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,9 @@ from agentbalance_plugin.adapters.langgraph.discover import (
     agents_of,
     deciding_node,
     distances,
+    kinds_of,
     lead_straight_on,
+    reach_of,
     routed_by_code,
     static_edges,
 )
@@ -62,6 +65,7 @@ class Layout:
                 asked for and can't be done.
         """
         agents = agents_of(builder, settings.agents)
+        _warn_of_what_is_beyond(builder)
         if not agents:
             raise ValueError(
                 "agents: no node of the graph was found to reach a chat model; name the nodes that "
@@ -174,6 +178,16 @@ def _holds_messages(channel: object) -> bool:
     reducer: Any = cast("Any", channel).operator
     # `add_messages` also makes reducers with a format of their own.
     return reducer is add_messages or getattr(reducer, "func", None) is add_messages
+
+
+def _warn_of_what_is_beyond(builder: _AnyGraph) -> None:
+    for name, spec in builder.nodes.items():
+        for kind in kinds_of(reach_of(spec.runnable).beyond):
+            warnings.warn(
+                f"node {name!r} reaches {kind}, whose calls are on no backbone and in no budget; "
+                "call StandIn().invoke(messages) instead, or a chat model",
+                stacklevel=4,
+            )
 
 
 def _check_backbones(agents: Sequence[Agent], catalog: Catalog) -> None:

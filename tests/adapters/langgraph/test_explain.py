@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
 from graphs import LARGE, MINI, NAMES, WIDE, Always, Assign, Bench, chain_of
+from langchain_core.language_models import FakeListLLM
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AnyMessage
+from langchain_openai import OpenAIEmbeddings
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
+from openai import AsyncOpenAI
+from pydantic import SecretStr
 
 from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Endpoint, Plan
-from agentbalance_plugin.adapters.langgraph import balance, explain
+from agentbalance_plugin.adapters.langgraph import balance, direct, explain
 from agentbalance_plugin.adapters.langgraph.models import Models, models_for
 
 
@@ -40,6 +45,45 @@ async def test_what_is_pinned_is_told_with_its_reason(
     assert pinned["a"] == "has a conditional edge"
     assert pinned["c"] == "is the end of a conditional edge of 'a'"
     assert "backbones and budget only: node 'a' has a conditional edge" in capsys.readouterr().out
+
+
+async def test_what_no_budget_reaches_is_told(
+    instant: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sdk = AsyncOpenAI(api_key="local", base_url="http://127.0.0.1:9")
+    completion = FakeListLLM(responses=["Answer: 1"])
+    embeddings = OpenAIEmbeddings(api_key=SecretStr("local"), base_url="http://127.0.0.1:9")
+    outside = direct(instant.model())
+
+    async def raw(state: MessagesState) -> Any:
+        return {"messages": [str(await sdk.models.list())]}
+
+    async def old(state: MessagesState) -> Any:
+        return {"messages": [await completion.ainvoke(state["messages"])]}
+
+    async def search(state: MessagesState) -> Any:
+        return {"messages": [str(await embeddings.aembed_query("x")), str(outside)]}
+
+    speak = instant.node("a")
+    builder = chain_of({"a": speak, "raw": raw, "old": old, "search": search})
+    found = {node.name: node for node in explain(builder).nodes}
+    assert {name: node.beyond for name, node in found.items()} == {
+        "a": (),
+        "raw": ("AsyncOpenAI",),
+        "old": ("FakeListLLM",),
+        "search": (),
+    }
+    assert [name for name, node in found.items() if node.agent] == ["a"]
+    assert "AsyncOpenAI (in no budget)" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="in no budget") as warned:
+        instant.balance(builder).compile()
+    assert [str(each.message)[:24] for each in warned] == [
+        "node 'raw' reaches Async",
+        "node 'old' reaches FakeL",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        instant.balance(chain_of({"a": speak, "search": search})).compile()
 
 
 async def test_obstacles_to_full_planning_are_named(instant: Bench) -> None:
