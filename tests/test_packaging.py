@@ -92,7 +92,7 @@ def test_public_names_are_there_and_others_are_not() -> None:
         (
             "pyarrow",
             "from agentbalance_plugin.core.traces import TraceSet; TraceSet.shipped()",
-            "train",
+            "simulator",
         ),
         (
             "starlette",

@@ -249,8 +249,8 @@ def read_responses(
 
 
 def _table(path: Path) -> Any:
-    pyarrow = require("pyarrow", extra="train")
-    parquet = require("pyarrow.parquet", extra="train")
+    pyarrow = require("pyarrow", extra="simulator")
+    parquet = require("pyarrow.parquet", extra="simulator")
     if not path.is_file():
         raise TraceError(f"{path}: no such file")
     try:
@@ -267,7 +267,7 @@ def _table(path: Path) -> Any:
 
 def _strings(path: Path, table: Any, column: str) -> tuple[NDArray[np.int64], list[str]]:
     """A text column as (code per row, text per code)."""
-    pyarrow = require("pyarrow", extra="train")
+    pyarrow = require("pyarrow", extra="simulator")
     values = table[column]
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy()))
@@ -291,7 +291,7 @@ def _positions(path: Path, table: Any, column: str, names: Sequence[str]) -> NDA
 def _integers(
     path: Path, table: Any, column: str, *, low: int, high: int | None = None
 ) -> NDArray[np.int64]:
-    pyarrow = require("pyarrow", extra="train")
+    pyarrow = require("pyarrow", extra="simulator")
     values = table[column]
     missing = values.is_null().to_numpy()
     if pyarrow.types.is_boolean(values.type):
@@ -329,7 +329,7 @@ def _seconds(path: Path, table: Any) -> NDArray[np.float64]:
 
 def _answers(path: Path, table: Any, *, empty_counts: bool) -> NDArray[np.int64]:
     """Codes that are equal where the answers are equal, -1 for a missing answer."""
-    pyarrow = require("pyarrow", extra="train")
+    pyarrow = require("pyarrow", extra="simulator")
     try:
         encoded = table["answer"].combine_chunks().dictionary_encode()
     except pyarrow.ArrowNotImplementedError as error:

@@ -102,7 +102,7 @@ class TraceSet:
             TraceError: a file that can't be used (naming file, row or column, value), or a suite
                 or benchmark that does not exist (listing those that do).
             CatalogError: the catalog can't be used.
-            ImportError: pyarrow is not installed (extra `train`).
+            ImportError: pyarrow is not installed (extras `simulator` and `train`).
         """
         root = Path(path)
         if not (root / "traces").is_dir() and root.name == "traces":
