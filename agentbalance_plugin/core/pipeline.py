@@ -13,7 +13,7 @@ from agentbalance_plugin.core.design import pipeline_edges
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.profiles import ProfileTable
-from agentbalance_plugin.plan import Expected, Plan, PlanError
+from agentbalance_plugin.plan import Expected, Plan
 from agentbalance_plugin.team import Agent, Team
 
 FloatArray = NDArray[np.float64]
@@ -157,14 +157,9 @@ def in_turn(team: Team) -> int:
     """How many agents call a backbone one after the other: those on the longest path of the fixed
     edges; all of them where nothing says who runs beside whom."""
     calls = {agent.name: int(agent.calls_backbone) for agent in team.agents}
-    every = sum(calls.values())
     if not team.fixed_edges:
-        return every
-    try:
-        return int(Plan(dict.fromkeys(calls), team.fixed_edges).longest_path(calls))
-    except PlanError:
-        # In a loop.
-        return every
+        return sum(calls.values())
+    return int(Plan(dict.fromkeys(calls), team.fixed_edges).longest_path(calls))
 
 
 def wish_of(agent: Agent) -> str:
