@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langgraph.channels import BinaryOperatorAggregate, LastValue
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import CachePolicy
+from langgraph.types import CachePolicy, RetryPolicy
 
 from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelRead,
@@ -38,6 +39,7 @@ from agentbalance_plugin.adapters.langgraph.planning import (
     prompt_of,
 )
 from agentbalance_plugin.adapters.langgraph.race import Decided
+from agentbalance_plugin.adapters.langgraph.retries import too_late
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, own_run
 from agentbalance_plugin.adapters.langgraph.steps import in_steps
 from agentbalance_plugin.adapters.langgraph.stored import (
@@ -84,7 +86,8 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
     for name in layout.team.names:
         node = compiled.nodes[name]
         books = node.cache_policy is None and compiled.cache_policy is None
-        node.bound = _AgentNode(name, node.bound, layout, books=books)
+        retries = tuple(cast("Sequence[RetryPolicy]", node.retry_policy or ()))
+        node.bound = _AgentNode(name, node.bound, layout, retries, books=books)
         for writer in cast("list[Any]", node.writers) if name in layout.routed else ():
             if (path := path_of(writer)) is not None:
                 replace_path(writer, _unless_denied(name, path))
@@ -159,11 +162,18 @@ class _AgentNode(_Callable):
 
     Args:
         inner: the user's node.
+        retries: what LangGraph does when it fails.
         books: whether to put the spend so far into the checkpoint; what a cache keeps has none.
     """
 
     def __init__(
-        self, name: str, inner: Runnable[Any, Any], layout: Layout, *, books: bool
+        self,
+        name: str,
+        inner: Runnable[Any, Any],
+        layout: Layout,
+        retries: Sequence[RetryPolicy],
+        *,
+        books: bool,
     ) -> None:
         # The node as a function is what LangGraph looks for subgraphs in.
         def call(state: Any) -> Any:
@@ -173,6 +183,7 @@ class _AgentNode(_Callable):
         self._agent = name
         self._inner = inner
         self._layout = layout
+        self._retries = retries
         self._books = books
         self._skips = name not in layout.routed
         self._leads_on = name in layout.lead_on
@@ -194,6 +205,13 @@ class _AgentNode(_Callable):
             return self._leave_out(run, stop, config)
         except Decided:
             return self._not_needed(run)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            stop = too_late(run, self._agent, self._retries, error, config)
+            if stop is None:
+                raise
+            return self._leave_out(run, stop, config)
         return self._leave(run, seen, result, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:

@@ -16,13 +16,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig, ensure_config
-from tenacity import retry_all, retry_if_exception_type, retry_if_not_exception_type
 
 from agentbalance_plugin.adapters.langgraph.internals import set_retrying
 from agentbalance_plugin.adapters.langgraph.metered import Request
 from agentbalance_plugin.adapters.langgraph.models import is_direct
-from agentbalance_plugin.adapters.langgraph.race import Decided
-from agentbalance_plugin.adapters.langgraph.run import Caller, OutOfBudget, caller_of
+from agentbalance_plugin.adapters.langgraph.retries import within_budget
+from agentbalance_plugin.adapters.langgraph.run import Caller, caller_of
 
 _lock = threading.Lock()
 _wrapped: list[str] = []
@@ -36,15 +35,7 @@ def intercept() -> None:
         for name, wrap in _WRAPPERS.items():
             setattr(BaseChatModel, name, wrap(getattr(BaseChatModel, name)))
             _wrapped.append(name)
-        set_retrying(_with_denials_final)
-
-
-def _with_denials_final(options: dict[str, Any]) -> dict[str, Any]:
-    """What `with_retry` tells tenacity. It asks again, seconds later, whatever was raised; but a
-    budget does not grow back, and at the deadline nobody waits."""
-    asked = options.get("retry", retry_if_exception_type())
-    final = retry_if_not_exception_type((OutOfBudget, Decided))
-    return {**options, "retry": retry_all(asked, final)}
+        set_retrying(within_budget)
 
 
 def _caller(model: BaseChatModel, config: RunnableConfig | None) -> Caller | None:

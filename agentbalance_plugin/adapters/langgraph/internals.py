@@ -25,6 +25,7 @@ _NAMES = {
     "PUSH": "langgraph._internal._constants",
     "get_function_nonlocals": "langgraph.pregel._utils",
     "_get_overwrite": "langgraph.channels.binop",
+    "_should_retry_on": "langgraph.pregel._retry",
 }
 
 
@@ -46,6 +47,8 @@ ChannelWriteEntry: Any = _load("ChannelWriteEntry")
 get_function_nonlocals: Any = _load("get_function_nonlocals")
 get_overwrite: Any = _load("_get_overwrite")
 """(whether a value takes a channel's place instead of being added to it, what then does)."""
+is_retried: Any = _load("_should_retry_on")
+"""(a RetryPolicy, an error) -> whether the one is for the other."""
 _RUNTIME: str = _load("CONFIG_KEY_RUNTIME")
 _NAMESPACE: str = _load("CONFIG_KEY_CHECKPOINT_NS")
 _SAVER: str = _load("CONFIG_KEY_CHECKPOINTER")
@@ -57,6 +60,13 @@ def control_of(config: RunnableConfig | None) -> RunControl | None:
     """The control of the run that a config belongs to; None outside runs."""
     configurable = (config or {}).get("configurable") or {}
     return getattr(configurable.get(_RUNTIME), "control", None)
+
+
+def attempt_of(config: RunnableConfig) -> int:
+    """How often the node of a config has been tried, this time included."""
+    configurable = config.get("configurable") or {}
+    info = getattr(configurable.get(_RUNTIME), "execution_info", None)
+    return getattr(info, "node_attempt", 1)
 
 
 def namespace_of(config: RunnableConfig | None) -> str:
