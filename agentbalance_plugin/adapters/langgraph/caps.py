@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -22,8 +23,9 @@ OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", *_FIELDS)
 
 def wanted(asked: BaseChatModel, options: Mapping[str, Any]) -> list[int]:
     """The caps that a call of the model `asked`, with these keyword arguments, asks for."""
-    sources: list[Mapping[str, Any]] = [vars(asked), options]
-    sources += [options[name] for name in _NESTED if options.get(name)]
+    sources: list[Mapping[str, Any]] = [vars(asked)]
+    if options:
+        sources += [options, *(options[name] for name in _NESTED if options.get(name))]
     return [int(source[name]) for source in sources for name in OUTPUT_CAPS if source.get(name)]
 
 
@@ -36,28 +38,39 @@ def capped(
         endpoint: of the backbone; None where the user made the model.
     """
     free = _without_caps(options)
-    for name in _NESTED:
-        if free.get(name):
-            free[name] = _without_caps(free[name])
+    nested = [name for name in _NESTED if free.get(name)]
+    for name in nested:
+        free[name] = _without_caps(free[name])
     if is_openai(model):
         if endpoint is None or endpoint.component is not None or speaks_responses(model, free):
             return model, {**free, "max_tokens": cap}
         # ChatOpenAI renames max_tokens to the newer field, which older servers ignore.
         body: Mapping[str, Any] = free.get("extra_body") or {}
         return model, {**free, "extra_body": {**body, endpoint.output_cap: cap}}
-    known = type(model).model_fields
-    field = next((name for name in _FIELDS if name in known), None)
-    if field is None or "max_tokens" in known:
+    field = _field_of(type(model))
+    if field is None:
         return model, {**free, "max_tokens": cap}
-    for name in _NESTED:
-        if name in free:
-            free[name] = {**free[name], field: cap}
+    for name in nested:
+        free[name] = {**free[name], field: cap}
     return model.model_copy(update={field: cap}), free
 
 
 def is_openai(model: BaseChatModel) -> bool:
     """Whether it is one of langchain-openai's, or built on them."""
-    return any(cls.__name__ == "BaseChatOpenAI" for cls in type(model).__mro__)
+    return _is_openai(type(model))
+
+
+@lru_cache(maxsize=256)
+def _is_openai(kind: type[BaseChatModel]) -> bool:
+    return any(cls.__name__ == "BaseChatOpenAI" for cls in kind.__mro__)
+
+
+@lru_cache(maxsize=256)
+def _field_of(kind: type[BaseChatModel]) -> str | None:
+    """The field that holds the cap where a call can't give it as `max_tokens`."""
+    if "max_tokens" in kind.model_fields:
+        return None
+    return next((name for name in _FIELDS if name in kind.model_fields), None)
 
 
 def _without_caps(options: Mapping[str, Any]) -> dict[str, Any]:
