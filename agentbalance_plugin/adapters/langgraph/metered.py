@@ -23,7 +23,13 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
-from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, capped, wanted
+from agentbalance_plugin.adapters.langgraph.caps import (
+    ENDPOINTS_OWN,
+    OUTPUT_CAPS,
+    capped,
+    is_openai,
+    wanted,
+)
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
@@ -319,6 +325,9 @@ def _fit(
     fit = {name: value for name, value in options.items() if name not in _NOT_PASSED_ON}
     if type(asked) is type(model):
         return fit
+    if not (is_openai(asked) and is_openai(model)):
+        for name in ENDPOINTS_OWN:
+            fit.pop(name, None)
     if fit.get("response_format"):
         raise ValueError(
             f"structured output by response_format is {type(asked).__name__}'s own and "

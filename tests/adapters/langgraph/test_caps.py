@@ -90,21 +90,23 @@ class Gemini(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
 
+GEMINI = Backbone(
+    "gemini",
+    price_in_usd_per_mtok=Decimal(1),
+    price_out_usd_per_mtok=Decimal(10),
+    max_output_tokens=4096,
+)
+
+
 async def test_a_model_with_a_field_of_another_name_keeps_the_budget(instant: Bench) -> None:
     model = instant.model()
 
     async def node(state: MessagesState) -> Any:
         return {"messages": [await model.ainvoke(state["messages"])]}
 
-    backbone = Backbone(
-        "gemini",
-        price_in_usd_per_mtok=Decimal(1),
-        price_out_usd_per_mtok=Decimal(10),
-        max_output_tokens=4096,
-    )
     app = instant.balance(
         chain_of({"a": node}),
-        backbones=[(backbone, Gemini())],
+        backbones=[(GEMINI, Gemini())],
         policy=Assign({"a": "gemini"}),
         budget=Budget(cost_usd=0.02),
     ).compile()
@@ -112,6 +114,28 @@ async def test_a_model_with_a_field_of_another_name_keeps_the_budget(instant: Be
     assert app.report.within_budget
     assert not any(call.overrun for call in app.report.calls)
     assert 16 <= app.report.calls[0].completion_tokens < 2000
+
+
+async def test_what_is_meant_for_one_endpoint_does_not_go_to_anothers(instant: Bench) -> None:
+    seen: list[Any] = []
+
+    class Watched(Gemini):
+        def _generate(
+            self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any
+        ) -> Any:
+            seen.append((stop, more))
+            return super()._generate(messages)
+
+    model = instant.model().bind(extra_body={"store": True}, temperature=0.5, stop=["END"])
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    app = instant.balance(
+        chain_of({"a": node}), backbones=[(GEMINI, Watched())], policy=Assign({"a": "gemini"})
+    ).compile()
+    await app.ainvoke({"messages": [("user", "hello")]})
+    assert seen == [(["END"], {"temperature": 0.5})]
 
 
 async def test_ollama_is_told_in_its_options(instant: Bench) -> None:
@@ -137,7 +161,7 @@ async def test_ollama_is_told_in_its_options(instant: Bench) -> None:
         base_url="http://127.0.0.1:9",
         async_client_kwargs={"transport": httpx.ASGITransport(server)},
     )
-    model = instant.model()
+    model = ChatOllama(model="another", base_url="http://127.0.0.1:9")
 
     async def node(state: MessagesState) -> Any:
         first = await model.ainvoke(state["messages"])
