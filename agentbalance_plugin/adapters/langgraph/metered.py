@@ -23,13 +23,8 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
-from agentbalance_plugin.adapters.langgraph.caps import (
-    ENDPOINTS_OWN,
-    OUTPUT_CAPS,
-    capped,
-    is_openai,
-    wanted,
-)
+from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
+from agentbalance_plugin.adapters.langgraph.fit import fit, marks
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
@@ -42,9 +37,6 @@ from agentbalance_plugin.runtime.meter import Call, CallDenied
 Result = TypeVar("Result")
 
 _END = object()
-
-# A name of a model would be called at the backbone's price.
-_NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
 
 _KEPT_BY_VENDORS = ("previous_response_id", "conversation", "prompt", "cached_content")
 
@@ -99,12 +91,11 @@ class Request:
         needs = frozenset({"text", "tools"}) if options.get("tools") else frozenset({"text"})
         run = caller.run
         backbone = run.backbone_of(caller.agent, needs)
-        model = run.models(backbone.name)
+        model, fitting = fit(options, asked, run.models(backbone.name))
         planned = run.output_cap(caller.agent)
         caps = [*wanted(asked, options), *([] if planned is None else [planned])]
-        messages, fit = _as_messages(prompt), _fit(options, asked, model)
-        most = min(caps, default=None)
-        return cls(caller, backbone, model, messages, fit, most, _marks(asked, model))
+        most, messages = min(caps, default=None), _as_messages(prompt)
+        return cls(caller, backbone, model, messages, fitting, most, marks(asked, model))
 
     def invoke(self, config: RunnableConfig | None) -> AIMessage:
         """The reply (OutOfBudget where the budget has no room)."""
@@ -303,39 +294,3 @@ def _as_messages(prompt: object) -> list[BaseMessage]:
             f"{prompt!r}"
         )
     return convert_to_messages(cast("Sequence[Any]", prompt))
-
-
-def _marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:
-    marks = RunnableConfig()
-    if asked.tags:
-        marks["tags"] = asked.tags
-    if asked.callbacks:
-        marks["callbacks"] = asked.callbacks
-    # Every model has its libraries' versions there, which are the same.
-    known = (model.metadata or {}).items()
-    if own := {k: v for k, v in (asked.metadata or {}).items() if (k, v) not in known}:
-        marks["metadata"] = own
-    return marks
-
-
-def _fit(
-    options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel
-) -> Mapping[str, Any]:
-    """Keyword arguments made for one model as another takes them."""
-    fit = {name: value for name, value in options.items() if name not in _NOT_PASSED_ON}
-    if type(asked) is type(model):
-        return fit
-    if not (is_openai(asked) and is_openai(model)):
-        for name in ENDPOINTS_OWN:
-            fit.pop(name, None)
-    if fit.get("response_format"):
-        raise ValueError(
-            f"structured output by response_format is {type(asked).__name__}'s own and "
-            f"{type(model).__name__} does not know it; use with_structured_output(..., "
-            "method='function_calling')"
-        )
-    if fit.get("tools"):
-        chosen = {k: fit.pop(k) for k in ("tool_choice",) if fit.get(k)}
-        bound: Any = model.bind_tools(fit.pop("tools"), **chosen)
-        fit.update(bound.kwargs)
-    return fit

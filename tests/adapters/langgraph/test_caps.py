@@ -116,28 +116,6 @@ async def test_a_model_with_a_field_of_another_name_keeps_the_budget(instant: Be
     assert 16 <= app.report.calls[0].completion_tokens < 2000
 
 
-async def test_what_is_meant_for_one_endpoint_does_not_go_to_anothers(instant: Bench) -> None:
-    seen: list[Any] = []
-
-    class Watched(Gemini):
-        def _generate(
-            self, messages: Any, stop: Any = None, run_manager: Any = None, **more: Any
-        ) -> Any:
-            seen.append((stop, more))
-            return super()._generate(messages)
-
-    model = instant.model().bind(extra_body={"store": True}, temperature=0.5, stop=["END"])
-
-    async def node(state: MessagesState) -> Any:
-        return {"messages": [await model.ainvoke(state["messages"])]}
-
-    app = instant.balance(
-        chain_of({"a": node}), backbones=[(GEMINI, Watched())], policy=Assign({"a": "gemini"})
-    ).compile()
-    await app.ainvoke({"messages": [("user", "hello")]})
-    assert seen == [(["END"], {"temperature": 0.5})]
-
-
 async def test_ollama_is_told_in_its_options(instant: Bench) -> None:
     seen: list[Any] = []
 

@@ -1,0 +1,91 @@
+"""A call that was meant for one chat model, as another takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableConfig
+
+from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
+
+# A name of a model would be called at the backbone's price; caps go along by themselves.
+_NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
+# Where integrations of several providers put the schema of structured output.
+_SHAPES = ("response_format", "format", "response_schema", "response_json_schema", "output_config")
+# What models of several providers have as a field.
+_SETTINGS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "reasoning_effort",
+)
+
+
+def fit(
+    options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel
+) -> tuple[BaseChatModel, dict[str, Any]]:
+    """The model and keyword arguments of a call of it, from those of a call of `asked`.
+
+    Between models of one provider everything goes along. To another's go tools, the choice among
+    them, stop words, and those settings that it knows; what else was bound is of the first one's
+    endpoint, and the other's SDK would fail over it.
+
+    Raises:
+        ValueError: the call asks for structured output by a way that no other provider has.
+    """
+    given = {name: value for name, value in options.items() if name not in _NOT_PASSED_ON}
+    if type(asked) is type(model):
+        return model, given
+    if shape := next((name for name in _SHAPES if given.get(name)), None):
+        raise ValueError(
+            f"structured output by {shape} is {type(asked).__name__}'s own and "
+            f"{type(model).__name__} does not know it; use with_structured_output(..., "
+            "method='function_calling')"
+        )
+    taken = given if is_openai(asked) and is_openai(model) else _common(given)
+    tools = taken.pop("tools", None)
+    choice = taken.pop("tool_choice", None)
+    if choice is None and given.get("ls_structured_output_format"):
+        # Ollama can't be told to call the tool that is the structure; others must be.
+        choice = "any"
+    if tools:
+        chosen = {} if choice is None else {"tool_choice": _choice(choice)}
+        bound: Any = model.bind_tools(tools, **chosen)
+        taken.update(bound.kwargs)
+    known = {name: given[name] for name in _SETTINGS if name in given and name not in taken}
+    known = {name: value for name, value in known.items() if name in type(model).model_fields}
+    return model.model_copy(update=known) if known else model, taken
+
+
+def marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:
+    """Tags, metadata and callbacks of the model `asked`; streams and traces are told apart by
+    them."""
+    found = RunnableConfig()
+    if asked.tags:
+        found["tags"] = asked.tags
+    if asked.callbacks:
+        found["callbacks"] = asked.callbacks
+    # Every model has its libraries' versions there, which are the same.
+    known = (model.metadata or {}).items()
+    if own := {k: v for k, v in (asked.metadata or {}).items() if (k, v) not in known}:
+        found["metadata"] = own
+    return found
+
+
+def _common(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in ("stop", "tools", "tool_choice") if name in given}
+
+
+def _choice(choice: Any) -> Any:
+    """Which tool has to be called, in LangChain's own words: a tool's name, "any", "auto" or
+    "none"."""
+    if isinstance(choice, Mapping):
+        parts = cast("Mapping[str, Any]", choice)
+        function: Mapping[str, Any] = parts.get("function") or parts
+        choice = function.get("name") or parts.get("type")
+    return "any" if choice in ("required", True) else choice
