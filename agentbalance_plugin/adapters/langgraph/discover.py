@@ -18,6 +18,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
+from agentbalance_plugin.adapters.langgraph.fit import needs_of
 from agentbalance_plugin.adapters.langgraph.internals import (
     RunnableCallable,
     RunnableSeq,
@@ -42,12 +43,12 @@ class Reach:
         models: chat models.
         beyond: what else calls a vendor, and can't be put on a backbone: completion models and
             SDK clients.
-        tools: whether there are any.
+        needs: capabilities that they need, by what is bound to them.
     """
 
     models: list[Any] = field(default_factory=list[Any])
     beyond: list[Any] = field(default_factory=list[Any])
-    tools: bool = False
+    needs: set[str] = field(default_factory=lambda: {"text"})
 
 
 def reach_of(runnable: Any) -> Reach:
@@ -74,10 +75,10 @@ def reach_of(runnable: Any) -> Reach:
             found.beyond.append(value)
             return
         if isinstance(value, ToolNode):
-            found.tools = True
+            found.needs.add("tools")
         if isinstance(value, RunnableBindingBase):
             binding = cast("RunnableBindingBase[Any, Any]", value)
-            found.tools = found.tools or bool(binding.kwargs.get("tools"))
+            found.needs |= needs_of(binding.kwargs)
         if (inner := _parts(value)) is not None:
             # A copy: looking at a lazy object may fill the very dictionary it is held in.
             for part in tuple(inner):
@@ -123,7 +124,7 @@ def agents_of(builder: StateGraph[Any, Any, Any, Any], given: AgentsArgument) ->
         if named is None and (spec.is_error_handler or not reach.models):
             continue
         agent = named[name] if named is not None else None
-        needs = frozenset({"text", "tools"}) if reach.tools else frozenset({"text"})
+        needs = frozenset(reach.needs)
         if isinstance(agent, Agent):
             agents.append(agent)
         else:

@@ -26,6 +26,17 @@ _SETTINGS = (
 )
 
 
+def needs_of(options: Mapping[str, Any]) -> frozenset[str]:
+    """The capabilities that a call with these keyword arguments needs of a backbone."""
+    needs = {"text"}
+    if options.get("tools"):
+        needs.add("tools")
+    for shape in (options[name] for name in _SHAPES if options.get(name)):
+        free = shape in ("json", {"type": "json_object"})
+        needs.add("json" if free else "structured_output")
+    return frozenset(needs)
+
+
 def fit(
     options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel
 ) -> tuple[BaseChatModel, dict[str, Any]]:

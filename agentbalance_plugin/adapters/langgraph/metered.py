@@ -24,7 +24,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
-from agentbalance_plugin.adapters.langgraph.fit import fit, marks
+from agentbalance_plugin.adapters.langgraph.fit import fit, marks, needs_of
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
@@ -88,9 +88,8 @@ class Request:
                 cross from one provider's model to another's.
         """
         _check_covered(options)
-        needs = frozenset({"text", "tools"}) if options.get("tools") else frozenset({"text"})
         run = caller.run
-        backbone = run.backbone_of(caller.agent, needs)
+        backbone = run.backbone_of(caller.agent, needs_of(options))
         model, fitting = fit(options, asked, run.models(backbone.name))
         planned = run.output_cap(caller.agent)
         caps = [*wanted(asked, options), *([] if planned is None else [planned])]

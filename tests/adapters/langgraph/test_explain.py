@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from langchain_openai import OpenAIEmbeddings
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from openai import AsyncOpenAI
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Endpoint, Plan
 from agentbalance_plugin.adapters.langgraph import balance, direct, explain
@@ -45,6 +46,32 @@ async def test_what_is_pinned_is_told_with_its_reason(
     assert pinned["a"] == "has a conditional edge"
     assert pinned["c"] == "is the end of a conditional edge of 'a'"
     assert "backbones and budget only: node 'a' has a conditional edge" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "capability"),
+    [("json_schema", "structured_output"), ("json_mode", "json"), ("function_calling", "tools")],
+)
+async def test_structured_output_needs_a_backbone_that_has_it(
+    instant: Bench, method: Any, capability: str
+) -> None:
+    class Answer(BaseModel):
+        number: int
+
+    model = instant.model().with_structured_output(Answer, method=method)
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [str(await model.ainvoke(state["messages"]))]}
+
+    builder, planner = chain_of({"a": node}), Assign({})
+    with pytest.raises(ValueError, match=rf"'a' needs \[.*{capability!r}"):
+        instant.balance(builder, backbones=instant.catalog(capabilities=("text",))).compile()
+    able = instant.catalog(capabilities=("text", capability))
+    app = instant.balance(builder, backbones=able, policy=planner).compile()
+    with suppress(ValueError):
+        # The simulator's reply has no such structure.
+        await app.ainvoke(instant.ask())
+    assert planner.asked[0][1].agents[0].needs == {"text", capability}
 
 
 async def test_what_no_budget_reaches_is_told(

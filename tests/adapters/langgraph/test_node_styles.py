@@ -231,7 +231,8 @@ async def test_structured_output_of_another_provider_is_refused_before_it_is_pai
     instant: Bench,
 ) -> None:
     model = Elsewhere(responses=["{}"]).with_structured_output(Answer)
-    app = instant.balance(chain_of({"solver": closure(model)})).compile()
+    able = instant.catalog(capabilities=("text", "structured_output"))
+    app = instant.balance(chain_of({"solver": closure(model)}), backbones=able).compile()
     with pytest.raises(ValueError, match="method='function_calling'"):
         await app.ainvoke(instant.ask())
     assert instant.called() == []
