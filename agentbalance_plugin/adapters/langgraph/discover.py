@@ -91,6 +91,11 @@ def reach_of(runnable: Any) -> Reach:
     return found
 
 
+def reaches_of(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, Reach]:
+    """What each node of a graph reaches."""
+    return {name: reach_of(spec.runnable) for name, spec in builder.nodes.items()}
+
+
 def kinds_of(found: Iterable[Any]) -> tuple[str, ...]:
     """Their classes, each once."""
     return tuple(dict.fromkeys(type(each).__name__ for each in found))
@@ -105,11 +110,14 @@ def _calls_a_vendor(value: Any) -> bool:
     return bool(generated) or type(value).__module__.startswith("google.genai.client")
 
 
-def agents_of(builder: StateGraph[Any, Any, Any, Any], given: AgentsArgument) -> tuple[Agent, ...]:
+def agents_of(
+    builder: StateGraph[Any, Any, Any, Any], given: AgentsArgument, reaches: Mapping[str, Reach]
+) -> tuple[Agent, ...]:
     """The agents of a graph in the order in which its edges reach them.
 
     Args:
         given: nodes that the user named; None finds them.
+        reaches: from `reaches_of`.
 
     Raises:
         ValueError: a name that is no node, or an Agent under another name.
@@ -120,7 +128,7 @@ def agents_of(builder: StateGraph[Any, Any, Any, Any], given: AgentsArgument) ->
         spec = builder.nodes[name]
         if named is not None and name not in named:
             continue
-        reach = reach_of(spec.runnable)
+        reach = reaches[name]
         if named is None and (spec.is_error_handler or not reach.models):
             continue
         agent = named[name] if named is not None else None

@@ -12,7 +12,7 @@ from agentbalance_plugin.adapters.langgraph.discover import (
     agents_of,
     deciding_node,
     kinds_of,
-    reach_of,
+    reaches_of,
     routed_by_code,
 )
 from agentbalance_plugin.adapters.langgraph.layout import why_not_full
@@ -81,14 +81,15 @@ def explain(builder: StateGraph[Any, Any, Any, Any], agents: AgentsArgument = No
     Raises:
         ValueError: `agents` names something that is no node.
     """
-    found = agents_of(builder, agents)
+    reaches = reaches_of(builder)
+    found = agents_of(builder, agents, reaches)
     names = [agent.name for agent in found]
     full = why_not_full(builder, names)
     routed = routed_by_code(builder)
     rest = [name for name in builder.nodes if name not in names]
 
     def node(name: str) -> NodeExplanation:
-        reach = reach_of(builder.nodes[name].runnable)
+        reach = reaches[name]
         agent = name in names
         pinned = routed.get(name) or (full or "") * agent
         return NodeExplanation(name, agent, kinds_of(reach.models), kinds_of(reach.beyond), pinned)

@@ -11,7 +11,7 @@ from typing import Any
 
 from langgraph.graph import StateGraph
 
-from agentbalance_plugin.adapters.langgraph.discover import agents_of
+from agentbalance_plugin.adapters.langgraph.discover import agents_of, reaches_of
 from agentbalance_plugin.adapters.langgraph.graph import BalancedStateGraph, stock_compile
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import AnswerExtractor, Mode, Settings
@@ -123,6 +123,10 @@ def _settings(
 @functools.wraps(stock_compile)
 def _compile(self: StateGraph[Any, Any, Any, Any], *args: Any, **options: Any) -> Any:
     settings = _installed[-1] if _installed else None
-    if settings is None or isinstance(self, BalancedStateGraph) or not agents_of(self, None):
+    if (
+        settings is None
+        or isinstance(self, BalancedStateGraph)
+        or not agents_of(self, None, reaches_of(self))
+    ):
         return stock_compile(self, *args, **options)
     return BalancedStateGraph.of(self, settings).compile(*args, **options)

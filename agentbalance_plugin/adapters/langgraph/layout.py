@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -13,13 +13,14 @@ from langgraph.graph import END, StateGraph
 from langgraph.graph.message import add_messages
 
 from agentbalance_plugin.adapters.langgraph.discover import (
+    Reach,
     agent_edges,
     agents_of,
     deciding_node,
     distances,
     kinds_of,
     lead_straight_on,
-    reach_of,
+    reaches_of,
     routed_by_code,
     static_edges,
 )
@@ -64,8 +65,9 @@ class Layout:
             ValueError: no agent is found, one needs what no backbone has, or full planning was
                 asked for and can't be done.
         """
-        agents = agents_of(builder, settings.agents)
-        _warn_of_what_is_beyond(builder)
+        reaches = reaches_of(builder)
+        agents = agents_of(builder, settings.agents, reaches)
+        _warn_of_what_is_beyond(reaches)
         if not agents:
             raise ValueError(
                 "agents: no node of the graph was found to reach a chat model; name the nodes that "
@@ -180,9 +182,9 @@ def _holds_messages(channel: object) -> bool:
     return reducer is add_messages or getattr(reducer, "func", None) is add_messages
 
 
-def _warn_of_what_is_beyond(builder: _AnyGraph) -> None:
-    for name, spec in builder.nodes.items():
-        for kind in kinds_of(reach_of(spec.runnable).beyond):
+def _warn_of_what_is_beyond(reaches: Mapping[str, Reach]) -> None:
+    for name, reach in reaches.items():
+        for kind in kinds_of(reach.beyond):
             warnings.warn(
                 f"node {name!r} reaches {kind}, whose calls are on no backbone and in no budget; "
                 "call StandIn().invoke(messages) instead, or a chat model",
