@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,7 @@ class Team:
             for name in edge:
                 if name not in seen:
                     raise ValueError(f"fixed edge {edge} names {name!r}, which is no agent")
-        if self.fixed_edges:
-            _check_order(self.fixed_edges)
+        _check_order(self.fixed_edges or ())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,9 +97,6 @@ class Team:
 
 
 def _check_order(edges: Iterable[tuple[str, str]]) -> None:
-    # Few teams have edges of their own; the others do without the import.
-    from graphlib import CycleError, TopologicalSorter
-
     listeners = TopologicalSorter[str]()
     for speaker, listener in edges:
         listeners.add(listener, speaker)

@@ -58,15 +58,18 @@ _SENT: str = _load("PUSH")
 
 def control_of(config: RunnableConfig | None) -> RunControl | None:
     """The control of the run that a config belongs to; None outside runs."""
-    configurable = (config or {}).get("configurable") or {}
-    return getattr(configurable.get(_RUNTIME), "control", None)
+    return getattr(_runtime_of(config), "control", None)
 
 
 def attempt_of(config: RunnableConfig) -> int:
     """How often the node of a config has been tried, this time included."""
-    configurable = config.get("configurable") or {}
-    info = getattr(configurable.get(_RUNTIME), "execution_info", None)
+    info = getattr(_runtime_of(config), "execution_info", None)
     return getattr(info, "node_attempt", 1)
+
+
+def _runtime_of(config: RunnableConfig | None) -> Any:
+    configurable = (config or {}).get("configurable") or {}
+    return configurable.get(_RUNTIME)
 
 
 def namespace_of(config: RunnableConfig | None) -> str:

@@ -91,8 +91,9 @@ class Request:
         run = caller.run
         backbone = run.backbone_of(caller.agent, needs_of(options))
         model, fitting = fit(options, asked, run.models(backbone.name))
-        planned = run.output_cap(caller.agent)
-        caps = [*wanted(asked, options), *([] if planned is None else [planned])]
+        caps = wanted(asked, options)
+        if (planned := run.output_cap(caller.agent)) is not None:
+            caps.append(planned)
         most, messages = min(caps, default=None), _as_messages(prompt)
         return cls(caller, backbone, model, messages, fitting, most, marks(asked, model))
 
