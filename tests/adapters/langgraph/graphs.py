@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
+import httpx
 from langchain_core.messages import AIMessage
+from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from agentbalance_plugin import Budget, Catalog, Plan, Team
+from agentbalance_plugin import Backbone, Budget, Catalog, Plan, Team
 from agentbalance_plugin.adapters.langgraph import balance
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.policy import Policy
@@ -145,6 +153,59 @@ class Bench:
 
     def billed(self) -> int:
         return self.simulator.books.spend().nanodollars
+
+
+class OllamaServer:
+    """Calls the first tool it is given, and then answers; uses as many tokens as it may."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        routes = [Route("/api/chat", self._chat, methods=["POST"])]
+        self._transport = httpx.ASGITransport(Starlette(routes=routes))
+
+    @property
+    def backbones(self) -> list[tuple[Backbone, ChatOllama]]:
+        backbone = Backbone(
+            "llama",
+            price_in_usd_per_mtok=Decimal(1),
+            price_out_usd_per_mtok=Decimal(10),
+            max_output_tokens=500,
+            capabilities=frozenset({"text", "tools"}),
+        )
+        return [(backbone, ollama(async_client_kwargs={"transport": self._transport}))]
+
+    async def _chat(self, request: Request) -> Response:
+        asked = json.loads(await request.body())
+        self.asked.append(asked)
+        message: dict[str, Any] = {"role": "assistant", "content": "Answer: 3"}
+        if asked.get("tools") and asked["messages"][-1]["role"] != "tool":
+            function = asked["tools"][0]["function"]
+            arguments = dict.fromkeys(function["parameters"]["properties"], 2)
+            call = {"function": {"name": function["name"], "arguments": arguments}}
+            message = {"role": "assistant", "content": "", "tool_calls": [call]}
+        done = {
+            "model": "llama",
+            "created_at": "2026-01-01T00:00:00Z",
+            "message": message,
+            "done": True,
+            "done_reason": "stop",
+            "prompt_eval_count": 8,
+            "eval_count": asked["options"]["num_predict"],
+        }
+        return Response(json.dumps(done) + "\n", media_type="application/x-ndjson")
+
+
+def ollama(**more: Any) -> ChatOllama:
+    return ChatOllama(model="llama", base_url="http://127.0.0.1:9", **more)
+
+
+def calling(model: Any, **options: Any) -> Callable[..., Any]:
+    """An async agent that calls a model, or what is bound of one, on all messages."""
+
+    async def node(state: Any) -> dict[str, Any]:
+        return {"messages": [await model.ainvoke(state["messages"], **options)]}
+
+    return node
 
 
 def chain_of(

@@ -6,19 +6,13 @@ import json
 from decimal import Decimal
 from typing import Any, cast
 
-import httpx
 import pytest
-from graphs import LARGE, Assign, Bench, chain_of
+from graphs import LARGE, Assign, Bench, OllamaServer, calling, chain_of, ollama
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from langgraph.graph import MessagesState
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from agentbalance_plugin import Backbone, Budget, Catalog
 from agentbalance_plugin.adapters.langgraph import direct
@@ -99,13 +93,8 @@ GEMINI = Backbone(
 
 
 async def test_a_model_with_a_field_of_another_name_keeps_the_budget(instant: Bench) -> None:
-    model = instant.model()
-
-    async def node(state: MessagesState) -> Any:
-        return {"messages": [await model.ainvoke(state["messages"])]}
-
     app = instant.balance(
-        chain_of({"a": node}),
+        chain_of({"a": calling(instant.model())}),
         backbones=[(GEMINI, Gemini())],
         policy=Assign({"a": "gemini"}),
         budget=Budget(cost_usd=0.02),
@@ -117,29 +106,7 @@ async def test_a_model_with_a_field_of_another_name_keeps_the_budget(instant: Be
 
 
 async def test_ollama_is_told_in_its_options(instant: Bench) -> None:
-    seen: list[Any] = []
-
-    async def chat(request: Request) -> Response:
-        seen.append(json.loads(await request.body()))
-        used = seen[-1]["options"]["num_predict"]
-        done = {
-            "model": "llama",
-            "created_at": "2026-01-01T00:00:00Z",
-            "message": {"role": "assistant", "content": "Answer: 1"},
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 8,
-            "eval_count": used,
-        }
-        return Response(json.dumps(done) + "\n", media_type="application/x-ndjson")
-
-    server = Starlette(routes=[Route("/api/chat", chat, methods=["POST"])])
-    ollama = ChatOllama(
-        model="llama",
-        base_url="http://127.0.0.1:9",
-        async_client_kwargs={"transport": httpx.ASGITransport(server)},
-    )
-    model = ChatOllama(model="another", base_url="http://127.0.0.1:9")
+    server, model = OllamaServer(), ollama()
 
     async def node(state: MessagesState) -> Any:
         first = await model.ainvoke(state["messages"])
@@ -147,21 +114,15 @@ async def test_ollama_is_told_in_its_options(instant: Bench) -> None:
         third = await model.ainvoke(state["messages"], options={"num_predict": 20})
         return {"messages": [first, second, third]}
 
-    backbone = Backbone(
-        "llama",
-        price_in_usd_per_mtok=Decimal(1),
-        price_out_usd_per_mtok=Decimal(10),
-        max_output_tokens=500,
-    )
     app = instant.balance(
         chain_of({"a": node}),
-        backbones=[(backbone, ollama)],
+        backbones=server.backbones,
         policy=Assign({"a": "llama"}),
         budget=Budget(cost_usd=1.0),
     ).compile()
     await app.ainvoke({"messages": [("user", "hello")]})
-    assert [each["options"]["num_predict"] for each in seen] == [500, 500, 20]
-    assert seen[1]["options"]["temperature"] == 0.0
+    assert [each["options"]["num_predict"] for each in server.asked] == [500, 500, 20]
+    assert server.asked[1]["options"]["temperature"] == 0.0
     assert [call.completion_tokens for call in app.report.calls] == [500, 500, 20]
 
 
@@ -199,11 +160,7 @@ def test_a_cap_in_the_body_of_every_request_is_refused(instant: Bench) -> None:
 async def test_tools_that_vendors_run_are_refused_before_anything_is_sent(
     instant: Bench, tool: dict[str, Any]
 ) -> None:
-    model = instant.model().bind(tools=[tool])
-
-    async def node(state: MessagesState) -> Any:
-        return {"messages": [await model.ainvoke(state["messages"])]}
-
+    node = calling(instant.model().bind(tools=[tool]))
     app = instant.balance(chain_of({"a": node})).compile()
     with pytest.raises(ValueError, match="runs at the vendor"):
         await app.ainvoke(instant.ask())
@@ -217,11 +174,7 @@ async def test_tools_that_vendors_run_are_refused_before_anything_is_sent(
 async def test_what_vendors_keep_is_refused_before_anything_is_sent(
     instant: Bench, options: dict[str, Any]
 ) -> None:
-    model = instant.model()
-
-    async def node(state: MessagesState) -> Any:
-        return {"messages": [await model.ainvoke(state["messages"], **options)]}
-
+    node = calling(instant.model(), **options)
     app = instant.balance(chain_of({"a": node})).compile()
     with pytest.raises(ValueError, match=f"{next(iter(options))}=.*what the vendor keeps"):
         await app.ainvoke(instant.ask())

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal
 from typing import Any
 
-import httpx
 import pytest
-from graphs import Assign, Bench, chain_of
+from graphs import Assign, Bench, OllamaServer, calling, chain_of, ollama
 from langchain.agents import create_agent
 from langchain_core.tools import tool
-from langchain_ollama import ChatOllama
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from langgraph.graph import MessagesState
 from pydantic import BaseModel
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from agentbalance_plugin import Backbone
 from agentbalance_plugin.adapters.langgraph.fit import fit
 
 NOWHERE = "http://127.0.0.1:9"
@@ -42,51 +33,8 @@ def openai() -> ChatOpenAI:
     return ChatOpenAI(model="gpt-4o", base_url=NOWHERE, api_key="local")
 
 
-def ollama(**more: Any) -> ChatOllama:
-    return ChatOllama(model="llama", base_url=NOWHERE, **more)
-
-
-class Local:
-    """An Ollama server that calls the first tool it is given, and then answers."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        routes = [Route("/api/chat", self._chat, methods=["POST"])]
-        self._transport = httpx.ASGITransport(Starlette(routes=routes))
-
-    @property
-    def backbones(self) -> list[tuple[Backbone, ChatOllama]]:
-        backbone = Backbone(
-            "llama",
-            price_in_usd_per_mtok=Decimal(1),
-            price_out_usd_per_mtok=Decimal(2),
-            capabilities=frozenset({"text", "tools"}),
-        )
-        return [(backbone, ollama(async_client_kwargs={"transport": self._transport}))]
-
-    async def _chat(self, request: Request) -> Response:
-        asked = json.loads(await request.body())
-        self.asked.append(asked)
-        message: dict[str, Any] = {"role": "assistant", "content": "Answer: 3"}
-        if asked.get("tools") and asked["messages"][-1]["role"] != "tool":
-            function = asked["tools"][0]["function"]
-            arguments = dict.fromkeys(function["parameters"]["properties"], 2)
-            call = {"function": {"name": function["name"], "arguments": arguments}}
-            message = {"role": "assistant", "content": "", "tool_calls": [call]}
-        done = {
-            "model": "llama",
-            "created_at": "2026-01-01T00:00:00Z",
-            "message": message,
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 8,
-            "eval_count": 5,
-        }
-        return Response(json.dumps(done) + "\n", media_type="application/x-ndjson")
-
-
 async def test_an_agent_with_tools_runs_on_another_providers_model(instant: Bench) -> None:
-    server = Local()
+    server = OllamaServer()
     agent = create_agent(openai(), [add], name="a")
     app = instant.balance(
         chain_of({"a": agent}), backbones=server.backbones, policy=Assign({"a": "llama"})
@@ -97,7 +45,7 @@ async def test_an_agent_with_tools_runs_on_another_providers_model(instant: Benc
 
 
 async def test_structured_output_comes_from_another_providers_model(instant: Bench) -> None:
-    server = Local()
+    server = OllamaServer()
     model = openai().with_structured_output(Out, method="function_calling")
 
     async def node(state: MessagesState) -> Any:
@@ -113,16 +61,12 @@ async def test_structured_output_comes_from_another_providers_model(instant: Ben
 
 
 async def test_settings_go_along_where_the_other_knows_them(instant: Bench) -> None:
-    server = Local()
+    server = OllamaServer()
     bound = openai().bind(
         seed=3, temperature=0.5, stop=["END"], logprobs=True, extra_body={"store": True}
     )
-
-    async def node(state: MessagesState) -> Any:
-        return {"messages": [await bound.ainvoke(state["messages"])]}
-
     app = instant.balance(
-        chain_of({"a": node}), backbones=server.backbones, policy=Assign({"a": "llama"})
+        chain_of({"a": calling(bound)}), backbones=server.backbones, policy=Assign({"a": "llama"})
     ).compile()
     await app.ainvoke({"messages": [("user", "hello")]})
     options = server.asked[0]["options"]
