@@ -5,6 +5,8 @@ No byte-level tokenizer makes more tokens than there are UTF-8 bytes, so text co
 
 from __future__ import annotations
 
+import json
+
 MESSAGE_FRAMING = 16
 """Role markers and separators of one message; the known chat formats use 3 to 8 tokens."""
 
@@ -23,3 +25,13 @@ def text_bound(text: str) -> int:
 def size(text: str) -> int:
     """UTF-8 bytes."""
     return len(text) if text.isascii() else len(text.encode("utf-8", errors="surrogatepass"))
+
+
+def json_size(value: object) -> int:
+    """UTF-8 bytes of a value's JSON; a pydantic class counts by its schema."""
+    return size(json.dumps(value, default=_schema_of))
+
+
+def _schema_of(value: object) -> object:
+    schema = getattr(value, "model_json_schema", None) if isinstance(value, type) else None
+    return schema() if callable(schema) else str(value)

@@ -15,6 +15,18 @@ _OPENAI_NAMES = ("max_tokens", "max_completion_tokens")
 _REASONING_FAMILIES = ("o1", "o3", "o4", "gpt-5")
 
 
+def behind_cache(client: ChatCompletionClient) -> ChatCompletionClient:
+    """What a ChatCompletionCache calls; any other client itself."""
+    inner: Any = getattr(client, "client", None)
+    return inner if isinstance(inner, ChatCompletionClient) else client
+
+
+def create_args(client: ChatCompletionClient) -> Mapping[str, Any]:
+    """What a client's maker gave it for every call; nothing where a client keeps it elsewhere."""
+    given: Any = getattr(behind_cache(client), "_create_args", None)
+    return cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {}
+
+
 @dataclass(frozen=True, slots=True)
 class OutputCap:
     """One client's way of capping output.
@@ -45,10 +57,7 @@ class OutputCap:
     @classmethod
     def of(cls, client: ChatCompletionClient, backbone: Backbone) -> OutputCap:
         """How to cap `client`; `backbone.endpoint` decides where the client leaves it open."""
-        given: Any = getattr(client, "_create_args", None)
-        arguments: Mapping[str, Any] = (
-            cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {}
-        )
+        arguments = create_args(client)
         module = type(client).__module__
         if module.startswith("autogen_ext.models.ollama"):
             options = cast("Mapping[str, Any]", arguments.get("options") or {})

@@ -21,7 +21,7 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
-from agentbalance_plugin.adapters.autogen.caps import OutputCap
+from agentbalance_plugin.adapters.autogen.caps import OutputCap, behind_cache, create_args
 from agentbalance_plugin.adapters.autogen.halt import Halt
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.backbone import Backbone
@@ -29,6 +29,8 @@ from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
 
 _TYPICAL_CONTEXT_TOKENS = 128_000
+# Of what a client's maker gave it for every call.
+_IN_PROMPT = ("tools", "functions", "response_format", "format")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,10 @@ class BudgetClient(ChatCompletionClient):
         self._meter = meter
         self._agent = agent
         self._output_cap = output_cap
-        self._cap = OutputCap.of(behind_cache(inner), backbone)
+        real = behind_cache(inner)
+        self._cap = OutputCap.of(real, backbone)
+        given = create_args(real)
+        self._in_prompt = {name: given[name] for name in _IN_PROMPT if given.get(name)}
         self._usage = RequestUsage(0, 0)
 
     async def create(
@@ -217,9 +222,8 @@ class BudgetClient(ChatCompletionClient):
         raise TypeError("a BudgetClient belongs to one run and can't be dumped; dump the chat")
 
     def _reserve(self, request: _Request) -> Call:
-        bound = prompt_bound(
-            request.messages, request.tools, request.json_output, request.extra_create_args
-        )
+        arguments = {**self._in_prompt, **request.extra_create_args}
+        bound = prompt_bound(request.messages, request.tools, request.json_output, arguments)
         caps = [self._cap.wanted(request.extra_create_args), self._output_cap]
         wanted = min((cap for cap in caps if cap is not None), default=None)
         return self._meter.reserve(self._agent, self._backbone, bound, wanted)
@@ -253,9 +257,3 @@ def without_sdk_retries(client: ChatCompletionClient) -> ChatCompletionClient:
     quiet = copy.copy(client)
     vars(quiet).update(changed)
     return quiet
-
-
-def behind_cache(client: ChatCompletionClient) -> ChatCompletionClient:
-    """What a ChatCompletionCache calls; any other client itself."""
-    inner: Any = getattr(client, "client", None)
-    return inner if isinstance(inner, ChatCompletionClient) else client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from agentbalance_plugin.runtime.byte_bound import (
     IMAGE_TOKENS,
     MESSAGE_FRAMING,
     SCHEMA_FRAMING,
+    json_size,
     size,
 )
 
@@ -43,11 +43,11 @@ def prompt_bound(
     total = MESSAGE_FRAMING + sum(_message_bound(message) for message in messages)
     for tool in tools:
         schema = tool if isinstance(tool, dict) else tool.schema
-        total += SCHEMA_FRAMING + size(json.dumps(schema, default=str))
+        total += SCHEMA_FRAMING + json_size(schema)
     if isinstance(json_output, type):
-        total += SCHEMA_FRAMING + size(json.dumps(json_output.model_json_schema()))
+        total += SCHEMA_FRAMING + json_size(json_output)
     if extra_create_args:
-        total += size(json.dumps(dict(extra_create_args), default=str))
+        total += SCHEMA_FRAMING + json_size(dict(extra_create_args))
     return total
 
 

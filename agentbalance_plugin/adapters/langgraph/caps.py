@@ -8,14 +8,13 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from agentbalance_plugin.adapters.langgraph.arguments import NESTED
 from agentbalance_plugin.adapters.langgraph.internals import speaks_responses
 from agentbalance_plugin.backbone import Endpoint
 
 # Most integrations take `max_tokens` with a call. These have a field of another name, and with a
 # call they overlook `max_tokens` (Gemini) or fail over it (Ollama).
 _FIELDS = ("max_output_tokens", "num_predict", "max_new_tokens")
-# Dictionaries that a call may pass on to the endpoint as they are, caps and all.
-_NESTED = ("extra_body", "options", "generation_config")
 
 OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", *_FIELDS)
 """Names under which callers ask for a cap."""
@@ -23,9 +22,9 @@ OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", *_FIELDS)
 
 def wanted(asked: BaseChatModel, options: Mapping[str, Any]) -> list[int]:
     """The caps that a call of the model `asked`, with these keyword arguments, asks for."""
-    sources: list[Mapping[str, Any]] = [vars(asked)]
-    if options:
-        sources += [options, *(options[name] for name in _NESTED if options.get(name))]
+    sources: list[Mapping[str, Any]] = [vars(asked), options]
+    for name in NESTED:
+        sources += [n for source in sources[:2] if isinstance(n := source.get(name), Mapping)]
     return [int(source[name]) for source in sources for name in OUTPUT_CAPS if source.get(name)]
 
 
@@ -38,7 +37,7 @@ def capped(
         endpoint: of the backbone; None where the user made the model.
     """
     free = _without_caps(options)
-    nested = [name for name in _NESTED if free.get(name)]
+    nested = [name for name in NESTED if free.get(name)]
     for name in nested:
         free[name] = _without_caps(free[name])
     if is_openai(model):

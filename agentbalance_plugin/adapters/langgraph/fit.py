@@ -8,22 +8,14 @@ from typing import Any, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 
+from agentbalance_plugin.adapters.langgraph.arguments import SETTINGS, SHAPES
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 
+# Of `SHAPES`: text like any other, and JSON without a schema.
+_PLAIN: tuple[Any, ...] = ("text/plain", {"type": "text"})
+_FREE: tuple[Any, ...] = ("json", "application/json", {"type": "json_object"})
 # A name of a model would be called at the backbone's price; caps go along by themselves.
 _NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
-# Where integrations of several providers put the schema of structured output.
-_SHAPES = ("response_format", "format", "response_schema", "response_json_schema", "output_config")
-# What models of several providers have as a field.
-_SETTINGS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "reasoning_effort",
-)
 
 
 def needs_of(options: Mapping[str, Any]) -> frozenset[str]:
@@ -31,8 +23,9 @@ def needs_of(options: Mapping[str, Any]) -> frozenset[str]:
     needs = {"text"}
     if options.get("tools"):
         needs.add("tools")
-    for shape in (options[name] for name in _SHAPES if options.get(name)):
-        free = shape in ("json", {"type": "json_object"})
+    shapes = [options[name] for name in SHAPES if options.get(name)]
+    if shapes and any(shape not in _PLAIN for shape in shapes):
+        free = all(shape in _FREE for shape in shapes)
         needs.add("json" if free else "structured_output")
     return frozenset(needs)
 
@@ -52,7 +45,7 @@ def fit(
     given = {name: value for name, value in options.items() if name not in _NOT_PASSED_ON}
     if type(asked) is type(model):
         return model, given
-    if shape := next((name for name in _SHAPES if given.get(name)), None):
+    if shape := next((name for name in SHAPES if given.get(name)), None):
         raise ValueError(
             f"structured output by {shape} is {type(asked).__name__}'s own and "
             f"{type(model).__name__} does not know it; use with_structured_output(..., "
@@ -68,7 +61,7 @@ def fit(
         chosen = {} if choice is None else {"tool_choice": _choice(choice)}
         bound: Any = model.bind_tools(tools, **chosen)
         taken.update(bound.kwargs)
-    known = {name: given[name] for name in _SETTINGS if name in given and name not in taken}
+    known = {name: given[name] for name in SETTINGS if name in given and name not in taken}
     known = {name: value for name, value in known.items() if name in type(model).model_fields}
     return model.model_copy(update=known) if known else model, taken
 

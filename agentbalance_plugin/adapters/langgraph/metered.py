@@ -211,7 +211,7 @@ class Request:
 
     def _take(self, place: Place, *, streamed: bool) -> Call | Future[None]:
         run, agent = self.caller.run, self.caller.agent
-        bound = prompt_bound(self.messages, self.options)
+        bound = prompt_bound(self.messages, self.options, vars(self.model))
         try:
             return run.turns.take(
                 lambda: run.meter.reserve(agent, self.backbone, bound, self.wanted),

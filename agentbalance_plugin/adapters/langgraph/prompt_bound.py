@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
+from agentbalance_plugin.adapters.langgraph.arguments import NESTED, SHAPES
 from agentbalance_plugin.runtime.byte_bound import (
     IMAGE_TOKENS,
     MESSAGE_FRAMING,
     SCHEMA_FRAMING,
+    json_size,
     size,
 )
 
@@ -20,17 +21,18 @@ _MEDIA = ("file", "document", "audio", "video", "media")
 # Names under which integrations take what lies elsewhere.
 _REFERENCES = ("file_id", "file_uri", "file_url", "url")
 
-_IN_PROMPT = ("tools", "functions", "response_format", "tool_choice")
+_IN_PROMPT = ("tools", "functions", "tool_choice", *SHAPES, *NESTED)
 
 
-def prompt_bound(messages: Sequence[BaseMessage], options: Mapping[str, Any]) -> int:
+def prompt_bound(messages: Sequence[BaseMessage], *sources: Mapping[str, Any]) -> int:
     """An upper bound of a request's prompt tokens.
 
     No byte-level tokenizer makes more tokens than there are UTF-8 bytes, so text counts its bytes.
 
     Args:
         messages: as sent.
-        options: the call's keyword arguments; schemas in them become part of the prompt.
+        sources: the call's keyword arguments, the chat model's fields; schemas in them become part
+            of the prompt.
 
     Returns:
         Tokens; about four times the real count for English text.
@@ -39,10 +41,9 @@ def prompt_bound(messages: Sequence[BaseMessage], options: Mapping[str, Any]) ->
         ValueError: a message refers to a file, whose length is not known.
     """
     total = MESSAGE_FRAMING + sum(_message_bound(message) for message in messages)
-    for name in _IN_PROMPT:
-        if options.get(name):
-            parts = options[name] if isinstance(options[name], (list, tuple)) else [options[name]]
-            total += sum(SCHEMA_FRAMING + size(_as_json(part)) for part in parts)
+    for found in (source[name] for source in sources for name in _IN_PROMPT if source.get(name)):
+        parts = cast("Sequence[Any]", found) if isinstance(found, (list, tuple)) else [found]
+        total += sum(SCHEMA_FRAMING + json_size(part) for part in parts)
     return total
 
 
@@ -51,10 +52,10 @@ def _message_bound(message: BaseMessage) -> int:
     if isinstance(message, ToolMessage):
         total += size(message.tool_call_id)
     if message.additional_kwargs:
-        total += size(_as_json(message.additional_kwargs))
+        total += json_size(message.additional_kwargs)
     if isinstance(message, AIMessage):
         for call in [*message.tool_calls, *message.invalid_tool_calls]:
-            total += MESSAGE_FRAMING + size(_as_json(call))
+            total += MESSAGE_FRAMING + json_size(call)
     return total
 
 
@@ -71,7 +72,7 @@ def _content_bound(content: object) -> int:
             total += IMAGE_TOKENS
         else:
             _check_inline(part)
-            total += IMAGE_TOKENS + size(_as_json(part))
+            total += IMAGE_TOKENS + json_size(part)
     return total
 
 
@@ -88,8 +89,3 @@ def _check_inline(part: dict[str, Any]) -> None:
                 f"a message refers to a {kind} by {name}={given!r}, and how many tokens that has "
                 "no budget can know; put its text or its data into the message"
             )
-
-
-def _as_json(value: object) -> str:
-    schema = getattr(value, "model_json_schema", None)
-    return json.dumps(schema() if callable(schema) else value, default=str)

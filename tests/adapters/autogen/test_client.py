@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
@@ -10,6 +11,7 @@ from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from chats import LARGE, MINI, Bench
 from openai import APIConnectionError, APIStatusError, NotFoundError
+from pydantic import BaseModel
 
 from agentbalance_plugin import Budget, Meter
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
@@ -64,6 +66,32 @@ async def test_the_prompt_bound_is_above_what_is_billed(bench: Bench) -> None:
             budgeted, meter = client(bench)
             await budgeted.create(asked)
             assert meter.calls[0].prompt_tokens <= prompt_bound(asked)
+
+
+class Out(BaseModel):
+    """An answer."""
+
+    number: int
+
+
+async def test_a_schema_counts_wherever_it_is_given(bench: Bench) -> None:
+    task = [UserMessage(content="x", source="user")]
+    plain = prompt_bound(task)
+    schema = len(json.dumps(Out.model_json_schema()))
+    assert prompt_bound(task, extra_create_args={"response_format": Out}) > plain + schema
+    with_schema = OpenAIChatCompletionClient(
+        model=MINI,
+        base_url=bench.simulator.base_url,
+        api_key="local",
+        model_info=bench.client().model_info,
+        response_format={"type": "json_schema", "schema": Out.model_json_schema()},
+    )
+    budgeted, meter = client(bench, inner=with_schema)
+    # Without usage the whole reservation is booked.
+    unmetered = [UserMessage(content=f"[[fault:no_usage]] {bench.task()}", source="user")]
+    await budgeted.create(unmetered)
+    assert meter.calls[0].prompt_tokens > prompt_bound(unmetered) + schema
+    await with_schema.close()
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -203,3 +203,40 @@ def test_a_file_counts_by_its_bytes_and_is_refused_by_reference(
             prompt_bound([message], {})
     else:
         assert prompt_bound([message], {}) > len(json.dumps(part)) / 2
+
+
+SCHEMA = {"type": "object", "properties": {"number": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"tools": [SCHEMA]},
+        {"format": SCHEMA},
+        {"response_schema": SCHEMA},
+        {"response_json_schema": SCHEMA},
+        {"output_config": {"format": SCHEMA}},
+        {"extra_body": {"guided_json": SCHEMA}},
+        vars(openai(model_kwargs={"response_format": SCHEMA})),
+        vars(ollama(format=SCHEMA)),
+    ],
+)
+def test_a_schema_counts_under_whichever_name_it_is_given(source: dict[str, Any]) -> None:
+    plain = prompt_bound([AIMessage("x")])
+    assert prompt_bound([AIMessage("x")], source) > plain + len(json.dumps(SCHEMA))
+
+
+async def test_no_call_is_sent_whose_schema_the_budget_could_not_pay(instant: Bench) -> None:
+    server = OllamaServer()
+    long = {**SCHEMA, "description": "x" * 4000}
+    [(backbone, model)] = server.backbones
+    backbones = [(backbone, model.model_copy(update={"format": long}))]
+    app = instant.balance(
+        chain_of({"a": calling(instant.model())}),
+        backbones=backbones,
+        budget=Budget(tokens=4000),
+        policy=Assign({"a": "llama"}),
+    ).compile()
+    await app.ainvoke({"messages": [("user", "hello")]})
+    assert server.asked == []
+    assert [agent.status for agent in app.report.agents] == ["skipped"]

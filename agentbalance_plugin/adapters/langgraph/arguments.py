@@ -1,0 +1,22 @@
+"""Names under which LangChain's integrations take what calls of chat models have in common."""
+
+from __future__ import annotations
+
+SHAPES = (
+    "response_format",
+    "format",
+    "response_schema",
+    "response_json_schema",
+    "response_mime_type",
+    "output_config",
+)
+"""Where integrations of several providers put the schema, or the kind, of structured output."""
+
+NESTED = ("extra_body", "model_kwargs", "options", "generation_config")
+"""Dictionaries that are passed on to the endpoint as they are."""
+
+SAMPLING = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
+"""How a model draws its tokens."""
+
+SETTINGS = (*SAMPLING, "reasoning_effort")
+"""What models of several providers have as a field."""
