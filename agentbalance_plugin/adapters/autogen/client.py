@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from agentbalance_plugin.adapters.autogen.caps import OutputCap, behind_cache, create_args
 from agentbalance_plugin.adapters.autogen.halt import Halt
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
+from agentbalance_plugin.adapters.autogen.settings import OwnSettings
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
@@ -58,6 +59,7 @@ class BudgetClient(ChatCompletionClient):
         output_cap: most output tokens that the plan gives each call; None leaves it to the
             backbone's own cap.
         halt: where denied calls wait, for an agent inside a stock team; None raises.
+        asked: the agent's own client, whose settings hold where `inner` has none.
 
     Raises (by `create` and `create_stream`):
         CallDenied: the budget has no room.
@@ -74,6 +76,7 @@ class BudgetClient(ChatCompletionClient):
         agent: str,
         output_cap: int | None = None,
         halt: Halt | None = None,
+        asked: ChatCompletionClient | None = None,
     ) -> None:
         self._halt = halt
         self._inner = without_sdk_retries(inner)
@@ -83,6 +86,7 @@ class BudgetClient(ChatCompletionClient):
         self._output_cap = output_cap
         real = behind_cache(inner)
         self._cap = OutputCap.of(real, backbone)
+        self._own = OwnSettings.of(asked, real, backbone)
         given = create_args(real)
         self._in_prompt = {name: given[name] for name in _IN_PROMPT if given.get(name)}
         self._usage = RequestUsage(0, 0)
@@ -97,7 +101,7 @@ class BudgetClient(ChatCompletionClient):
         extra_create_args: Mapping[str, Any] = {},
         cancellation_token: CancellationToken | None = None,
     ) -> CreateResult:
-        request = _Request(messages, tools, json_output, extra_create_args)
+        request = self._request(messages, tools, json_output, extra_create_args)
         options = {"tool_choice": tool_choice, "cancellation_token": cancellation_token}
         try:
             return await self._create(request, options)
@@ -116,7 +120,7 @@ class BudgetClient(ChatCompletionClient):
         extra_create_args: Mapping[str, Any] = {},
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        request = _Request(messages, tools, json_output, extra_create_args)
+        request = self._request(messages, tools, json_output, extra_create_args)
         options = {"tool_choice": tool_choice, "cancellation_token": cancellation_token}
         try:
             async with aclosing(self._create_stream(request, options)) as stream:
@@ -126,6 +130,17 @@ class BudgetClient(ChatCompletionClient):
             if self._halt is None:
                 raise
             await self._halt.hold(denied)
+
+    def _request(
+        self,
+        messages: Sequence[LLMMessage],
+        tools: Sequence[Tool | ToolSchema],
+        json_output: bool | type[BaseModel] | None,
+        extra_create_args: Mapping[str, Any],
+    ) -> _Request:
+        own = self._own
+        shape = own.json_output if json_output is None else json_output
+        return _Request(messages, tools, shape, {**own.arguments, **extra_create_args})
 
     async def _create(self, request: _Request, options: dict[str, Any]) -> CreateResult:
         for attempt in range(MAX_RETRIES + 1):

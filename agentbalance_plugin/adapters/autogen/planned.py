@@ -25,6 +25,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     adopt_state,
     at_work,
     hides_errors,
+    model_client_of,
     rebind,
 )
 from agentbalance_plugin.adapters.autogen.termination import (
@@ -302,14 +303,9 @@ class PlannedTeam(WrappedTeam):
                 continue
             if hides_errors(original):
                 halts[name] = Halt()
-            client = BudgetClient(
-                self._clients(backbone),
-                self._catalog[backbone],
-                meter,
-                name,
-                plan.output_caps.get(name),
-                halts.get(name),
-            )
+            inner, entry, cap = self._clients(backbone), self._catalog[backbone], plan.output_caps
+            asked, halt = model_client_of(original), halts.get(name)
+            client = BudgetClient(inner, entry, meter, name, cap.get(name), halt, asked)
             if self._agent_factory is None:
                 agents[name] = rebind(original, client)
                 continue

@@ -20,6 +20,7 @@ from autogen_core import SingleThreadedAgentRuntime
 from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import StaticWorkbench
 
+from agentbalance_plugin.adapters.autogen.settings import needs_of
 from agentbalance_plugin.adapters.autogen.termination import fresh_condition
 from agentbalance_plugin.team import Agent
 
@@ -232,6 +233,8 @@ def _needs(participant: Participant) -> frozenset[str]:
     for inner in _inside(participant):
         needs |= _needs(inner)
     held = vars(participant)
+    for name in _client_names(participant):
+        needs |= needs_of(held[name])
     if (
         held.get("_tools")
         or held.get("_handoff_tools")

@@ -11,6 +11,7 @@ from autogen_agentchat.base import TaskResult
 from autogen_agentchat.messages import BaseChatMessage
 from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import CancellationToken
+from autogen_core.models import ChatCompletionClient
 
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
@@ -18,6 +19,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     Participant,
     adopt_state,
     copy_chat,
+    model_client_of,
     participants_of,
     rebind,
     termination_of,
@@ -182,19 +184,19 @@ class RoutedTeam(WrappedTeam):
     def _bind(self, plan: Plan, meter: Meter, halt: Halt) -> BaseGroupChat:
         """A copy of the chat whose every model call is on a planned backbone, under the meter."""
 
-        def client(name: str) -> BudgetClient | None:
+        def client(name: str, asked: ChatCompletionClient | None) -> BudgetClient | None:
             backbone = plan.assignment.get(name)
             if backbone is None:
                 return None
-            return BudgetClient(
-                self._clients(backbone), self._catalog[backbone], meter, name, halt=halt
-            )
+            inner, entry = self._clients(backbone), self._catalog[backbone]
+            return BudgetClient(inner, entry, meter, name, halt=halt, asked=asked)
 
         agents: list[Participant] = [
-            rebind(participant, client(participant.name))
+            rebind(participant, client(participant.name, model_client_of(participant)))
             for participant in participants_of(self._chat)
         ]
-        manager = client(self._manager) if self._manager else None
+        own = vars(self._chat).get("_model_client")
+        manager = client(self._manager, own) if self._manager else None
         return copy_chat(self._chat, agents, manager, alone=True)
 
     def _make_report(self, run: Run) -> RunReport:

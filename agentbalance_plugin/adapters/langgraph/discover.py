@@ -18,7 +18,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
-from agentbalance_plugin.adapters.langgraph.fit import needs_of
+from agentbalance_plugin.adapters.langgraph.fit import needs_of, own_options
 from agentbalance_plugin.adapters.langgraph.internals import (
     RunnableCallable,
     RunnableSeq,
@@ -64,6 +64,7 @@ def reach_of(runnable: Any) -> Reach:
         if isinstance(value, BaseChatModel):
             if not is_direct(value):
                 found.models.append(value)
+                found.needs |= needs_of(own_options(value))
             return
         if type(value).__name__ == "_ConfigurableModel":
             found.models.append(value)

@@ -8,7 +8,7 @@ from typing import Any, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 
-from agentbalance_plugin.adapters.langgraph.arguments import SETTINGS, SHAPES
+from agentbalance_plugin.adapters.langgraph.arguments import SAMPLING, SETTINGS, SHAPES
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 
 # Of `SHAPES`: text like any other, and JSON without a schema.
@@ -16,6 +16,8 @@ _PLAIN: tuple[Any, ...] = ("text/plain", {"type": "text"})
 _FREE: tuple[Any, ...] = ("json", "application/json", {"type": "json_object"})
 # A name of a model would be called at the backbone's price; caps go along by themselves.
 _NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
+# Of what a chat model was made with.
+_OWN = (*SAMPLING, "stop", "stop_sequences", *SHAPES)
 
 
 def needs_of(options: Mapping[str, Any]) -> frozenset[str]:
@@ -30,28 +32,64 @@ def needs_of(options: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(needs)
 
 
+def own_options(model: BaseChatModel) -> dict[str, Any]:
+    """How the maker of a chat model wants all of its replies, as keyword arguments of a call:
+    sampling, stop words, the shape of structured output."""
+    given, nested = model.model_fields_set, getattr(model, "model_kwargs", None)
+    found = {name: getattr(model, name) for name in _OWN if name in given}
+    if isinstance(nested, Mapping):
+        more = cast("Mapping[str, Any]", nested)
+        found |= {name: more[name] for name in _OWN if name in more}
+    if stop := found.pop("stop_sequences", None):
+        found["stop"] = stop
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def fit(
-    options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel
+    options: Mapping[str, Any], asked: BaseChatModel, model: BaseChatModel, *, reasons: bool = False
 ) -> tuple[BaseChatModel, dict[str, Any]]:
     """The model and keyword arguments of a call of it, from those of a call of `asked`.
 
     Between models of one provider everything goes along. To another's go tools, the choice among
     them, stop words, and those settings that it knows; what else was bound is of the first one's
-    endpoint, and the other's SDK would fail over it.
+    endpoint, and the other's SDK would fail over it. What the maker of `asked` gave it holds where
+    the maker of `model` gave nothing.
+
+    Args:
+        reasons: whether the backbone always reasons: such endpoints refuse to be told how to
+            sample.
 
     Raises:
         ValueError: the call asks for structured output by a way that no other provider has.
     """
-    given = {name: value for name, value in options.items() if name not in _NOT_PASSED_ON}
-    if type(asked) is type(model):
-        return model, given
-    if shape := next((name for name in SHAPES if given.get(name)), None):
+    theirs = own_options(model)
+    own = {name: value for name, value in own_options(asked).items() if name not in theirs}
+    if reasons:
+        own.pop("stop", None)
+    refused = (*_NOT_PASSED_ON, *SAMPLING) if reasons else _NOT_PASSED_ON
+    given = {name: value for name, value in {**own, **options}.items() if name not in refused}
+    if is_openai(model) and is_openai(asked):
+        taken = given
+    elif type(asked) is type(model):
+        # What was bound goes as it is; integrations differ in what else they take with a call.
+        taken = {n: v for n, v in given.items() if n in options or n not in SETTINGS}
+    elif shape := next((name for name in SHAPES if given.get(name)), None):
         raise ValueError(
             f"structured output by {shape} is {type(asked).__name__}'s own and "
             f"{type(model).__name__} does not know it; use with_structured_output(..., "
             "method='function_calling')"
         )
-    taken = given if is_openai(asked) and is_openai(model) else _common(given)
+    else:
+        taken = _common(given)
+    if type(asked) is not type(model):
+        _bind_tools(taken, given, model)
+    known = {name: given[name] for name in SETTINGS if name in given and name not in taken}
+    known = {name: value for name, value in known.items() if name in type(model).model_fields}
+    return model.model_copy(update=known) if known else model, taken
+
+
+def _bind_tools(taken: dict[str, Any], given: Mapping[str, Any], model: BaseChatModel) -> None:
+    """Tools and the choice among them, in the words of another provider's model."""
     tools = taken.pop("tools", None)
     choice = taken.pop("tool_choice", None)
     if choice is None and given.get("ls_structured_output_format"):
@@ -61,9 +99,6 @@ def fit(
         chosen = {} if choice is None else {"tool_choice": _choice(choice)}
         bound: Any = model.bind_tools(tools, **chosen)
         taken.update(bound.kwargs)
-    known = {name: given[name] for name in SETTINGS if name in given and name not in taken}
-    known = {name: value for name, value in known.items() if name in type(model).model_fields}
-    return model.model_copy(update=known) if known else model, taken
 
 
 def marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:

@@ -24,7 +24,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
-from agentbalance_plugin.adapters.langgraph.fit import fit, marks, needs_of
+from agentbalance_plugin.adapters.langgraph.fit import fit, marks, needs_of, own_options
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
@@ -89,8 +89,9 @@ class Request:
         """
         _check_covered(options)
         run = caller.run
-        backbone = run.backbone_of(caller.agent, needs_of(options))
-        model, fitting = fit(options, asked, run.models(backbone.name))
+        backbone = run.backbone_of(caller.agent, needs_of({**own_options(asked), **options}))
+        reasons = backbone.reasoning == "yes"
+        model, fitting = fit(options, asked, run.models(backbone.name), reasons=reasons)
         caps = wanted(asked, options)
         if (planned := run.output_cap(caller.agent)) is not None:
             caps.append(planned)

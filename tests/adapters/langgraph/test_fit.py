@@ -29,8 +29,8 @@ def add(x: int) -> str:
     return str(x + 1)
 
 
-def openai() -> ChatOpenAI:
-    return ChatOpenAI(model="gpt-4o", base_url=NOWHERE, api_key="local")
+def openai(**more: Any) -> ChatOpenAI:
+    return ChatOpenAI(model="gpt-4o", base_url=NOWHERE, api_key="local", **more)
 
 
 async def test_an_agent_with_tools_runs_on_another_providers_model(instant: Bench) -> None:
@@ -72,6 +72,45 @@ async def test_settings_go_along_where_the_other_knows_them(instant: Bench) -> N
     options = server.asked[0]["options"]
     assert (options["seed"], options["temperature"], options["stop"]) == (3, 0.5, ["END"])
     assert server.backbones[0][1].seed is None
+
+
+async def test_what_a_nodes_model_was_made_with_holds_for_its_backbone(instant: Bench) -> None:
+    server = OllamaServer()
+    own = openai(temperature=0.0, seed=3, stop=["END"])
+    app = instant.balance(
+        chain_of({"a": calling(own)}), backbones=server.backbones, policy=Assign({"a": "llama"})
+    ).compile()
+    await app.ainvoke({"messages": [("user", "hello")]})
+    options = server.asked[0]["options"]
+    assert (options["seed"], options["temperature"], options["stop"]) == (3, 0.0, ["END"])
+
+
+def test_settings_reach_a_model_of_the_same_provider() -> None:
+    own = {"temperature": 0.0, "stop": ["END"]}
+    assert fit({}, openai(**own), openai())[1] == own
+    model, options = fit({}, ollama(**own), ollama())
+    assert (getattr(model, "temperature", None), options) == (0.0, {"stop": ["END"]})
+
+
+def test_a_call_goes_before_the_backbones_maker_and_that_before_the_nodes() -> None:
+    asked, model = openai(temperature=0.0, seed=1, top_p=0.5), openai(temperature=0.3, seed=2)
+    assert fit({"seed": 3}, asked, model)[1] == {"seed": 3, "top_p": 0.5}
+
+
+def test_a_backbone_that_always_reasons_is_not_told_how_to_sample() -> None:
+    asked = openai(temperature=0.0, stop=["END"])
+    options = {"seed": 3, "reasoning_effort": "low"}
+    assert fit(options, asked, openai(), reasons=True)[1] == {"reasoning_effort": "low"}
+
+
+def test_json_that_a_model_was_made_for_needs_a_backbone_that_can(instant: Bench) -> None:
+    json_mode = openai(model_kwargs={"response_format": {"type": "json_object"}})
+    assert fit({}, json_mode, openai())[1] == {"response_format": {"type": "json_object"}}
+    assert fit({}, ollama(format="json"), ollama())[1] == {"format": "json"}
+    with pytest.raises(ValueError, match="structured output by format is ChatOllama's own"):
+        fit({}, ollama(format="json"), openai())
+    with pytest.raises(ValueError, match=r"agent 'a' needs \['json', 'text'\]"):
+        instant.balance(chain_of({"a": calling(json_mode)})).compile()
 
 
 @pytest.mark.parametrize(
