@@ -25,6 +25,7 @@ from agentbalance_plugin.adapters.autogen.caps import OutputCap, behind_cache, c
 from agentbalance_plugin.adapters.autogen.halt import Halt
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.autogen.settings import OwnSettings
+from agentbalance_plugin.adapters.covered import check_covered, without_price
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
@@ -138,9 +139,10 @@ class BudgetClient(ChatCompletionClient):
         json_output: bool | type[BaseModel] | None,
         extra_create_args: Mapping[str, Any],
     ) -> _Request:
-        own = self._own
+        check_covered(extra_create_args, "leave it out")
+        own, arguments = self._own, without_price(extra_create_args)
         shape = own.json_output if json_output is None else json_output
-        return _Request(messages, tools, shape, {**own.arguments, **extra_create_args})
+        return _Request(messages, tools, shape, {**own.arguments, **arguments})
 
     async def _create(self, request: _Request, options: dict[str, Any]) -> CreateResult:
         for attempt in range(MAX_RETRIES + 1):

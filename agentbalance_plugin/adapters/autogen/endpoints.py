@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from autogen_core.models import ChatCompletionClient, ModelInfo
 
-from agentbalance_plugin.adapters.autogen.caps import OutputCap
+from agentbalance_plugin.adapters.autogen.caps import OutputCap, create_args
 from agentbalance_plugin.adapters.backbones import api_key, read_backbones, variable
+from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
 
@@ -30,7 +31,7 @@ class Clients:
 
     Raises:
         ValueError: a backbone has neither endpoint nor client, its key's environment variable is
-            not set, or its client takes no cap.
+            not set, or its client takes no cap or is billed for more than its tokens.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Clients:
         self._ready = dict(ready or {})
         for name, client in self._ready.items():
             OutputCap.check(client, name)
+            _check_covered(name, create_args(client))
         self._made: dict[str, ChatCompletionClient] = {}
         for name, backbone in catalog.items():
             if name not in self._ready and backbone.endpoint is None:
@@ -78,9 +80,17 @@ def clients_for(backbones: Backbones) -> Clients:
 def _check_keys(backbone: Backbone) -> None:
     """Fail before the first run, not in the middle of the hundredth."""
     if backbone.endpoint is not None and backbone.endpoint.component is not None:
-        _with_variables(dict(backbone.endpoint.component), backbone.name)
+        component = _with_variables(dict(backbone.endpoint.component), backbone.name)
+        _check_covered(backbone.name, component.get("config") or {})
     else:
         api_key(backbone)
+
+
+def _check_covered(name: str, arguments: Mapping[str, Any]) -> None:
+    try:
+        check_covered(arguments, "make it without")
+    except ValueError as error:
+        raise ValueError(f"backbones: the client of {name!r}: {error}") from None
 
 
 def _make_client(backbone: Backbone) -> ChatCompletionClient:

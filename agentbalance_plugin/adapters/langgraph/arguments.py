@@ -12,9 +12,6 @@ SHAPES = (
 )
 """Where integrations of several providers put the schema, or the kind, of structured output."""
 
-NESTED = ("extra_body", "model_kwargs", "options", "generation_config")
-"""Dictionaries that are passed on to the endpoint as they are."""
-
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
 """How a model draws its tokens."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from agentbalance_plugin.adapters.langgraph.arguments import NESTED
+from agentbalance_plugin.adapters.covered import NESTED
 from agentbalance_plugin.adapters.langgraph.internals import speaks_responses
 from agentbalance_plugin.backbone import Endpoint
 

@@ -8,14 +8,13 @@ from typing import Any, cast
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 
+from agentbalance_plugin.adapters.covered import without_price
 from agentbalance_plugin.adapters.langgraph.arguments import SAMPLING, SETTINGS, SHAPES
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 
 # Of `SHAPES`: text like any other, and JSON without a schema.
 _PLAIN: tuple[Any, ...] = ("text/plain", {"type": "text"})
 _FREE: tuple[Any, ...] = ("json", "application/json", {"type": "json_object"})
-# A name of a model would be called at the backbone's price; caps go along by themselves.
-_NOT_PASSED_ON = (*OUTPUT_CAPS, "model", "model_name")
 # Of what a chat model was made with.
 _OWN = (*SAMPLING, "stop", "stop_sequences", *SHAPES)
 
@@ -66,8 +65,10 @@ def fit(
     own = {name: value for name, value in own_options(asked).items() if name not in theirs}
     if reasons:
         own.pop("stop", None)
-    refused = (*_NOT_PASSED_ON, *SAMPLING) if reasons else _NOT_PASSED_ON
-    given = {name: value for name, value in {**own, **options}.items() if name not in refused}
+    # Caps go along by themselves.
+    apart = (*OUTPUT_CAPS, *SAMPLING) if reasons else OUTPUT_CAPS
+    given = without_price({**own, **options})
+    given = {name: value for name, value in given.items() if name not in apart}
     if is_openai(model) and is_openai(asked):
         taken = given
     elif type(asked) is type(model):

@@ -23,6 +23,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
+from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
 from agentbalance_plugin.adapters.langgraph.fit import fit, marks, needs_of, own_options
 from agentbalance_plugin.adapters.langgraph.in_time import start
@@ -37,21 +38,6 @@ from agentbalance_plugin.runtime.meter import Call, CallDenied
 Result = TypeVar("Result")
 
 _END = object()
-
-_KEPT_BY_VENDORS = ("previous_response_id", "conversation", "prompt", "cached_content")
-
-_RUN_BY_VENDORS = (
-    "code_execution",
-    "code_interpreter",
-    "file_search",
-    "google_search",
-    "image_generation",
-    "mcp",
-    "url_context",
-    "web_fetch",
-    "web_search",
-)
-"""What the names of tools begin with that OpenAI, Anthropic and Google run themselves."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +73,7 @@ class Request:
             ValueError: the call asks for something that no budget can cover, or that does not
                 cross from one provider's model to another's.
         """
-        _check_covered(options)
+        check_covered(options, "call this model through direct(...), outside the budget")
         run = caller.run
         backbone = run.backbone_of(caller.agent, needs_of({**own_options(asked), **options}))
         reasons = backbone.reasoning == "yes"
@@ -256,27 +242,6 @@ class Request:
             return outcome.result()
         finally:
             outcome.cancel()
-
-
-def _check_covered(options: Mapping[str, Any]) -> None:
-    if options.get("n", None) not in (None, 1):
-        raise ValueError(f"n={options['n']!r}: a budgeted call makes one reply; use batch")
-    for name in _KEPT_BY_VENDORS:
-        if options.get(name):
-            raise ValueError(
-                f"{name}={options[name]!r}: what the vendor keeps is billed as a part of the "
-                "prompt, how much of it no budget can know; send the messages themselves"
-            )
-    tools: Sequence[Any] = options.get("tools") or ()
-    for tool in tools:
-        parts = cast("dict[str, Any]", tool if isinstance(tool, dict) else {})
-        for kind in (str(parts.get("type")), *parts):
-            if kind.startswith(_RUN_BY_VENDORS):
-                raise ValueError(
-                    f"tools: {kind!r} runs at the vendor, who bills it beside the tokens and puts "
-                    "what it finds into the prompt, which no budget covers; call this model "
-                    "through direct(...), outside the budget"
-                )
 
 
 def _settle(call: Call, message: BaseMessage | None) -> None:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from langchain_core.language_models import BaseChatModel
 
 from agentbalance_plugin.adapters.backbones import api_key, read_backbones
+from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
@@ -33,8 +34,8 @@ class Models:
 
     Raises:
         ValueError: a backbone has neither endpoint nor chat model, its key's environment variable
-            is not set, or its chat model retries by itself, makes several replies a call or has a
-            cap of its own that a budget could not lower.
+            is not set, or its chat model retries by itself, has a cap of its own that a budget
+            could not lower, or is billed for more than its tokens.
     """
 
     def __init__(self, catalog: Catalog, ready: Mapping[str, BaseChatModel] | None = None) -> None:
@@ -44,7 +45,7 @@ class Models:
         self._of_loop = WeakKeyDictionary()
         for name, backbone in catalog.items():
             if ready is not None and name in ready:
-                _check_replies(name, ready[name])
+                _check_covered(name, ready[name])
                 _check_cap(name, ready[name])
                 self._made[name] = direct(_without_retries(name, ready[name]))
             else:
@@ -124,14 +125,13 @@ def _make_model(backbone: Backbone) -> BaseChatModel:
     return cast("BaseChatModel", openai.ChatOpenAI(**settings))
 
 
-def _check_replies(name: str, model: BaseChatModel) -> None:
-    """Each of several replies is billed, and a reservation covers one."""
-    replies = getattr(model, "n", None)
-    if replies not in (None, 1):
-        raise ValueError(
-            f"backbones: the {type(model).__name__} of {name!r} makes n={replies} replies a call, "
-            "of which a budget covers one; make it without n"
-        )
+def _check_covered(name: str, model: BaseChatModel) -> None:
+    # A field of this name is no stored prompt of a vendor's.
+    fields = {field: value for field, value in vars(model).items() if field != "prompt"}
+    try:
+        check_covered(fields, "make it without")
+    except ValueError as error:
+        raise ValueError(f"backbones: the {type(model).__name__} of {name!r}: {error}") from None
 
 
 def _check_cap(name: str, model: BaseChatModel) -> None:

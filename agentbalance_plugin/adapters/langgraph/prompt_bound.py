@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from agentbalance_plugin.adapters.langgraph.arguments import NESTED, SHAPES
+from agentbalance_plugin.adapters.covered import NESTED
+from agentbalance_plugin.adapters.langgraph.arguments import SHAPES
 from agentbalance_plugin.runtime.byte_bound import (
     IMAGE_TOKENS,
     MESSAGE_FRAMING,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from autogen_agentchat.agents import SocietyOfMindAgent
 from autogen_agentchat.teams import RoundRobinGroupChat, Swarm
+from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
-from chats import MINI, WIDE, Bench, FixedPlanner, chain
+from chats import CAN_DO_ALL, MINI, WIDE, Bench, FixedPlanner, chain
 
 from agentbalance_plugin import (
     Agent,
@@ -25,6 +27,7 @@ from agentbalance_plugin import (
     Team,
     wrap_groupchat,
 )
+from agentbalance_plugin.backbone import Endpoint
 from agentbalance_plugin.core.checkpoint import SETTINGS, TENSORS
 
 pytestmark = pytest.mark.virtual_time
@@ -107,10 +110,20 @@ async def test_a_client_that_takes_no_cap(bench: Bench) -> None:
     await refused(bench, f"SKChatCompletionAdapter of '{MINI}' takes no cap", backbones=[pair])
 
 
+async def test_a_client_that_lets_its_vendor_search(bench: Bench) -> None:
+    searching: dict[str, Any] = {"web_search_options": {"search_context_size": "low"}}
+    client = OpenAIChatCompletionClient(model=MINI, api_key="k", model_info=CAN_DO_ALL, **searching)
+    said = f"client of '{MINI}': 'web_search_options' runs at the vendor"
+    backbone = bench.catalog(MINI)[MINI]
+    await refused(bench, said, backbones=[(backbone, client)])
+    component = client.dump_component().model_dump()
+    endpoint = Endpoint(component={**component, "config": {**component["config"], **searching}})
+    await refused(bench, said, backbones=Catalog([replace(backbone, endpoint=endpoint)]))
+    await client.close()
+
+
 async def test_a_key_that_is_not_set(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
-    from dataclasses import replace
-
     backbone = bench.catalog(MINI)[MINI]
     assert backbone.endpoint is not None
     keyed = replace(backbone, endpoint=replace(backbone.endpoint, api_key_env="SOME_KEY"))

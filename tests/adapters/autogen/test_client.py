@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
@@ -305,3 +306,22 @@ async def test_a_budget_client_cannot_be_dumped_with_its_key(bench: Bench) -> No
     # Without a tokenizer's tables at hand the byte bound counts.
     assert budgeted.count_tokens(messages(bench)) == prompt_bound(messages(bench))
     assert budgeted.remaining_tokens(messages(bench)) > 100_000
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"n": 2}, {"web_search_options": {"search_context_size": "low"}}]
+)
+async def test_what_is_billed_beside_the_tokens_is_refused(
+    bench: Bench, arguments: dict[str, Any]
+) -> None:
+    budgeted, meter = client(bench)
+    with pytest.raises(ValueError, match=r"budgeted call makes one|no budget covers"):
+        await budgeted.create(messages(bench), extra_create_args=arguments)
+    assert (meter.spend().calls, bench.billed()) == (0, 0)
+
+
+async def test_no_other_model_answers_at_the_backbones_price(bench: Bench) -> None:
+    budgeted, meter = client(bench)
+    await budgeted.create(messages(bench), extra_create_args={"model": LARGE})
+    assert [entry.backbone for entry in bench.simulator.books.entries] == [MINI]
+    assert meter.spend().nanodollars == bench.billed()

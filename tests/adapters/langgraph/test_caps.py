@@ -169,6 +169,28 @@ async def test_tools_that_vendors_run_are_refused_before_anything_is_sent(
 
 @pytest.mark.parametrize(
     "options",
+    [
+        {"web_search_options": {}, "extra_body": {"plugins": [{"id": "web"}]}},
+        {"search_parameters": {"mode": "on"}},
+        {"mcp_servers": [{"url": "https://x"}]},
+        {"extra_body": {"tools": [{"type": "web_search"}]}},
+    ],
+)
+async def test_searches_of_vendors_are_refused_however_they_are_asked_for(
+    instant: Bench, options: dict[str, Any]
+) -> None:
+    app = instant.balance(chain_of({"a": calling(instant.model(), **options)})).compile()
+    with pytest.raises(ValueError, match="runs at the vendor"):
+        await app.ainvoke(instant.ask())
+    assert instant.called() == []
+    backbone = instant.catalog(LARGE)[LARGE]
+    extra = {**options, **options.pop("extra_body", {})}
+    with pytest.raises(ValueError, match=f"ChatOpenAI of '{LARGE}': .* runs at the vendor"):
+        Models(Catalog([backbone]), {LARGE: openai(extra_body=extra, max_retries=0)})
+
+
+@pytest.mark.parametrize(
+    "options",
     [{"previous_response_id": "resp_1"}, {"conversation": "conv_1"}, {"cached_content": "c"}],
 )
 async def test_what_vendors_keep_is_refused_before_anything_is_sent(

@@ -245,7 +245,7 @@ async def test_the_users_own_chat_models_lose_their_sdks_retries(instant: Bench)
 
 async def test_chat_models_that_make_several_replies_a_call_are_refused(instant: Bench) -> None:
     backbone = instant.catalog(MINI)[MINI]
-    with pytest.raises(ValueError, match="makes n=2 replies a call"):
+    with pytest.raises(ValueError, match="n=2: every reply is billed"):
         Models(Catalog([backbone]), {MINI: instant.model(MINI, n=2)})
 
 

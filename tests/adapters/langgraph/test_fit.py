@@ -92,6 +92,12 @@ def test_settings_reach_a_model_of_the_same_provider() -> None:
     assert (getattr(model, "temperature", None), options) == (0.0, {"stop": ["END"]})
 
 
+def test_no_other_model_and_no_dearer_tier_answers_at_the_backbones_price() -> None:
+    body = {"models": ["gpt-5"], "service_tier": "priority", "user": "u"}
+    options = {"model": "gpt-5", "service_tier": "priority", "extra_body": body}
+    assert fit(options, openai(), openai())[1] == {"extra_body": {"user": "u"}}
+
+
 def test_a_call_goes_before_the_backbones_maker_and_that_before_the_nodes() -> None:
     asked, model = openai(temperature=0.0, seed=1, top_p=0.5), openai(temperature=0.3, seed=2)
     assert fit({"seed": 3}, asked, model)[1] == {"seed": 3, "top_p": 0.5}

@@ -1,0 +1,83 @@
+"""What the reservation of a call's tokens does not cover, refused before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+NESTED = ("extra_body", "model_kwargs", "options", "generation_config")
+"""Create arguments and fields that are passed on to the endpoint as they are."""
+
+# The price of a call is that of its backbone's model.
+_PRICED = ("model", "model_name", "models", "service_tier")
+_KEPT_BY_VENDORS = ("previous_response_id", "conversation", "prompt", "cached_content")
+# Create arguments and fields that make the vendor search, or run tools, by itself.
+_SEARCHES = ("web_search_options", "search_parameters", "plugins", "mcp_servers")
+# What the names of tools begin with that OpenAI, Anthropic and Google run themselves.
+_RUN_BY_VENDORS = (
+    "code_execution",
+    "code_interpreter",
+    "file_search",
+    "google_search",
+    "image_generation",
+    "mcp",
+    "url_context",
+    "web_fetch",
+    "web_search",
+)
+
+
+def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
+    """Refuse what is billed beside a call's own prompt and one reply.
+
+    Args:
+        arguments: of a call, or the fields that a model was made with.
+        instead: what to do about tools that a vendor runs.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    for level in _levels(arguments):
+        if isinstance(replies := level.get("n"), int) and replies > 1:
+            raise ValueError(
+                f"n={replies}: every reply is billed, and a budgeted call makes one; make "
+                "several calls"
+            )
+        for name in _KEPT_BY_VENDORS:
+            if level.get(name):
+                raise ValueError(
+                    f"{name}={level[name]!r}: what the vendor keeps is billed as a part of the "
+                    "prompt, how much of it no budget can know; send the messages themselves"
+                )
+        for kind in (*(name for name in _SEARCHES if level.get(name)), *_run_by_vendors(level)):
+            raise ValueError(
+                f"{kind!r} runs at the vendor, who bills it beside the tokens and puts what it "
+                f"finds into the prompt, which no budget covers; {instead}"
+            )
+
+
+def without_price(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call without those by which another model, or a dearer tier of it, would
+    answer at the backbone's price."""
+    kept = {name: value for name, value in arguments.items() if name not in _PRICED}
+    for name in NESTED:
+        if isinstance(inner := kept.get(name), Mapping):
+            parts = cast("Mapping[str, Any]", inner)
+            kept[name] = {key: value for key, value in parts.items() if key not in _PRICED}
+    return kept
+
+
+def _levels(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield arguments
+    for name in NESTED:
+        if isinstance(inner := arguments.get(name), Mapping):
+            yield cast("Mapping[str, Any]", inner)
+
+
+def _run_by_vendors(arguments: Mapping[str, Any]) -> Iterator[str]:
+    tools: Any = arguments.get("tools") or ()
+    for tool in cast("Sequence[Any]", tools) if isinstance(tools, (list, tuple)) else ():
+        parts = cast("dict[str, Any]", tool if isinstance(tool, dict) else {})
+        for kind in (str(parts.get("type")), *parts):
+            if kind.startswith(_RUN_BY_VENDORS):
+                yield kind
