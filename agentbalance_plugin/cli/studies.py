@@ -53,6 +53,21 @@ def unseen(
     _run(suite, policy, traces, out, seed, as_json, study_unseen)
 
 
+@study.command("profiles")
+def profiles(
+    suite: Suite = "reasoning",
+    policy: PolicyName = "default",
+    traces: Traces = None,
+    out: Out = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Score a policy, not trained again, with backbones profiled on few questions or none."""
+    from agentbalance_plugin.evaluation.studies.profile_sizes import study_profile_sizes
+
+    _run(suite, policy, traces, out, seed, as_json, study_profile_sizes)
+
+
 @study.command("transfer")
 def transfer(
     policy: PolicyName = "default",

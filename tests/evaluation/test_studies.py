@@ -14,9 +14,11 @@ from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.evaluation.studies.catalogs import profiled_in_short, twins
 from agentbalance_plugin.evaluation.studies.follow_through import study_follow_through
 from agentbalance_plugin.evaluation.studies.metered import Task, run_metered
+from agentbalance_plugin.evaluation.studies.profile_sizes import study_profile_sizes
 from agentbalance_plugin.evaluation.studies.setting import (
     TEAM,
     Setting,
+    policy_curve,
     singles_curve,
     span_of,
 )
@@ -108,3 +110,21 @@ def test_an_area_is_not_beside_itself(setting: Setting) -> None:
     span = span_of(curve, setting.budgets.cost_usd[-1])
     assert span.difference(curve, curve, samples=20) == (0.0, 0.0)
     assert 0.0 < span.auc(curve) < 100.0
+
+
+def test_the_study_of_profiles_profiles_on_what_it_says(setting: Setting, tmp_path: Path) -> None:
+    found = study_profile_sizes(setting, no_ticker, (0, 25, 10_000))
+    full = len(setting.traces.positions("train"))
+    rows = {row.questions: row for row in found.rows if row.axis == "cost"}
+    assert list(rows) == [0, 25, full]
+    assert [len(row.areas) for row in rows.values()] == [1, 3, 1]
+    assert len({*rows[0].areas, *rows[25].areas, *rows[full].areas}) == 5
+    singles = singles_curve(setting.traces.candidates, setting.replay, "cost")
+    span = span_of(singles, setting.budgets.cost_usd[-1])
+    curve = policy_curve(setting.policy, setting.catalog, setting.replay, "cost", lambda: None)
+    assert rows[full].areas == (span.auc(curve),)
+    assert rows[0].difference == pytest.approx(rows[0].areas[0] - span.auc(curve))
+    write_finding(found, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"profiles-reasoning.{end}" for end in ("json", "md", "png", "svg")}
+    assert json.loads((tmp_path / "profiles-reasoning.json").read_text())["replayed"] is True
