@@ -44,6 +44,24 @@ def read_catalog(path: str | Path) -> list[Backbone]:
     return backbones
 
 
+def catalog_text(path: str | Path, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Entries of a CSV or YAML file as YAML, with further fields.
+
+    Args:
+        path: as in `read_catalog`, which has read it.
+        found: backbone -> fields, which take the place of those that are there; others are left
+            out.
+    """
+    import yaml
+
+    path = Path(path)
+    rows = [row for _, row in (_csv_rows(path) if path.suffix == ".csv" else _yaml_rows(path))]
+    entries = [{**row, **found[name]} for row in rows if (name := str(row["backbone"])) in found]
+    return yaml.safe_dump(
+        {"backbones": entries}, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     # Spreadsheets put a byte order mark before the first column's name.
     with path.open(newline="", encoding="utf-8-sig") as file:

@@ -163,6 +163,27 @@ def serve_backbones(
 
 
 @app.command()
+def record(
+    questions: Annotated[
+        Path, typer.Option(help=".jsonl or .csv with question, answer and, if any, category.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for profiles and recorded answers.")],
+    max_cost_usd: Annotated[float, typer.Option(help="US dollars that this may cost, at most.")],
+    backbones: Annotated[Path, typer.Option(help="Catalog of those to ask.")] = Path(
+        "backbones.yaml"
+    ),
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Questions to ask, of all kinds; left out: all.")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Calls of one backbone side by side.")] = 4,
+) -> None:
+    """Ask backbones questions whose answers you know: profiles for your catalog, and traces."""
+    from agentbalance_plugin.cli.record import run_recording
+
+    run_recording(questions, backbones, out, max_cost_usd, most, at_once)
+
+
+@app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the policy.")],
     suite: Annotated[

@@ -1,0 +1,217 @@
+"""Asking backbones questions whose answers are known, so that they can be profiled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from autogen_core.models import ChatCompletionClient, CreateResult, UserMessage
+
+from agentbalance_plugin.adapters.autogen.client import BudgetClient
+from agentbalance_plugin.adapters.autogen.endpoints import Backbones, clients_for
+from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
+from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
+from agentbalance_plugin.core.recording import Question, Recorded
+from agentbalance_plugin.runtime.answers import canonical, extract_answer
+from agentbalance_plugin.runtime.byte_bound import size
+from agentbalance_plugin.runtime.meter import CallRecord, Meter
+
+INSTRUCTION = "End with a line that says 'Answer:' and your answer, nothing else."
+
+Grade = Callable[[Question, str, str | None], bool]
+"""(question, reply, the answer in the reply) -> whether it is right."""
+
+_FAILURES_IN_A_ROW = 3
+# English has four to five bytes a token with every tokenizer in use.
+_BYTES_PER_TOKEN = 4.2
+# A first token that comes when nearly all of the reply does was no stream.
+_IN_ONE_PIECE = 0.95
+
+
+def same_answer(question: Question, reply: str, answer: str | None) -> bool:
+    """Whether the answer in the reply is the right one, however a number is written."""
+    return answer is not None and answer.casefold() == canonical(question.answer).casefold()
+
+
+async def record_answers(
+    questions: Sequence[Question],
+    backbones: Backbones,
+    max_cost_usd: float,
+    keep: Callable[[Recorded], None],
+    *,
+    known: Collection[tuple[str, str]] = (),
+    grade: Grade = same_answer,
+    instruction: str = INSTRUCTION,
+    at_once: int = 4,
+) -> dict[str, str]:
+    """Ask every backbone every question, in order.
+
+    No more than `max_cost_usd` is spent: a question is asked when the worst that it can cost is
+    left, so that no reply is cut short by the budget.
+
+    Args:
+        questions: for each backbone in this order.
+        backbones: as `wrap_groupchat` takes them.
+        max_cost_usd: US dollars that all calls together may cost.
+        keep: is told each answer as soon as it is there.
+        known: (question id, backbone) that need not be asked.
+        grade: what is right.
+        instruction: follows each question.
+        at_once: calls of one backbone that run side by side.
+
+    Returns:
+        backbone -> why it was not asked all questions.
+
+    Raises:
+        ValueError: bad backbones or no budget, before anything is sent.
+    """
+    purse = _Purse(Budget(cost_usd=max_cost_usd).nanodollars or 0)
+    clients = clients_for(backbones)
+    stopped: dict[str, str] = {}
+
+    async def work(desk: _Desk, open_questions: Iterator[Question]) -> None:
+        for question in open_questions:
+            if desk.backbone.name in stopped:
+                return
+            try:
+                reply = await desk.ask(question)
+            except Exception as error:
+                # One bad question must not end the rest; a wrong key or name ends them all.
+                desk.failures += 1
+                if desk.failures >= _FAILURES_IN_A_ROW:
+                    stopped.setdefault(desk.backbone.name, _said(error))
+                continue
+            if reply is None:
+                stopped.setdefault(desk.backbone.name, "the budget has no room for its next call")
+                return
+            desk.failures = 0
+            answer = extract_answer(reply.text)
+            keep(desk.recorded(question, reply, answer, grade(question, reply.text, answer)))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, backbone in clients.catalog.items():
+                desk = _Desk(backbone, clients(name), purse, instruction)
+                todo = iter([q for q in questions if (q.id, name) not in known])
+                for _ in range(at_once):
+                    group.create_task(work(desk, todo))
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    finally:
+        await clients.close()
+    return stopped
+
+
+@dataclass
+class _Purse:
+    """What is left for calls, less the worst cases of those under way."""
+
+    nanodollars: int
+    held: int = 0
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def take(self, worst: int) -> bool:
+        """Hold `worst` as soon as there is room; False where there will be none."""
+        async with self.changed:
+            while self.nanodollars - self.held < worst:
+                if not self.held:
+                    return False
+                await self.changed.wait()
+            self.held += worst
+        return True
+
+    async def settle(self, worst: int, spent: int) -> None:
+        async with self.changed:
+            self.held -= worst
+            self.nanodollars -= spent
+            self.changed.notify_all()
+
+
+@dataclass
+class _Desk:
+    """Where one backbone is asked.
+
+    Args:
+        failures: calls in a row that failed.
+    """
+
+    backbone: Backbone
+    client: ChatCompletionClient
+    purse: _Purse
+    instruction: str
+    failures: int = 0
+
+    async def ask(self, question: Question) -> _Reply | None:
+        """One question; None where the budget has no room for it. Failures are raised."""
+        prompt = [UserMessage(content=f"{question.text}\n\n{self.instruction}", source="user")]
+        worst = self.backbone.cost(prompt_bound(prompt), self.backbone.max_output_tokens)
+        if not await self.purse.take(worst):
+            return None
+        # Of one call's size, so that a retry is made only where nothing was billed.
+        meter = Meter(Budget(cost_usd=worst / NANODOLLARS_PER_USD))
+        try:
+            return await self._read(prompt, meter)
+        finally:
+            # What is under way when all is cancelled is booked in full.
+            meter.close()
+            await asyncio.shield(self.purse.settle(worst, meter.spend().nanodollars))
+
+    async def _read(self, prompt: Sequence[UserMessage], meter: Meter) -> _Reply:
+        client = BudgetClient(self.client, self.backbone, meter, self.backbone.name)
+        first: float | None = None
+        text = ""
+        async for part in client.create_stream(prompt):
+            if isinstance(part, CreateResult):
+                text = str(part.content)
+            elif first is None:
+                first = meter.clock.now() - meter.started
+        call = meter.calls[-1]
+        return _Reply(text, call, first, meter.spend().nanodollars)
+
+    def recorded(
+        self, question: Question, reply: _Reply, answer: str | None, correct: bool
+    ) -> Recorded:
+        call, total = reply.call, reply.call.ended_s - reply.call.started_s
+        said = round(size(reply.text) / _BYTES_PER_TOKEN)
+        prompt, completion = call.prompt_tokens, call.completion_tokens
+        if not call.metered:
+            # The endpoint told no usage, and what was booked is the worst case.
+            prompt, completion = round(size(question.text) / _BYTES_PER_TOKEN), said
+        # Endpoints bill hidden tokens together with the reply; its length tells them apart.
+        visible = completion if self.backbone.reasoning == "no" else min(completion, said)
+        begun = None if reply.first_s is None else reply.first_s - call.started_s
+        return Recorded(
+            question=question.id,
+            backbone=self.backbone.name,
+            answer=answer,
+            correct=bool(correct),
+            prompt_tokens=prompt,
+            visible_tokens=visible,
+            hidden_tokens=completion - visible,
+            first_s=begun if begun is not None and begun < _IN_ONE_PIECE * total else None,
+            total_s=total,
+            nanodollars=reply.nanodollars,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A reply that was paid for.
+
+    Args:
+        first_s: when its first token came, in seconds of the call's meter.
+        nanodollars: what it, and tries that failed before it, cost.
+    """
+
+    text: str
+    call: CallRecord
+    first_s: float | None
+    nanodollars: int
+
+
+def _said(error: Exception) -> str:
+    """What failed; not the endpoint's own words, which may quote a key."""
+    status = getattr(error, "status_code", None)
+    return type(error).__name__ + (f" (status {status})" if status else "")

@@ -1,0 +1,210 @@
+"""Recording what backbones answer to labelled questions: profiles, and a trace folder."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from agentbalance_plugin.backbone import Backbone, Catalog, Profile
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.catalog_file import catalog_text
+from agentbalance_plugin.cli.progress import counting
+from agentbalance_plugin.core.recording import (
+    Question,
+    Recorded,
+    in_turns,
+    read_questions,
+    read_recorded,
+    write_traces,
+)
+from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.extras import require
+
+_LOG = "answers.jsonl"
+CATALOG = "backbones.yaml"
+
+
+def run_recording(
+    questions: Path,
+    backbones: Path,
+    out: Path,
+    max_cost_usd: float,
+    most: int | None,
+    at_once: int,
+) -> None:
+    """Ask, go on where an earlier run stopped, and write what is known so far.
+
+    Args:
+        questions, backbones: files.
+        out: gets `answers.jsonl`, `backbones.yaml` with profiles and a trace folder.
+        max_cost_usd: that this run may cost.
+        most: questions to ask; None: all.
+        at_once: calls of one backbone side by side.
+    """
+    # Refused before anything else where it is none.
+    Budget(cost_usd=max_cost_usd)
+    catalog = Catalog.load(backbones)
+    asked = in_turns(read_questions(questions))[:most]
+    # Before money is spent: without it nothing could be written.
+    require("pyarrow", extra="simulator")
+    require("autogen_core", extra="autogen")
+    if (out / CATALOG).resolve() == backbones.resolve():
+        raise ValueError(f"--out {out}: {backbones} itself would be written over; take another one")
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / _LOG
+    there = {question.id for question in asked}
+    kept = read_recorded(log)
+    _mend(log, kept)
+    known = [each for each in kept if each.question in there and each.backbone in catalog]
+    console = Console(stderr=True)
+    stopped, interrupted = _ask(asked, catalog, max_cost_usd, log, known, at_once, console)
+    if not known:
+        raise ValueError("no answer was recorded: " + _sentence(stopped))
+    _write(out, backbones, questions.stem, asked, known, catalog)
+    _print_table(asked, known, catalog, stopped)
+    if silent := [name for name in catalog if name not in {each.backbone for each in known}]:
+        console.print(f"without an answer, and so not among the profiles: {', '.join(silent)}")
+    console.print(f"profiles: {out / CATALOG}; recorded answers: {out} (suite {questions.stem})")
+    if interrupted:
+        console.print("interrupted; the same command goes on")
+        sys.exit(130)
+
+
+def _mend(log: Path, kept: Sequence[Recorded]) -> None:
+    """Take out a last line that was not written whole, which the next one would continue."""
+    if log.is_file() and not log.read_bytes().endswith(b"\n"):
+        whole = log.with_suffix(".tmp")
+        whole.write_text("".join(each.to_json() + "\n" for each in kept), encoding="utf-8")
+        whole.replace(log)
+
+
+def _ask(
+    asked: Sequence[Question],
+    catalog: Catalog,
+    max_cost_usd: float,
+    log: Path,
+    known: list[Recorded],
+    at_once: int,
+    console: Console,
+) -> tuple[dict[str, str], bool]:
+    """(backbone -> why it was not asked everything, whether that was interrupted); what comes is
+    added to `known` and to the log."""
+    from agentbalance_plugin.adapters.autogen.recording import record_answers
+
+    pairs = {(each.question, each.backbone) for each in known}
+    with counting(console) as bar, log.open("a", encoding="utf-8") as file:
+        tasks = {name: bar.add_task(name, total=len(asked)) for name in catalog}
+        for each in known:
+            bar.advance(tasks[each.backbone])
+
+        def keep(each: Recorded) -> None:
+            file.write(each.to_json() + "\n")
+            file.flush()
+            known.append(each)
+            bar.advance(tasks[each.backbone])
+
+        work = record_answers(asked, catalog, max_cost_usd, keep, known=pairs, at_once=at_once)
+        try:
+            return asyncio.run(work), False
+        except KeyboardInterrupt:
+            return {}, True
+
+
+def _write(
+    out: Path,
+    backbones: Path,
+    name: str,
+    asked: Sequence[Question],
+    known: Sequence[Recorded],
+    catalog: Catalog,
+) -> None:
+    of = {backbone: [each for each in known if each.backbone == backbone] for backbone in catalog}
+    measured = Catalog(_measured(catalog[b], name, rows) for b, rows in of.items() if rows)
+    answered = {each.question for each in known}
+    write_traces(out, name, [q for q in asked if q.id in answered], known, measured)
+    traces = TraceSet.load(out, suite=name)
+    everything = replace(traces, queries=tuple(replace(q, split="all") for q in traces.queries))
+    profiles = everything.profiles("all")
+    found = {b: _fields(backbone, name, profiles[b]) for b, backbone in measured.items()}
+    (out / CATALOG).write_text(catalog_text(backbones, found), encoding="utf-8")
+
+
+def _measured(backbone: Backbone, name: str, rows: Sequence[Recorded]) -> Backbone:
+    """With the speeds and hidden tokens that the catalog does not tell."""
+    changed: dict[str, Any] = {}
+    streamed = [r for r in rows if r.first_s is not None]
+    plain = backbone.reasoning == "no"
+    if backbone.ttft_s is None and streamed and plain:
+        changed["ttft_s"] = round(median(r.first_s or 0.0 for r in streamed), 3)
+    if backbone.tokens_per_s is None:
+        # Hidden tokens come before the first one that is seen.
+        speeds = [
+            (r.visible_tokens + r.hidden_tokens) / seconds
+            for r in rows
+            if (seconds := r.total_s - (r.first_s or 0.0) * plain) > 0.0
+        ]
+        if speeds and median(speeds) > 0.0:
+            changed["tokens_per_s"] = round(median(speeds), 1)
+    if changed:
+        changed["speed_source"] = "measured"
+    if not plain and name not in backbone.hidden_tokens:
+        mean = round(fmean(r.hidden_tokens for r in rows))
+        changed["hidden_tokens"] = {**backbone.hidden_tokens, name: mean}
+    return replace(backbone, **changed) if changed else backbone
+
+
+def _fields(backbone: Backbone, name: str, profile: Profile) -> dict[str, Any]:
+    """What an entry of the catalog says anew."""
+    found: dict[str, Any] = {
+        "ttft_s": backbone.ttft_s,
+        "tokens_per_s": backbone.tokens_per_s,
+        "speed_source": backbone.speed_source,
+    }
+    if backbone.reasoning != "no":
+        found[f"hidden_reasoning_tokens_{name}"] = backbone.hidden_tokens.get(name, 0)
+    found["profile"] = {
+        "successes": dict(profile.successes),
+        "trials": dict(profile.trials),
+        "visible_tokens": {k: round(v, 1) for k, v in profile.visible_tokens.items()},
+        "prompt_tokens": {k: round(v, 1) for k, v in profile.prompt_tokens.items()},
+        "cuts": {k: [list(cut) for cut in cuts] for k, cuts in profile.cuts.items()},
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _print_table(
+    asked: Sequence[Question],
+    known: Sequence[Recorded],
+    catalog: Catalog,
+    stopped: dict[str, str],
+) -> None:
+    total = sum(each.nanodollars for each in known) / 1e9
+    title = f"{len(asked)} questions; answers cost {total:.4f} USD in all"
+    table = Table(title=title, title_justify="left")
+    for heading in ("backbone", "answered", "right", "tokens", "USD a call", "seconds", ""):
+        table.add_column(heading, justify="left" if heading in ("backbone", "") else "right")
+    for name in catalog:
+        rows = [each for each in known if each.backbone == name]
+        cells = ["0", "", "", "", ""]
+        if rows:
+            cells = [
+                str(len(rows)),
+                f"{100 * fmean(r.correct for r in rows):.0f} %",
+                f"{fmean(r.visible_tokens + r.hidden_tokens for r in rows):.0f}",
+                f"{fmean(r.nanodollars for r in rows) / 1e9:.6f}",
+                f"{fmean(r.total_s for r in rows):.1f}",
+            ]
+        table.add_row(name, *cells, stopped.get(name, ""))
+    Console().print(table)
+
+
+def _sentence(stopped: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in stopped.items()) or "interrupted"

@@ -1,0 +1,257 @@
+"""Recording answers of live backbones: labelled questions in, a trace folder out."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import Any, cast
+
+from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.core.trace_files import TraceError
+from agentbalance_plugin.extras import require
+
+# Of ten questions; which are which hangs on the question alone, so more of them move none.
+_SPLITS = ("train",) * 6 + ("val",) * 2 + ("test",) * 2
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question whose right answer is known.
+
+    Args:
+        text: as the policy and the backbones read it.
+        answer: the right one.
+        category: kind of question; empty for none.
+    """
+
+    text: str
+    answer: str
+    category: str = ""
+
+    @property
+    def id(self) -> str:
+        """Known by its text: a question that was changed is another one."""
+        return self._digest[:16]
+
+    @property
+    def split(self) -> str:
+        """train, val or test."""
+        return _SPLITS[int(self._digest, 16) % len(_SPLITS)]
+
+    @property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.text.encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A reply to a question.
+
+    Args:
+        question: its id.
+        backbone: who was asked.
+        answer: what the reply says the answer is; None where it says none that can be compared.
+        correct: whether that is right.
+        prompt_tokens: as billed.
+        visible_tokens, hidden_tokens: completion tokens of the reply, and those before it.
+        first_s: seconds to the first token; None where the reply came in one piece.
+        total_s: seconds to the last.
+        nanodollars: what it cost.
+    """
+
+    question: str
+    backbone: str
+    answer: str | None
+    correct: bool
+    prompt_tokens: int
+    visible_tokens: int
+    hidden_tokens: int
+    first_s: float | None
+    total_s: float
+    nanodollars: int
+
+    def to_json(self) -> str:
+        """One line, which `read_recorded` reads."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """The questions of a .jsonl or .csv file with the fields question, answer and, where there
+    are kinds of questions, category.
+
+    Raises:
+        TraceError: naming file, line, field and value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TraceError(f"{path}: no such file of questions")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TraceError(f"{path}: can't be read as UTF-8 text: {error}") from error
+    found: dict[str, Question] = {}
+    rows = _csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text)
+    for where, row in rows:
+        question = _question(where, row)
+        if question.id in found:
+            raise TraceError(f"{where}: this question is in the file twice: {question.text[:60]!r}")
+        found[question.id] = question
+    if not found:
+        raise TraceError(f"{path}: holds no questions")
+    return list(found.values())
+
+
+def in_turns(questions: Sequence[Question]) -> list[Question]:
+    """The same questions in an order that hangs on their texts alone, one of each category in
+    turn, so that any first few of them are of all kinds."""
+    kinds: dict[str, list[Question]] = {}
+    for question in sorted(questions, key=lambda q: q.id):
+        kinds.setdefault(question.category, []).append(question)
+    placed = [(place, kind, q) for kind, qs in kinds.items() for place, q in enumerate(qs)]
+    return [question for _, _, question in sorted(placed, key=lambda each: each[:2])]
+
+
+def read_recorded(path: str | Path) -> list[Recorded]:
+    """The lines that `Recorded.to_json` made; a last one that was not written whole is left out.
+
+    Raises:
+        TraceError: naming the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return []
+    names = {field.name for field in fields(Recorded)}
+    lines = path.read_text(encoding="utf-8").split("\n")
+    found: list[Recorded] = []
+    # What follows the last line break was not written whole.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            entry: Any = json.loads(line)
+            found.append(Recorded(**{name: entry[name] for name in names}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise TraceError(f"{path}, line {number}: no recorded answer: {error!r}") from error
+    return found
+
+
+def write_traces(
+    folder: Path,
+    benchmark: str,
+    questions: Sequence[Question],
+    recorded: Sequence[Recorded],
+    catalog: Catalog,
+) -> None:
+    """A trace folder of one benchmark, and of one suite of that name, as `TraceSet.load` reads it.
+
+    The suite's reference is the dearest backbone that was asked nearly everything.
+
+    Args:
+        folder: created if need be; files of the same names are replaced.
+        questions: those that were asked.
+        recorded: their answers.
+        catalog: every backbone that gave one.
+    """
+    place = folder / "traces" / benchmark
+    place.mkdir(parents=True, exist_ok=True)
+    lines = (
+        {"query_id": q.id, "question": q.text, "category": q.category, "split": q.split}
+        for q in questions
+    )
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (place / "queries.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    pyarrow = require("pyarrow", extra="simulator")
+    columns = {
+        "query_id": [r.question for r in recorded],
+        "backbone": [r.backbone for r in recorded],
+        "sample": [0] * len(recorded),
+        "answer": pyarrow.array([r.answer for r in recorded], type=pyarrow.string()),
+        "correct": [int(r.correct) for r in recorded],
+        "prompt_tokens": [r.prompt_tokens for r in recorded],
+        "completion_tokens": [r.visible_tokens for r in recorded],
+        "latency_s": [r.total_s for r in recorded],
+    }
+    parquet = require("pyarrow.parquet", extra="simulator")
+    parquet.write_table(pyarrow.table(columns), place / "responses.parquet")
+    (folder / "catalog.csv").write_text(_catalog_text(catalog, benchmark), encoding="utf-8")
+    suite = {
+        "benchmarks": [benchmark],
+        "candidates": list(catalog),
+        "unseen": [],
+        "reference": _reference(recorded),
+    }
+    import yaml
+
+    (folder / "suites.yaml").write_text(
+        yaml.safe_dump({benchmark: suite}, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+
+
+def _reference(recorded: Sequence[Recorded]) -> str:
+    bills: dict[str, list[int]] = {}
+    for each in recorded:
+        bills.setdefault(each.backbone, []).append(each.nanodollars)
+    enough = 0.9 * max(map(len, bills.values()))
+    return max((b for b in bills if len(bills[b]) >= enough), key=lambda b: fmean(bills[b]))
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry: Any = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TraceError(f"{where}: not valid JSON: {error}") from error
+        if not isinstance(entry, dict):
+            raise TraceError(f"{where}: expected fields, got {entry!r}")
+        yield where, cast("dict[str, Any]", entry)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text))
+    for row in reader:
+        yield f"{path}, line {reader.line_num}", row
+
+
+def _question(where: str, row: Mapping[str, Any]) -> Question:
+    for field in ("question", "answer"):
+        if row.get(field) in (None, ""):
+            there = ", ".join(map(str, row)) or "none"
+            raise TraceError(f"{where}: field {field!r} is missing; there are {there}")
+    return Question(str(row["question"]), str(row["answer"]), str(row.get("category") or ""))
+
+
+def _catalog_text(catalog: Catalog, benchmark: str) -> str:
+    """Figures alone: how backbones are called stays in the user's own catalog."""
+    hidden = f"hidden_reasoning_tokens_{benchmark}"
+    rows = [_catalog_row(backbone, benchmark, hidden) for backbone in catalog.values()]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _catalog_row(backbone: Backbone, benchmark: str, hidden: str) -> dict[str, object]:
+    return {
+        "backbone": backbone.name,
+        "price_in_usd_per_mtok": backbone.price_in_usd_per_mtok,
+        "price_out_usd_per_mtok": backbone.price_out_usd_per_mtok,
+        "ttft_s": backbone.ttft_s,
+        "tokens_per_s": backbone.tokens_per_s,
+        "params_b": backbone.params_b,
+        "reasoning": backbone.reasoning,
+        hidden: backbone.hidden_tokens.get(benchmark, 0),
+        "capabilities": " ".join(sorted(backbone.capabilities)),
+        "max_output_tokens": backbone.max_output_tokens,
+        "context_tokens": backbone.context_tokens,
+        "price_source": backbone.price_source,
+        "speed_source": backbone.speed_source,
+    }
