@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from agentbalance_plugin.backbone import Backbone, Catalog
 
 Client = TypeVar("Client")
 
+# Where everything is out of reach, each of them would have to be waited for.
+_MOST_STANDBYS = 2
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -49,6 +52,18 @@ def read_backbones(
     if not catalog:
         raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
     return catalog, ready
+
+
+def standbys(catalog: Catalog, backbone: str, needs: frozenset[str]) -> tuple[str, ...]:
+    """The backbones to ask, in order, where the endpoint of one fails: able ones, those nearest in
+    price first."""
+
+    def typical(name: str) -> float:
+        return math.log(catalog[name].cost(1000, 500) + 1.0)
+
+    price = typical(backbone)
+    able = [n for n, each in catalog.items() if n != backbone and needs <= each.capabilities]
+    return tuple(sorted(able, key=lambda name: abs(typical(name) - price))[:_MOST_STANDBYS])
 
 
 def api_key(backbone: Backbone) -> str:

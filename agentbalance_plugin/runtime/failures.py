@@ -15,6 +15,9 @@ MAX_RETRIES = 2
 _FIRST_DELAY_S = 0.5
 _RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError")
+# A key, an account, a model's name or the load of this endpoint; another has its own.
+_ELSEWHERE = frozenset({401, 402, 403, 404, 408, 409, 429})
+_UNREACHABLE = (*_TRANSPORT, "ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,30 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
     return delay
 
 
+def outage(error: Exception) -> str | None:
+    """What ails a backbone's endpoint, so that another may answer in its place; None where the
+    call itself may be at fault. Not in the endpoint's own words, which may quote a key."""
+    if isinstance(error, CallDenied):
+        return None
+    status = _status(error)
+    name = type(error).__name__
+    if status is not None:
+        return f"{name}, status {status}" if status in _ELSEWHERE or status >= 500 else None
+    return name if name in _UNREACHABLE or isinstance(error, ConnectionError) else None
+
+
+def _status(error: Exception) -> int | None:
+    """HTTP SDKs agree on `status_code`; Google's says `code`."""
+    for found in (getattr(error, "status_code", None), getattr(error, "code", None)):
+        if isinstance(found, int):
+            return found
+    return None
+
+
 def _classify(error: Exception) -> _Failure:
-    """HTTP SDKs agree on `status_code` and on the names of their connection errors."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
+    """HTTP SDKs agree on the names of their connection errors."""
+    status = _status(error)
+    if status is not None:
         refused = 400 <= status < 500
         return _Failure(not refused, status in _RETRIED_STATUS, _retry_after(error))
     cause = type(error.__cause__).__name__

@@ -11,6 +11,7 @@ from types import TracebackType
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
 from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.outages import Outages
 
 USEFUL_OUTPUT_TOKENS = 16
 """A call that may answer with fewer tokens than this is denied: it would pay for nothing."""
@@ -88,6 +89,7 @@ class Meter:
         already = already or Spend()
         left = None if budget.latency_s is None else budget.latency_s - already.latency_s
         self.deadline = None if left is None else self.started + left
+        self.outages = Outages()
         self._already = already
         self._lock = threading.Lock()
         self._shares: dict[str, _Share] = {}

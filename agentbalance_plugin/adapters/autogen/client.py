@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.autogen.settings import OwnSettings
 from agentbalance_plugin.adapters.covered import check_covered, without_price
 from agentbalance_plugin.backbone import Backbone
-from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
+from agentbalance_plugin.runtime.failures import MAX_RETRIES, outage, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
 
 _TYPICAL_CONTEXT_TOKENS = 128_000
@@ -61,6 +61,7 @@ class BudgetClient(ChatCompletionClient):
             backbone's own cap.
         halt: where denied calls wait, for an agent inside a stock team; None raises.
         asked: the agent's own client, whose settings hold where `inner` has none.
+        standby: makes the client of another backbone, for when this one's endpoint fails.
 
     Raises (by `create` and `create_stream`):
         CallDenied: the budget has no room.
@@ -78,6 +79,7 @@ class BudgetClient(ChatCompletionClient):
         output_cap: int | None = None,
         halt: Halt | None = None,
         asked: ChatCompletionClient | None = None,
+        standby: Callable[[], BudgetClient] | None = None,
     ) -> None:
         self._halt = halt
         self._inner = without_sdk_retries(inner)
@@ -91,6 +93,8 @@ class BudgetClient(ChatCompletionClient):
         given = create_args(real)
         self._in_prompt = {name: given[name] for name in _IN_PROMPT if given.get(name)}
         self._usage = RequestUsage(0, 0)
+        self._make_standby = standby
+        self._standby: BudgetClient | None = None
 
     async def create(
         self,
@@ -103,13 +107,27 @@ class BudgetClient(ChatCompletionClient):
         cancellation_token: CancellationToken | None = None,
     ) -> CreateResult:
         request = self._request(messages, tools, json_output, extra_create_args)
-        options = {"tool_choice": tool_choice, "cancellation_token": cancellation_token}
+        options: dict[str, Any] = {
+            "tool_choice": tool_choice,
+            "cancellation_token": cancellation_token,
+        }
         try:
-            return await self._create(request, options)
+            if (other := self._in_place()) is None:
+                return await self._create(request, options)
         except CallDenied as denied:
             if self._halt is None:
                 raise
             await self._halt.hold(denied)
+        except Exception as error:
+            if (other := self._in_place(error)) is None:
+                raise
+        return await other.create(
+            messages,
+            tools=tools,
+            json_output=json_output,
+            extra_create_args=extra_create_args,
+            **options,
+        )
 
     async def create_stream(
         self,
@@ -122,15 +140,52 @@ class BudgetClient(ChatCompletionClient):
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
         request = self._request(messages, tools, json_output, extra_create_args)
-        options = {"tool_choice": tool_choice, "cancellation_token": cancellation_token}
+        options: dict[str, Any] = {
+            "tool_choice": tool_choice,
+            "cancellation_token": cancellation_token,
+        }
+        spoken = False
         try:
-            async with aclosing(self._create_stream(request, options)) as stream:
-                async for chunk in stream:
-                    yield chunk
+            if (other := self._in_place()) is None:
+                async with aclosing(self._create_stream(request, options)) as stream:
+                    async for chunk in stream:
+                        spoken = True
+                        yield chunk
+                return
         except CallDenied as denied:
             if self._halt is None:
                 raise
             await self._halt.hold(denied)
+        except Exception as error:
+            if spoken or (other := self._in_place(error)) is None:
+                raise
+        rest = other.create_stream(
+            messages,
+            tools=tools,
+            json_output=json_output,
+            extra_create_args=extra_create_args,
+            **options,
+        )
+        async with aclosing(rest) as stream:
+            async for chunk in stream:
+                yield chunk
+
+    def _in_place(self, error: Exception | None = None) -> BudgetClient | None:
+        """Who answers in this backbone's place: where its endpoint has failed in this run, or
+        fails now; None where nobody does."""
+        if self._make_standby is None:
+            return None
+        name = self._backbone.name
+        if error is None:
+            if name not in self._meter.outages:
+                return None
+        elif (reason := outage(error)) is None:
+            return None
+        else:
+            self._meter.outages.note(self._agent, name, reason)
+        if self._standby is None:
+            self._standby = self._make_standby()
+        return self._standby
 
     def _request(
         self,
@@ -200,10 +255,16 @@ class BudgetClient(ChatCompletionClient):
         """The backbone's client outlives the run; it is closed by whoever made it."""
 
     def actual_usage(self) -> RequestUsage:
-        return self._usage
+        return self.total_usage()
 
     def total_usage(self) -> RequestUsage:
-        return self._usage
+        if self._standby is None:
+            return self._usage
+        own, other = self._usage, self._standby.total_usage()
+        return RequestUsage(
+            own.prompt_tokens + other.prompt_tokens,
+            own.completion_tokens + other.completion_tokens,
+        )
 
     def count_tokens(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = []

@@ -16,7 +16,6 @@ from autogen_agentchat.messages import (
 )
 from autogen_core import CancellationToken
 
-from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.conversation import Conversation
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
@@ -28,6 +27,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     model_client_of,
     rebind,
 )
+from agentbalance_plugin.adapters.autogen.standby import client_for
 from agentbalance_plugin.adapters.autogen.termination import (
     can_still_hold,
     fresh_condition,
@@ -303,9 +303,9 @@ class PlannedTeam(WrappedTeam):
                 continue
             if hides_errors(original):
                 halts[name] = Halt()
-            inner, entry, cap = self._clients(backbone), self._catalog[backbone], plan.output_caps
-            asked, halt = model_client_of(original), halts.get(name)
-            client = BudgetClient(inner, entry, meter, name, cap.get(name), halt, asked)
+            agent, cap, halt = self._team.agent(name), plan.output_caps.get(name), halts.get(name)
+            asked = model_client_of(original)
+            client = client_for(agent, backbone, self._clients, meter, cap, halt=halt, asked=asked)
             if self._agent_factory is None:
                 agents[name] = rebind(original, client)
                 continue

@@ -24,6 +24,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     rebind,
     termination_of,
 )
+from agentbalance_plugin.adapters.autogen.standby import client_for
 from agentbalance_plugin.adapters.autogen.termination import reset_copies
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
@@ -188,8 +189,8 @@ class RoutedTeam(WrappedTeam):
             backbone = plan.assignment.get(name)
             if backbone is None:
                 return None
-            inner, entry = self._clients(backbone), self._catalog[backbone]
-            return BudgetClient(inner, entry, meter, name, halt=halt, asked=asked)
+            agent = self._team.agent(name)
+            return client_for(agent, backbone, self._clients, meter, halt=halt, asked=asked)
 
         agents: list[Participant] = [
             rebind(participant, client(participant.name, model_client_of(participant)))

@@ -18,10 +18,10 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig, ensure_config
 
 from agentbalance_plugin.adapters.langgraph.internals import set_retrying
-from agentbalance_plugin.adapters.langgraph.metered import Request
 from agentbalance_plugin.adapters.langgraph.models import is_direct
 from agentbalance_plugin.adapters.langgraph.retries import within_budget
 from agentbalance_plugin.adapters.langgraph.run import Caller, caller_of
+from agentbalance_plugin.adapters.langgraph.standby import Wish
 
 _lock = threading.Lock()
 _wrapped: list[str] = []
@@ -50,7 +50,7 @@ def _wrap_invoke(original: Any) -> Any:
         caller = _caller(self, config)
         if caller is None:
             return original(self, input, config, **options)
-        return Request.of(caller, self, input, options).invoke(config)
+        return Wish(caller, self, input, options).invoke(config)
 
     return invoke
 
@@ -63,7 +63,7 @@ def _wrap_ainvoke(original: Any) -> Any:
         caller = _caller(self, config)
         if caller is None:
             return await original(self, input, config, **options)
-        return await Request.of(caller, self, input, options).ainvoke(config)
+        return await Wish(caller, self, input, options).ainvoke(config)
 
     return ainvoke
 
@@ -77,7 +77,7 @@ def _wrap_stream(original: Any) -> Any:
         if caller is None:
             yield from original(self, input, config, **options)
         else:
-            yield from Request.of(caller, self, input, options).stream(config)
+            yield from Wish(caller, self, input, options).stream(config)
 
     return stream
 
@@ -91,7 +91,7 @@ def _wrap_astream(original: Any) -> Any:
         if caller is None:
             chunks = original(self, input, config, **options)
         else:
-            chunks = Request.of(caller, self, input, options).astream(config)
+            chunks = Wish(caller, self, input, options).astream(config)
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -108,9 +108,7 @@ def _wrap_generate(original: Any) -> Any:
         if caller is None:
             return original(self, messages, *positional, **options)
         config, options = _as_config(positional, options)
-        return _as_result(
-            [Request.of(caller, self, each, options).invoke(config) for each in messages]
-        )
+        return _as_result([Wish(caller, self, each, options).invoke(config) for each in messages])
 
     return generate
 
@@ -125,7 +123,7 @@ def _wrap_agenerate(original: Any) -> Any:
             return await original(self, messages, *positional, **options)
         config, options = _as_config(positional, options)
         return _as_result(
-            [await Request.of(caller, self, each, options).ainvoke(config) for each in messages]
+            [await Wish(caller, self, each, options).ainvoke(config) for each in messages]
         )
 
     return agenerate

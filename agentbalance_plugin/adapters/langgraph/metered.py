@@ -25,7 +25,7 @@ from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
-from agentbalance_plugin.adapters.langgraph.fit import fit, marks, needs_of, own_options
+from agentbalance_plugin.adapters.langgraph.fit import fit, marks
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
@@ -65,22 +65,30 @@ class Request:
 
     @classmethod
     def of(
-        cls, caller: Caller, asked: BaseChatModel, prompt: object, options: Mapping[str, Any]
+        cls,
+        caller: Caller,
+        asked: BaseChatModel,
+        prompt: object,
+        options: Mapping[str, Any],
+        backbone: Backbone,
+        *,
+        planned: bool = True,
     ) -> Request:
-        """A call that was meant for the model `asked`, on the caller's backbone.
+        """A call that was meant for the model `asked`, on a backbone.
+
+        Args:
+            planned: whether it is the one that the plan's output cap was made for.
 
         Raises:
             ValueError: the call asks for something that no budget can cover, or that does not
                 cross from one provider's model to another's.
         """
         check_covered(options, "call this model through direct(...), outside the budget")
-        run = caller.run
-        backbone = run.backbone_of(caller.agent, needs_of({**own_options(asked), **options}))
-        reasons = backbone.reasoning == "yes"
+        run, reasons = caller.run, backbone.reasoning == "yes"
         model, fitting = fit(options, asked, run.models(backbone.name), reasons=reasons)
         caps = wanted(asked, options)
-        if (planned := run.output_cap(caller.agent)) is not None:
-            caps.append(planned)
+        if planned and (cap := run.output_cap(caller.agent)) is not None:
+            caps.append(cap)
         most, messages = min(caps, default=None), _as_messages(prompt)
         return cls(caller, backbone, model, messages, fitting, most, marks(asked, model))
 

@@ -1,0 +1,41 @@
+"""The client of an agent's backbone, with other backbones to answer where its endpoint fails."""
+
+from __future__ import annotations
+
+from autogen_core.models import ChatCompletionClient
+
+from agentbalance_plugin.adapters.autogen.client import BudgetClient
+from agentbalance_plugin.adapters.autogen.endpoints import Clients
+from agentbalance_plugin.adapters.autogen.halt import Halt
+from agentbalance_plugin.adapters.backbones import standbys
+from agentbalance_plugin.runtime.meter import Meter
+from agentbalance_plugin.team import Agent
+
+
+def client_for(
+    agent: Agent,
+    backbone: str,
+    clients: Clients,
+    meter: Meter,
+    output_cap: int | None = None,
+    *,
+    halt: Halt | None = None,
+    asked: ChatCompletionClient | None = None,
+) -> BudgetClient:
+    """Make it for one run.
+
+    Args:
+        agent: nobody stands in for a backbone that its user chose.
+        output_cap: of the plan, which knows how much this backbone writes and not others.
+        halt, asked: as in `BudgetClient`.
+    """
+    catalog = clients.catalog
+    others = () if agent.backbone is not None else standbys(catalog, backbone, agent.needs)
+
+    def make(name: str, behind: tuple[str, ...], cap: int | None) -> BudgetClient:
+        standby = (lambda: make(behind[0], behind[1:], None)) if behind else None
+        return BudgetClient(
+            clients(name), catalog[name], meter, agent.name, cap, halt, asked, standby
+        )
+
+    return make(backbone, others, output_cap)

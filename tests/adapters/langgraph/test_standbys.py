@@ -1,0 +1,105 @@
+"""Where a backbone's endpoint fails another answers, however a node calls its model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from graphs import LARGE, Assign, Bench, OllamaServer, calling, chain_of
+from langgraph.graph import MessagesState
+from openai import NotFoundError
+
+from agentbalance_plugin import Agent, Catalog
+from agentbalance_plugin.backbone import Endpoint
+
+MINI, FLASH = "gpt-4o-mini-2024-07-18", "gemini-1.5-flash"
+
+
+def broken(bench: Bench, name: str, *others: str) -> Catalog:
+    """`name`'s endpoint knows no such model."""
+    catalog = bench.catalog(name, *others)
+    nowhere = Endpoint(model="nothing", base_url=bench.simulator.base_url)
+    return Catalog([replace(catalog[name], endpoint=nowhere), *(catalog[n] for n in others)])
+
+
+def styles(bench: Bench) -> dict[str, Any]:
+    model = bench.model()
+
+    async def asynchronous(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    def blocking(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    async def streamed(state: MessagesState) -> Any:
+        said = [chunk.text async for chunk in model.astream(state["messages"])]
+        return {"messages": ["".join(said)]}
+
+    def blocking_stream(state: MessagesState) -> Any:
+        return {"messages": ["".join(chunk.text for chunk in model.stream(state["messages"]))]}
+
+    return {each.__name__: each for each in (asynchronous, blocking, streamed, blocking_stream)}
+
+
+@pytest.mark.parametrize("style", ["asynchronous", "blocking", "streamed", "blocking_stream"])
+async def test_another_backbone_answers_where_an_endpoint_fails(instant: Bench, style: str) -> None:
+    node = styles(instant)[style]
+    app = instant.balance(
+        chain_of({"a": node, "b": node}),
+        backbones=broken(instant, MINI, FLASH, LARGE),
+        policy=Assign({"a": MINI, "b": MINI}),
+    ).compile()
+    result = await app.ainvoke(instant.ask())
+    assert [backbone for _, backbone in instant.called()] == [FLASH, FLASH]
+    assert "Answer:" in result["messages"][-1].text
+    report = app.report
+    assert report.spend.nanodollars == instant.billed()
+    first, second = (agent.reason for agent in report.agents)
+    assert first.startswith(f"{MINI} failed (")
+    assert first.endswith(f"status 404); {FLASH} answered in its place")
+    # The second node did not ask the one that had failed.
+    assert second == ""
+
+
+async def test_nobody_stands_in_for_a_backbone_of_the_users_choice(instant: Bench) -> None:
+    app = instant.balance(
+        chain_of({"a": styles(instant)["asynchronous"]}),
+        agents={"a": Agent("a", backbone=MINI)},
+        backbones=broken(instant, MINI, FLASH),
+        policy=Assign({"a": MINI}),
+    ).compile()
+    with pytest.raises(NotFoundError):
+        await app.ainvoke(instant.ask())
+    assert instant.called() == []
+
+
+async def test_a_call_that_does_not_cross_is_not_tried_on_another_provider(instant: Bench) -> None:
+    server = OllamaServer()
+    [(llama, chat)] = server.backbones
+    catalog = broken(instant, MINI)
+    able = frozenset({"text", "json"})
+    nothing = instant.model("nothing")
+    shaped = calling(instant.model(), response_format={"type": "json_object"})
+    app = instant.balance(
+        chain_of({"a": shaped}),
+        backbones=[
+            (replace(catalog[MINI], capabilities=able), nothing),
+            (replace(llama, capabilities=able), chat),
+        ],
+        policy=Assign({"a": MINI}),
+    ).compile()
+    with pytest.raises(NotFoundError):
+        await app.ainvoke(instant.ask())
+    assert server.asked == []
+
+
+async def test_what_has_begun_to_speak_is_not_replaced(instant: Bench) -> None:
+    app = instant.balance(
+        chain_of({"a": styles(instant)["streamed"]}),
+        backbones=instant.catalog(MINI, FLASH),
+        policy=Assign({"a": MINI}),
+    ).compile()
+    with pytest.raises(Exception, match=r"."):
+        await app.ainvoke({"messages": [("user", f"[[fault:cut_stream]] {instant.task()}")]})
+    assert {call.backbone for call in app.report.calls} == {MINI}
