@@ -37,6 +37,8 @@ def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
     Raises:
         ValueError: naming the argument and its value.
     """
+    if not arguments:
+        return
     for level in _levels(arguments):
         if isinstance(replies := level.get("n"), int) and replies > 1:
             raise ValueError(

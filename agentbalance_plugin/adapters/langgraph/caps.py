@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
 
@@ -18,14 +18,17 @@ _FIELDS = ("max_output_tokens", "num_predict", "max_new_tokens")
 
 OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", *_FIELDS)
 """Names under which callers ask for a cap."""
+_CAPS, _NESTED = frozenset(OUTPUT_CAPS), frozenset(NESTED)
 
 
 def wanted(asked: BaseChatModel, options: Mapping[str, Any]) -> list[int]:
     """The caps that a call of the model `asked`, with these keyword arguments, asks for."""
-    sources: list[Mapping[str, Any]] = [vars(asked), options]
-    for name in NESTED:
-        sources += [n for source in sources[:2] if isinstance(n := source.get(name), Mapping)]
-    return [int(source[name]) for source in sources for name in OUTPUT_CAPS if source.get(name)]
+    sources: list[Mapping[str, Any]] = [vars(asked), options] if options else [vars(asked)]
+    nested = [source[name] for source in sources for name in source.keys() & _NESTED]
+    sources += [cast("Mapping[str, Any]", each) for each in nested if isinstance(each, Mapping)]
+    return [
+        int(source[name]) for source in sources for name in source.keys() & _CAPS if source[name]
+    ]
 
 
 def capped(

@@ -15,12 +15,15 @@ from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 # Of `SHAPES`: text like any other, and JSON without a schema.
 _PLAIN: tuple[Any, ...] = ("text/plain", {"type": "text"})
 _FREE: tuple[Any, ...] = ("json", "application/json", {"type": "json_object"})
+_TEXT = frozenset({"text"})
 # Of what a chat model was made with.
-_OWN = (*SAMPLING, "stop", "stop_sequences", *SHAPES)
+_OWN = frozenset((*SAMPLING, "stop", "stop_sequences", *SHAPES))
 
 
 def needs_of(options: Mapping[str, Any]) -> frozenset[str]:
     """The capabilities that a call with these keyword arguments needs of a backbone."""
+    if not options:
+        return _TEXT
     needs = {"text"}
     if options.get("tools"):
         needs.add("tools")
@@ -34,8 +37,10 @@ def needs_of(options: Mapping[str, Any]) -> frozenset[str]:
 def own_options(model: BaseChatModel) -> dict[str, Any]:
     """How the maker of a chat model wants all of its replies, as keyword arguments of a call:
     sampling, stop words, the shape of structured output."""
-    given, nested = model.model_fields_set, getattr(model, "model_kwargs", None)
-    found = {name: getattr(model, name) for name in _OWN if name in given}
+    given, nested = model.model_fields_set & _OWN, getattr(model, "model_kwargs", None)
+    if not given and not nested:
+        return {}
+    found = {name: getattr(model, name) for name in given}
     if isinstance(nested, Mapping):
         more = cast("Mapping[str, Any]", nested)
         found |= {name: more[name] for name in _OWN if name in more}
@@ -61,8 +66,11 @@ def fit(
     Raises:
         ValueError: the call asks for structured output by a way that no other provider has.
     """
+    own = own_options(asked)
+    if not own and not options:
+        return model, {}
     theirs = own_options(model)
-    own = {name: value for name, value in own_options(asked).items() if name not in theirs}
+    own = {name: value for name, value in own.items() if name not in theirs}
     if reasons:
         own.pop("stop", None)
     # Caps go along by themselves.

@@ -22,7 +22,7 @@ _MEDIA = ("file", "document", "audio", "video", "media")
 # Names under which integrations take what lies elsewhere.
 _REFERENCES = ("file_id", "file_uri", "file_url", "url")
 
-_IN_PROMPT = ("tools", "functions", "tool_choice", *SHAPES, *NESTED)
+_IN_PROMPT = frozenset(("tools", "functions", "tool_choice", *SHAPES, *NESTED))
 
 
 def prompt_bound(messages: Sequence[BaseMessage], *sources: Mapping[str, Any]) -> int:
@@ -42,9 +42,10 @@ def prompt_bound(messages: Sequence[BaseMessage], *sources: Mapping[str, Any]) -
         ValueError: a message refers to a file, whose length is not known.
     """
     total = MESSAGE_FRAMING + sum(_message_bound(message) for message in messages)
-    for found in (source[name] for source in sources for name in _IN_PROMPT if source.get(name)):
-        parts = cast("Sequence[Any]", found) if isinstance(found, (list, tuple)) else [found]
-        total += sum(SCHEMA_FRAMING + json_size(part) for part in parts)
+    for source in sources:
+        for found in (source[name] for name in source.keys() & _IN_PROMPT if source[name]):
+            parts = cast("Sequence[Any]", found) if isinstance(found, (list, tuple)) else [found]
+            total += sum(SCHEMA_FRAMING + json_size(part) for part in parts)
     return total
 
 

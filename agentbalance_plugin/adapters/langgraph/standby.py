@@ -19,7 +19,7 @@ from agentbalance_plugin.adapters.langgraph.run import Caller
 from agentbalance_plugin.runtime.failures import outage
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Wish:
     """A call as the user's node makes it.
 
