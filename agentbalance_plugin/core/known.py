@@ -43,6 +43,7 @@ class Known:
         least: agents that a plan must keep.
         fastest: [R] columns that plans may use, from fast to slow.
         longest_role: bytes.
+        profiled: how many of the catalog's backbones have a profile.
         prices: success per US dollar of the mean budgets asked for so far.
     """
 
@@ -53,6 +54,7 @@ class Known:
     least: int
     fastest: IntArray
     longest_role: int
+    profiled: int
     prices: dict[Budget, float] = field(default_factory=dict[Budget, float])
 
     @cached_property
@@ -103,6 +105,7 @@ def look_at(
         least=len(must_run(team).agents) if team.decider is not None else 1,
         fastest=fastest,
         longest_role=max(len(agent.role.encode()) for agent in team.agents),
+        profiled=sum(backbone.profile is not None for backbone in catalog.values()),
     )
 
 

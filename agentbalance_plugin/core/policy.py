@@ -301,6 +301,7 @@ class Policy:
             "difficulty": round(float(outlook.difficulty[row]), 4),
             "price_usd": price,
             "category": self._checkpoint.priors.categories[category],
+            "profiled": known.profiled,
         }
         if view.novelty is not None:
             # JSON has no infinity.

@@ -132,6 +132,8 @@ class RunReport:
         expected = None if self.plan is None else self.plan.expected
         if expected is not None:
             lines.append(f"expected: {expected.cost_usd:.6f} USD, {expected.latency_s:.2f} s")
+        if self.plan is not None and self.plan.notes.get("profiled") == 0:
+            lines.append("no backbone has a profile, so prices decide (see: agentbalance record)")
         return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from chats import (
     texts,
 )
 
-from agentbalance_plugin import LateGate, Plan, Policy
+from agentbalance_plugin import Catalog, LateGate, Plan, Policy
 from agentbalance_plugin.core.encoder import RecordedEncoder
 
 pytestmark = pytest.mark.virtual_time
@@ -326,6 +327,15 @@ async def test_a_stream_that_is_left_early_stops_the_run(bench: Bench) -> None:
     await asyncio.sleep(100)
     assert "decider" not in {entry.agent for entry in bench.simulator.books.entries}
     assert (await team.run(task=bench.task())).messages
+
+
+async def test_a_report_says_when_prices_alone_decided(bench: Bench) -> None:
+    profiled = bench.catalog(MINI, LLAMA)
+    bare = Catalog(replace(backbone, profile=None) for backbone in profiled.values())
+    for catalog, said in ((profiled, False), (bare, True)):
+        team = bench.wrap(bench.chat(["solver", "decider"]), backbones=catalog)
+        await team.run(task=bench.task())
+        assert ("no backbone has a profile" in team.report.to_text()) == said
 
 
 async def test_an_agent_that_fails_does_not_stop_the_others(bench: Bench) -> None:
