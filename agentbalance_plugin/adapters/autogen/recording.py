@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ INSTRUCTION = "End with a line that says 'Answer:' and your answer, nothing else
 Grade = Callable[[Question, str, str | None], bool]
 """(question, reply, the answer in the reply) -> whether it is right."""
 
+_CHOICE = re.compile(r"\(?([a-z])[.):,]\s")
+_NUMBER = re.compile(r"([-+$\d.,]*\d%?)\s+\D*$")
 _FAILURES_IN_A_ROW = 3
 # English has four to five bytes a token with every tokenizer in use.
 _BYTES_PER_TOKEN = 4.2
@@ -31,8 +34,17 @@ _IN_ONE_PIECE = 0.95
 
 
 def same_answer(question: Question, reply: str, answer: str | None) -> bool:
-    """Whether the answer in the reply is the right one, however a number is written."""
-    return answer is not None and answer.casefold() == canonical(question.answer).casefold()
+    """Whether the answer in the reply is the right one, however a number is written.
+
+    A letter or a number may be followed by what it stands for: "B. Paris", "42 km".
+    """
+    if answer is None:
+        return False
+    right, said = canonical(question.answer).casefold(), answer.casefold()
+    if said == right:
+        return True
+    found = (_CHOICE if right.isalpha() else _NUMBER).match(said)
+    return found is not None and canonical(found[1]).casefold() == right
 
 
 async def record_answers(
