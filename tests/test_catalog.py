@@ -62,6 +62,23 @@ backbones:
     assert mini.profile.successes["maths"] == 8
 
 
+def test_a_profile_may_be_that_of_recorded_backbones(tmp_path: Path) -> None:
+    prices = "price_in_usd_per_mtok: 1\n  price_out_usd_per_mtok: 1"
+    entry = f"backbone: {{0}}\n  {prices}\n  profile: {{1}}\n"
+    one, other = "gpt-4o-2024-08-06", "openai/gpt-4o-2024-05-13"
+    text = "- " + "- ".join(entry.format(n, p) for n, p in (("a", one), ("b", [one, other])))
+    catalog = Catalog.load(write(tmp_path, text, "c.yaml"))
+    a, b = catalog["a"].profile, catalog["b"].profile
+    assert a is not None
+    assert b is not None
+    assert set(a.trials) == {"gsm8k", "math_l5", "crux"}
+    assert b.trials.items() > a.trials.items()
+    assert any(category.startswith("mmlu/") for category in b.trials)
+    header = "backbone,price_in_usd_per_mtok,price_out_usd_per_mtok,profile"
+    table = write(tmp_path, f"{header}\na,1,1,{one}\n")
+    assert Catalog.load(table)["a"].profile == a
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -100,6 +117,9 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
         ("profile: {visible_tokens: {a: x}}", "visible_tokens of 'a' must be a finite .* got 'x'"),
         ("profile: {trials: {a: .inf}}", "trials of 'a' must be a finite number .* got inf"),
         ("profile: {prompt_tokens: {a: -1}}", "prompt_tokens of 'a' must be .* got -1"),
+        ("profile: 3", "profile must be a mapping, or names of recorded backbones, got 3"),
+        ("profile: gpt-4o-min", "no recorded backbone 'gpt-4o-min'; there are gpt-4o-mini-2024"),
+        ("profile: [gemini-1.5-flash, 7]", "no recorded backbone 7"),
         ("reasoning: [1]", r"reasoning must be no, hybrid or yes, got '\[1\]'"),
         ("7: x", "unknown field 7 \\(value 'x'\\)"),
         ("hidden_reasoning_tokens_x: -1", "hidden_reasoning_tokens_x is negative"),

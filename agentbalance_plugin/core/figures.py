@@ -12,7 +12,9 @@ import gzip
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +75,19 @@ def export_figures(traces_path: str | Path, out: str | Path, benchmarks: Sequenc
     if origin.is_file():
         text += _SOURCES + origin.read_text(encoding="utf-8")
     (target / "PROVENANCE.md").write_text(text, encoding="utf-8")
+
+
+def export_profiles(suites: Sequence[TraceSet], path: str | Path) -> None:
+    """Write what the training split of each suite says of each backbone, for catalogs that name a
+    recorded backbone instead of a profile."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for suite in suites:
+        for name, profile in suite.profiles("train").items():
+            entry = found.setdefault(name, {})
+            for field, values in asdict(profile).items():
+                entry.setdefault(field, {}).update(values)
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    Path(path).write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
 
 
 def _packed_queries(queries: Iterable[Query]) -> bytes:

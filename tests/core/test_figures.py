@@ -12,11 +12,11 @@ import pytest
 from trace_folder import row, write_benchmark, write_catalog
 
 from agentbalance_plugin.core.encoder import RecordedEncoder, hash_features
-from agentbalance_plugin.core.figures import export_figures
+from agentbalance_plugin.core.figures import export_figures, export_profiles
 from agentbalance_plugin.core.reference import reference_plan
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.trace_files import pack_features
-from agentbalance_plugin.core.traces import TraceError, TraceSet
+from agentbalance_plugin.core.traces import SHIPPED, TraceError, TraceSet
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,11 @@ def test_shipped_figures_are_complete(suite: str) -> None:
 def test_shipped_figures_are_those_of_the_original(suite: str) -> None:
     original = TraceSet.load(os.environ["AGENTBALANCE_TRACES"], suite)
     assert_same_figures(original, TraceSet.shipped(suite))
+
+
+def test_the_shipped_profiles_are_those_of_the_shipped_traces(tmp_path: Path) -> None:
+    suites = [TraceSet.shipped(name) for name in ("reasoning", "mmlu_pro", "mmlu")]
+    export_profiles(suites, tmp_path / "profiles.json.gz")
+    made, shipped = ((each / "profiles.json.gz").read_bytes() for each in (tmp_path, SHIPPED))
+    # Other versions of zlib pack the same text otherwise.
+    assert gzip.decompress(made) == gzip.decompress(shipped)
