@@ -104,7 +104,9 @@ async def test_what_no_budget_reaches_is_told(
     assert "AsyncOpenAI (in no budget)" in capsys.readouterr().out
     with pytest.warns(UserWarning, match="in no budget") as warned:
         instant.balance(builder).compile()
-    assert [str(each.message)[:24] for each in warned] == [
+    # Connections that earlier tests left open may be found by the garbage collector meanwhile.
+    told = [str(each.message)[:24] for each in warned if each.category is UserWarning]
+    assert told == [
         "node 'raw' reaches Async",
         "node 'old' reaches FakeL",
     ]
