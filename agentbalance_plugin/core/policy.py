@@ -27,6 +27,7 @@ from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.novelty import FAR_DISCOUNT, Novelty
 from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
 from agentbalance_plugin.core.prediction import Outlook, embed, look_ahead
+from agentbalance_plugin.core.roomy import RoomyCatalogs
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stream_price import solve_price
 from agentbalance_plugin.plan import Plan
@@ -93,6 +94,7 @@ class Policy:
                 f"{self._encoder.name!r} of size {self._encoder.size}"
             )
         self._kept: list[Known] = []
+        self._roomy = RoomyCatalogs()
 
     @classmethod
     def load(
@@ -167,7 +169,7 @@ class Policy:
         knobs: Knobs | None = None,
     ) -> dict[str, Any]:
         """What every stage found on the way to `plan`; JSON values only."""
-        known = self._known(team, catalog)
+        known = self._known(team, self._roomy.of(catalog, query, team))
         view = self._view(known, [query], budget, [knobs or Knobs()])
         decision = None if is_pipeline(team) else self._decide(known, view)
         plan = self._made(known, view, 0, decision)
@@ -242,12 +244,24 @@ class Policy:
         knobs: Sequence[Knobs],
     ) -> list[Plan]:
         """For each query, for each of the knobs."""
-        known = self._known(team, catalog)
+        if any(backbone.context_tokens is not None for backbone in catalog.values()):
+            fitting = [self._roomy.of(catalog, query, team) for query in queries]
+            if any(each is not catalog for each in fitting):
+                return [
+                    plan
+                    for query, each in zip(queries, fitting, strict=True)
+                    for plan in self._plans_with(self._known(team, each), [query], budget, knobs)
+                ]
+        return self._plans_with(self._known(team, catalog), queries, budget, knobs)
+
+    def _plans_with(
+        self, known: Known, queries: Sequence[str], budget: Budget, knobs: Sequence[Knobs]
+    ) -> list[Plan]:
         plans: list[Plan] = []
         together = max(1, _TOGETHER // len(knobs))
         for begin in range(0, len(queries), together):
             view = self._view(known, queries[begin : begin + together], budget, knobs)
-            decision = None if is_pipeline(team) else self._decide(known, view)
+            decision = None if is_pipeline(known.team) else self._decide(known, view)
             plans += [
                 self._made(known, view, row, decision) for row in range(len(view.asked.price_usd))
             ]

@@ -17,6 +17,9 @@ _RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError")
 # A key, an account, a model's name or the load of this endpoint; another has its own.
 _ELSEWHERE = frozenset({401, 402, 403, 404, 408, 409, 429})
+# How OpenAI, vLLM, Anthropic and Google put it.
+_TOO_LONG = (400, 413)
+_PROMPT_TOO_LONG = ("context length", "context_length", "prompt is too long", "token count")
 _UNREACHABLE = (*_TRANSPORT, "ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError")
 
 
@@ -65,6 +68,8 @@ def outage(error: Exception) -> str | None:
         return None
     status = _status(error)
     name = type(error).__name__
+    if status in _TOO_LONG and any(words in str(error).lower() for words in _PROMPT_TOO_LONG):
+        return f"{name}, the prompt is too long for it"
     if status is not None:
         return f"{name}, status {status}" if status in _ELSEWHERE or status >= 500 else None
     return name if name in _UNREACHABLE or isinstance(error, ConnectionError) else None

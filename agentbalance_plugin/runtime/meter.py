@@ -16,6 +16,9 @@ from agentbalance_plugin.runtime.outages import Outages
 USEFUL_OUTPUT_TOKENS = 16
 """A call that may answer with fewer tokens than this is denied: it would pay for nothing."""
 
+# Of a prompt, which is bounded by its bytes: text has four and more a token, code about three.
+_TOKENS_PER_BYTE = 0.3
+
 
 class CallDenied(Exception):
     """The budget has no room for this call. It was not made and cost nothing."""
@@ -186,6 +189,10 @@ class Meter:
             if seconds is not None and seconds <= 0:
                 raise self._denied(DeadlineReached(f"{agent}: no time left before the deadline"))
             wanted = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
+            if backbone.context_tokens is not None:
+                # Endpoints refuse a call whose prompt and cap do not fit together.
+                room = backbone.context_tokens - round(prompt_bound * _TOKENS_PER_BYTE)
+                wanted = min(wanted, max(USEFUL_OUTPUT_TOKENS, room))
             cap = wanted
             money = self._free_nanodollars(agent)
             if money is not None:

@@ -12,9 +12,8 @@ from agentbalance_plugin.runtime.meter import CallDenied, DeadlineReached
 REQUEST = httpx.Request("POST", "http://127.0.0.1:9/v1")
 
 
-def refused(kind: type, status: int) -> Exception:
-    answer = httpx.Response(status, request=REQUEST)
-    return kind("key sk-secret is wrong", response=answer, body=None)
+def refused(kind: type, status: int, said: str = "key sk-secret is wrong") -> Exception:
+    return kind(said, response=httpx.Response(status, request=REQUEST), body=None)
 
 
 class GoogleError(Exception):
@@ -27,6 +26,10 @@ class GoogleError(Exception):
         (refused(AuthenticationError, 401), "AuthenticationError, status 401"),
         (refused(RateLimitError, 429), "RateLimitError, status 429"),
         (refused(BadRequestError, 400), None),
+        (
+            refused(BadRequestError, 400, "This model's maximum context length is 8192 tokens"),
+            "BadRequestError, the prompt is too long for it",
+        ),
         (APIConnectionError(request=REQUEST), "APIConnectionError"),
         (httpx.ConnectError("refused"), "ConnectError"),
         (ConnectionRefusedError(), "ConnectionRefusedError"),

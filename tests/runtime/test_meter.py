@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -38,6 +39,16 @@ def test_the_callers_own_cap_is_never_raised() -> None:
     meter = Meter(nano(10**6))
     assert meter.reserve("a", CHEAP, 10, output_cap=7).output_cap == 7
     assert meter.reserve("a", CHEAP, 10, output_cap=5000).output_cap == 1000
+
+
+def test_the_cap_leaves_room_for_the_prompt_in_the_context() -> None:
+    small = replace(CHEAP, context_tokens=1500)
+    meter = Meter(nano(10**6))
+    assert meter.reserve("a", small, 1000).output_cap == 1000
+    # Two thousand bytes are at most some six hundred tokens.
+    assert meter.reserve("a", small, 2000).output_cap == 900
+    # The endpoint may still take it; if not, it says so at no cost.
+    assert meter.reserve("a", small, 9000).output_cap == USEFUL_OUTPUT_TOKENS
 
 
 @pytest.mark.parametrize("usage", [None, (0, 0)])
