@@ -56,14 +56,17 @@ def read_backbones(
 
 def standbys(catalog: Catalog, backbone: str, needs: frozenset[str]) -> tuple[str, ...]:
     """The backbones to ask, in order, where the endpoint of one fails: able ones, those nearest in
-    price first."""
+    price first. A task may have pictures: where the one can see, so should others."""
 
     def typical(name: str) -> float:
         return math.log(catalog[name].cost(1000, 500) + 1.0)
 
-    price = typical(backbone)
+    def distance(name: str) -> tuple[bool, float]:
+        sees = catalog[backbone].capabilities & {"vision"} <= catalog[name].capabilities
+        return not sees, abs(typical(name) - typical(backbone))
+
     able = [n for n, each in catalog.items() if n != backbone and needs <= each.capabilities]
-    return tuple(sorted(able, key=lambda name: abs(typical(name) - price))[:_MOST_STANDBYS])
+    return tuple(sorted(able, key=distance)[:_MOST_STANDBYS])
 
 
 def api_key(backbone: Backbone) -> str:

@@ -36,9 +36,13 @@ def called(bench: Bench) -> list[tuple[str, str]]:
 def test_those_nearest_in_price_that_are_able_stand_by(bench: Bench) -> None:
     catalog = bench.catalog(MINI, LARGE, FLASH, "o1-mini-2024-09-12")
     assert standbys(catalog, MINI, frozenset({"text"})) == (FLASH, "o1-mini-2024-09-12")
-    able = Catalog([*(catalog[n] for n in (MINI, FLASH)), replace(
-        catalog[LARGE], capabilities=frozenset({"text", "vision"}))])  # fmt: skip
-    assert standbys(able, MINI, frozenset({"text", "vision"})) == (LARGE,)
+    sees = frozenset({"text", "vision"})
+    far = replace(catalog[LARGE], capabilities=sees)
+    mixed = Catalog([catalog[MINI], catalog[FLASH], far])
+    assert standbys(mixed, MINI, sees) == (LARGE,)
+    # Where the one that failed can see, those that can too come first.
+    mixed = Catalog([replace(catalog[MINI], capabilities=sees), catalog[FLASH], far])
+    assert standbys(mixed, MINI, frozenset({"text"})) == (LARGE, FLASH)
 
 
 @pytest.mark.parametrize("routed", [False, True])
