@@ -110,13 +110,14 @@ class Bench:
         ]
         return found[number]
 
-    def client(self, model: str = LARGE) -> OpenAIChatCompletionClient:
+    def client(self, model: str = LARGE, **more: Any) -> OpenAIChatCompletionClient:
         """What a user's agents call before they are wrapped."""
         client = OpenAIChatCompletionClient(
             model=model,
             base_url=self.simulator.base_url,
             api_key="local",
             model_info=CAN_DO_ALL,
+            **more,
         )
         self.made.append(client)
         return client

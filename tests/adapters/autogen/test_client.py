@@ -80,19 +80,13 @@ async def test_a_schema_counts_wherever_it_is_given(bench: Bench) -> None:
     plain = prompt_bound(task)
     schema = len(json.dumps(Out.model_json_schema()))
     assert prompt_bound(task, extra_create_args={"response_format": Out}) > plain + schema
-    with_schema = OpenAIChatCompletionClient(
-        model=MINI,
-        base_url=bench.simulator.base_url,
-        api_key="local",
-        model_info=bench.client().model_info,
-        response_format={"type": "json_schema", "schema": Out.model_json_schema()},
-    )
+    shape = {"type": "json_schema", "schema": Out.model_json_schema()}
+    with_schema = bench.client(MINI, response_format=shape)
     budgeted, meter = client(bench, inner=with_schema)
     # Without usage the whole reservation is booked.
     unmetered = [UserMessage(content=f"[[fault:no_usage]] {bench.task()}", source="user")]
     await budgeted.create(unmetered)
     assert meter.calls[0].prompt_tokens > prompt_bound(unmetered) + schema
-    await with_schema.close()
 
 
 @pytest.mark.parametrize("status", [429, 500])

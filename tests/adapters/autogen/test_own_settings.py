@@ -11,7 +11,7 @@ import pytest
 from autogen_core.models import ChatCompletionClient, ModelInfo, UserMessage
 from autogen_ext.models.ollama import OllamaChatCompletionClient
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-from chats import CAN_DO_ALL, LARGE, MINI, Bench, chain
+from chats import CAN_DO_ALL, MINI, Bench, chain
 
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.rebind import describe
@@ -25,18 +25,6 @@ pytestmark = pytest.mark.virtual_time
 OWN: dict[str, Any] = {"temperature": 0.0, "seed": 7, "stop": ["END"]}
 
 
-def openai(bench: Bench, model: str = LARGE, **more: Any) -> OpenAIChatCompletionClient:
-    client = OpenAIChatCompletionClient(
-        model=model,
-        base_url=bench.simulator.base_url,
-        api_key="local",
-        model_info=CAN_DO_ALL,
-        **more,
-    )
-    bench.made.append(client)
-    return client
-
-
 def listening(
     bench: Bench, **more: Any
 ) -> tuple[tuple[Backbone, OpenAIChatCompletionClient], list[dict[str, Any]]]:
@@ -47,7 +35,7 @@ def listening(
         asked.append(json.loads(request.content))
 
     http = httpx.AsyncClient(event_hooks={"request": [listen]})
-    client = openai(bench, MINI, http_client=http, **more)
+    client = bench.client(MINI, http_client=http, **more)
     return (bench.catalog(MINI, capabilities=("text", "json"))[MINI], client), asked
 
 
@@ -60,7 +48,7 @@ def ollama(**options: Any) -> OllamaChatCompletionClient:
 async def test_an_agents_settings_hold_on_its_backbone(bench: Bench, routed: bool) -> None:
     pair, asked = listening(bench)
     agent = bench.assistant("solver")
-    agent._model_client = openai(bench, **OWN)  # pyright: ignore[reportPrivateUsage]
+    agent._model_client = bench.client(**OWN)  # pyright: ignore[reportPrivateUsage]
     chat = type(bench.chat())([agent], max_turns=1)
     mode: Any = "backbones" if routed else "full"
     team = bench.wrap(chat, chain({"solver": MINI}), backbones=[pair], mode=mode)
@@ -71,7 +59,7 @@ async def test_an_agents_settings_hold_on_its_backbone(bench: Bench, routed: boo
 
 async def test_what_the_backbones_maker_or_the_call_says_goes_first(bench: Bench) -> None:
     (backbone, client), asked = listening(bench, temperature=0.3)
-    own = openai(bench, **OWN)
+    own = bench.client(**OWN)
     budgeted = BudgetClient(client, backbone, Meter(Budget(cost_usd=1.0)), "solver", asked=own)
     task = [UserMessage(content=bench.task(), source="user")]
     await budgeted.create(task, extra_create_args={"seed": 8})
@@ -90,24 +78,24 @@ async def test_settings_cross_to_openai(
     bench: Bench, asked: ChatCompletionClient | None, expected: dict[str, Any]
 ) -> None:
     backbone = bench.catalog(MINI)[MINI]
-    assert OwnSettings.of(asked, openai(bench), backbone).arguments == expected
+    assert OwnSettings.of(asked, bench.client(), backbone).arguments == expected
 
 
 async def test_settings_cross_to_ollama(bench: Bench) -> None:
     backbone = bench.catalog(MINI)[MINI]
-    asked = openai(bench, temperature=0.0, stop="END", logprobs=True)
+    asked = bench.client(temperature=0.0, stop="END", logprobs=True)
     found = OwnSettings.of(asked, ollama(seed=1), backbone)
     assert found.arguments == {"options": {"temperature": 0.0, "stop": ["END"]}}
 
 
 async def test_a_backbone_that_always_reasons_is_not_told_how_to_sample(bench: Bench) -> None:
     backbone = replace(bench.catalog(MINI)[MINI], reasoning="yes")
-    assert OwnSettings.of(openai(bench, **OWN), openai(bench), backbone) == OwnSettings()
+    assert OwnSettings.of(bench.client(**OWN), bench.client(), backbone) == OwnSettings()
 
 
 async def test_json_that_a_client_was_made_for_is_asked_of_the_backbone(bench: Bench) -> None:
     (backbone, client), asked = listening(bench)
-    own = openai(bench, response_format={"type": "json_object"})
+    own = bench.client(response_format={"type": "json_object"})
     agent = bench.assistant("solver")
     agent._model_client = own  # pyright: ignore[reportPrivateUsage]
     assert describe(agent).needs == {"text", "json"}
