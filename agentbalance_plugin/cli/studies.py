@@ -14,6 +14,8 @@ from agentbalance_plugin.cli.options import Json, Seed, Traces
 if TYPE_CHECKING:
     from agentbalance_plugin.evaluation.studies.setting import Finding, Setting, Ticker
 
+    Study = Callable[[Setting, Ticker], Finding]
+
 study = typer.Typer(help="Studies of one question each, on recorded answers.", no_args_is_help=True)
 
 Suite = Annotated[str, typer.Option(help="Suite of the traces.")]
@@ -23,49 +25,46 @@ Out = Annotated[
 ]
 
 
-@study.command("follow-through")
-def follow_through(
-    suite: Suite = "reasoning",
-    policy: PolicyName = "default",
-    traces: Traces = None,
-    out: Out = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+def _of_a_suite(name: str) -> Callable[[Callable[[], Study]], None]:
+    """Make a command of what loads a study of one suite, whose docstring is its help."""
+
+    def register(load: Callable[[], Study]) -> None:
+        @study.command(name, help=load.__doc__)
+        def command(  # pyright: ignore[reportUnusedFunction]
+            suite: Suite = "reasoning",
+            policy: PolicyName = "default",
+            traces: Traces = None,
+            out: Out = None,
+            seed: Seed = 0,
+            as_json: Json = False,
+        ) -> None:
+            _run(suite, policy, traces, out, seed, as_json, load())
+
+    return register
+
+
+@_of_a_suite("follow-through")
+def follow_through() -> Study:
     """Measure whether budgets are met, and how well each task's spend is predicted."""
     from agentbalance_plugin.evaluation.studies.follow_through import study_follow_through
 
-    _run(suite, policy, traces, out, seed, as_json, study_follow_through)
+    return study_follow_through
 
 
-@study.command("unseen")
-def unseen(
-    suite: Suite = "reasoning",
-    policy: PolicyName = "default",
-    traces: Traces = None,
-    out: Out = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+@_of_a_suite("unseen")
+def unseen() -> Study:
     """Score a policy, not trained again, with backbones and catalogs it does not know."""
     from agentbalance_plugin.evaluation.studies.unseen import study_unseen
 
-    _run(suite, policy, traces, out, seed, as_json, study_unseen)
+    return study_unseen
 
 
-@study.command("profiles")
-def profiles(
-    suite: Suite = "reasoning",
-    policy: PolicyName = "default",
-    traces: Traces = None,
-    out: Out = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+@_of_a_suite("profiles")
+def profiles() -> Study:
     """Score a policy, not trained again, with backbones profiled on few questions or none."""
     from agentbalance_plugin.evaluation.studies.profile_sizes import study_profile_sizes
 
-    _run(suite, policy, traces, out, seed, as_json, study_profile_sizes)
+    return study_profile_sizes
 
 
 @study.command("transfer")
@@ -117,7 +116,7 @@ def _run(
     out: Path | None,
     seed: int,
     as_json: bool,
-    study: Callable[[Setting, Ticker], Finding],
+    study: Study,
 ) -> None:
     """Run one study with a progress bar; print and write what it found."""
     from rich.console import Console

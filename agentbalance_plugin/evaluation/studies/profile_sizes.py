@@ -14,6 +14,7 @@ from agentbalance_plugin.evaluation.studies.setting import (
     AXES,
     Setting,
     Ticker,
+    highest,
     policy_curve,
     singles_curve,
     span_of,
@@ -123,8 +124,7 @@ def study_profile_sizes(
     mixes: dict[Axis, float] = {}
     for axis in AXES:
         singles = singles_curve(traces.candidates, setting.replay, axis)
-        high = (setting.budgets.cost_usd if axis == "cost" else setting.budgets.latency_s)[-1]
-        span = span_of(singles, high)
+        span = span_of(singles, highest(traces, axis))
         mixes[axis] = span.auc(singles)
         areas: dict[int, tuple[float, ...]] = {}
         for size in (*(size for size in sizes if size < full), full):

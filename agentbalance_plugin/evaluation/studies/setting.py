@@ -244,6 +244,12 @@ def singles_curve(names: Sequence[str], replay: Replay, axis: Axis) -> Curve:
     return plans_curve([Plan(assignment={"a": n}, decider="a") for n in names], replay, axis)
 
 
+def highest(traces: TraceSet, axis: Axis) -> float:
+    """The largest of the suite's budgets, T3 or L3."""
+    budgets = reference_budgets(traces)
+    return (budgets.cost_usd if axis == "cost" else budgets.latency_s)[-1]
+
+
 def span_of(singles: Curve, high: float) -> Span:
     """From the cheapest of single backbones (on val) to a budget."""
     cheapest = singles.picked([int(singles.val.spend.mean(axis=1).argmin())])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agentbalance_plugin.backbone import Catalog
-from agentbalance_plugin.core.reference import REFERENCE_AGENTS, reference_budgets
+from agentbalance_plugin.core.reference import REFERENCE_AGENTS
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.evaluation.studies.catalogs import (
@@ -26,6 +26,7 @@ from agentbalance_plugin.evaluation.studies.setting import (
     Setting,
     Span,
     Ticker,
+    highest,
     plans_curve,
     policy_curve,
     singles_curve,
@@ -152,7 +153,7 @@ class _Study:
         candidates = setting.traces.candidates
         self._spans = {
             axis: span_of(
-                singles_curve(candidates, setting.replay, axis), _highest(setting.traces, axis)
+                singles_curve(candidates, setting.replay, axis), highest(setting.traces, axis)
             )
             for axis in AXES
         }
@@ -180,7 +181,7 @@ class _Study:
             for axis in AXES:
                 catalog = self._mixed.subset(names)
                 singles = singles_curve(names, setting.replay, axis)
-                span = span_of(singles, _highest(setting.traces, axis))
+                span = span_of(singles, highest(setting.traces, axis))
                 best = singles.picked([int(singles.val.right.mean(axis=1).argmax())])
                 curve = self._curve(f"unseen + {name}", catalog, axis)
                 rows.append(
@@ -218,7 +219,7 @@ class _Study:
             traces = twins(setting.traces, name, _TWINS, setting.seed)
             replay = Replay(traces, seed=setting.seed)
             for axis in AXES:
-                high = _highest(traces, axis)
+                high = highest(traces, axis)
                 span = span_of(singles_curve(traces.candidates, replay, axis), high)
                 static = plans_curve(_static_teams(traces.candidates), replay, axis)
                 curve = self._curve(
@@ -287,11 +288,6 @@ def _row(
         difference=found.auc - span.auc(beside[1]),
         interval=span.difference(curve, beside[1], samples),
     )
-
-
-def _highest(traces: TraceSet, axis: Axis) -> float:
-    budgets = reference_budgets(traces)
-    return (budgets.cost_usd if axis == "cost" else budgets.latency_s)[-1]
 
 
 def _grown(part: TraceSet, suite: TraceSet, size: int, seed: int) -> tuple[str, ...]:
