@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from numbers import Real
 from typing import Any, Literal, cast
 
@@ -225,6 +226,12 @@ class Catalog(Mapping[str, Backbone]):
 
     def __repr__(self) -> str:
         return f"Catalog({list(self._by_name)})"
+
+    @cached_property
+    def smallest_context(self) -> int | None:
+        """The least `context_tokens` of a backbone whose own are known; None where none are."""
+        known = [b.context_tokens for b in self._by_name.values() if b.context_tokens is not None]
+        return min(known, default=None)
 
     @classmethod
     def load(cls, path: str | Any) -> Catalog:

@@ -39,7 +39,7 @@ def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
     """
     if not arguments:
         return
-    for level in _levels(arguments):
+    for level in levels(arguments):
         if isinstance(replies := level.get("n"), int) and replies > 1:
             raise ValueError(
                 f"n={replies}: every reply is billed, and a budgeted call makes one; make "
@@ -58,6 +58,18 @@ def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
             )
 
 
+def check_maker(called: str, backbone: str, arguments: Mapping[str, Any]) -> None:
+    """As `check_covered`, for what a backbone's client or chat model was made with.
+
+    Args:
+        called: what that is, in words.
+    """
+    try:
+        check_covered(arguments, "make it without")
+    except ValueError as error:
+        raise ValueError(f"backbones: the {called} of {backbone!r}: {error}") from None
+
+
 def without_price(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call without those by which another model, or a dearer tier of it, would
     answer at the backbone's price."""
@@ -69,7 +81,8 @@ def without_price(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _levels(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def levels(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Arguments, and what in them is passed on as it is."""
     yield arguments
     for name in NESTED:
         if isinstance(inner := arguments.get(name), Mapping):

@@ -11,7 +11,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from agentbalance_plugin.core.encoder import hash_features
-from agentbalance_plugin.core.suites import Suite, read_suites
+from agentbalance_plugin.core.suites import read_suites, suites_text
 from agentbalance_plugin.core.trace_files import Query, pack_features
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.extras import require
@@ -69,7 +69,7 @@ def export_figures(traces_path: str | Path, out: str | Path, benchmarks: Sequenc
         for name, suite in read_suites(source / "suites.yaml").items()
         if set(suite.benchmarks) <= set(benchmarks)
     }
-    (target / "suites.yaml").write_text(_suites_text(suites), encoding="utf-8")
+    (target / "suites.yaml").write_text(suites_text(suites), encoding="utf-8")
     text = _HEADER.format(benchmarks=", ".join(benchmarks))
     origin = source / "PROVENANCE.md"
     if origin.is_file():
@@ -151,18 +151,3 @@ def _write_catalog(source: Path, target: Path, backbones: set[str]) -> None:
     writer.writerow(header)
     writer.writerows(row for row in rows if row and row[name] in backbones)
     target.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _suites_text(suites: Mapping[str, Suite]) -> str:
-    import yaml
-
-    content = {
-        name: {
-            "benchmarks": list(suite.benchmarks),
-            "reference": suite.reference,
-            "candidates": list(suite.candidates),
-            "unseen": list(suite.unseen),
-        }
-        for name, suite in suites.items()
-    }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

@@ -78,7 +78,7 @@ def look_at(
         ValueError: no backbone fits any of the agents.
     """
     slots = slot_agents(team)
-    allowed = np.array([[_fits(agent, name, b) for name, b in catalog.items()] for agent in slots])
+    allowed = np.array([[fits(agent, b) for b in catalog.values()] for agent in slots])
     allowed = allowed.reshape(len(slots), len(catalog))
     usable = [seat for seat in allowed if seat.any()]
     if not usable:
@@ -152,6 +152,7 @@ def make_limits(
     )
 
 
-def _fits(agent: Agent, name: str, backbone: Backbone) -> bool:
+def fits(agent: Agent, backbone: Backbone) -> bool:
+    """Whether an agent may run on a backbone."""
     able = agent.needs <= backbone.capabilities
-    return agent.calls_backbone and able and agent.backbone in (None, name)
+    return agent.calls_backbone and able and agent.backbone in (None, backbone.name)

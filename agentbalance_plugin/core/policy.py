@@ -244,15 +244,14 @@ class Policy:
         knobs: Sequence[Knobs],
     ) -> list[Plan]:
         """For each query, for each of the knobs."""
-        if any(backbone.context_tokens is not None for backbone in catalog.values()):
-            fitting = [self._roomy.of(catalog, query, team) for query in queries]
-            if any(each is not catalog for each in fitting):
-                return [
-                    plan
-                    for query, each in zip(queries, fitting, strict=True)
-                    for plan in self._plans_with(self._known(team, each), [query], budget, knobs)
-                ]
-        return self._plans_with(self._known(team, catalog), queries, budget, knobs)
+        parts = [self._roomy.of(catalog, query, team) for query in queries]
+        if all(part is catalog for part in parts):
+            return self._plans_with(self._known(team, catalog), queries, budget, knobs)
+        return [
+            plan
+            for query, part in zip(queries, parts, strict=True)
+            for plan in self._plans_with(self._known(team, part), [query], budget, knobs)
+        ]
 
     def _plans_with(
         self, known: Known, queries: Sequence[str], budget: Budget, knobs: Sequence[Knobs]

@@ -20,8 +20,9 @@ from agentbalance_plugin.core.teamwork import Predicted
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# English has four to five bytes a token with every tokenizer in use.
-_BYTES_PER_TOKEN = 4.2
+BYTES_PER_TOKEN = 4.2
+"""English has four to five bytes a token with every tokenizer in use."""
+
 _MOST_PER_POOL = 8
 _POOLS = 3
 
@@ -176,7 +177,7 @@ def look_ahead(
     hidden = share @ table.hidden_tokens
     # Long texts count by their bytes; a short one that stands for a known kind by that kind's mean.
     prompt = np.maximum(
-        text_bytes / _BYTES_PER_TOKEN, np.minimum(share @ priors.prompt_tokens, text_bytes)
+        text_bytes / BYTES_PER_TOKEN, np.minimum(share @ priors.prompt_tokens, text_bytes)
     )
     billed = np.minimum(visible + hidden, table.max_output)
     predicted = Predicted(

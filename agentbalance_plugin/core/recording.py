@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 from agentbalance_plugin.backbone import Backbone, Catalog
-from agentbalance_plugin.core.trace_files import TraceError
+from agentbalance_plugin.core.suites import Suite, suites_text
+from agentbalance_plugin.core.trace_files import TraceError, check_present, fields_of
 from agentbalance_plugin.extras import require
 
 # Of ten questions; which are which hangs on the question alone, so more of them move none.
@@ -179,17 +180,8 @@ def write_traces(
     parquet = require("pyarrow.parquet", extra="simulator")
     parquet.write_table(pyarrow.table(columns), place / "responses.parquet")
     (folder / "catalog.csv").write_text(_catalog_text(catalog, benchmark), encoding="utf-8")
-    suite = {
-        "benchmarks": [benchmark],
-        "candidates": list(catalog),
-        "unseen": [],
-        "reference": _reference(recorded),
-    }
-    import yaml
-
-    (folder / "suites.yaml").write_text(
-        yaml.safe_dump({benchmark: suite}, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    suite = Suite((benchmark,), _reference(recorded), tuple(catalog), ())
+    (folder / "suites.yaml").write_text(suites_text({benchmark: suite}), encoding="utf-8")
 
 
 def _reference(recorded: Sequence[Recorded]) -> str:
@@ -202,16 +194,9 @@ def _reference(recorded: Sequence[Recorded]) -> str:
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise TraceError(f"{where}: not valid JSON: {error}") from error
-        if not isinstance(entry, dict):
-            raise TraceError(f"{where}: expected fields, got {entry!r}")
-        yield where, cast("dict[str, Any]", entry)
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, fields_of(where, line)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -221,10 +206,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _question(where: str, row: Mapping[str, Any]) -> Question:
-    for field in ("question", "answer"):
-        if row.get(field) in (None, ""):
-            there = ", ".join(map(str, row)) or "none"
-            raise TraceError(f"{where}: field {field!r} is missing; there are {there}")
+    check_present(where, row, ("question", "answer"))
     return Question(str(row["question"]), str(row["answer"]), str(row.get("category") or ""))
 
 

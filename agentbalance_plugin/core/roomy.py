@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agentbalance_plugin.backbone import Backbone, Catalog
-from agentbalance_plugin.core.known import FRAMING_BYTES
+from agentbalance_plugin.core.known import FRAMING_BYTES, fits
 from agentbalance_plugin.team import Team
 
 # What a token of a prompt may be short of: code has about three bytes a token, English over four.
@@ -26,9 +26,13 @@ class RoomyCatalogs:
 
         Where nothing has, what has most.
         """
+        if catalog.smallest_context is None:
+            return catalog
         roles = (len(agent.role) for agent in team.agents)
         size = len(query.encode("utf-8", errors="surrogatepass")) + max(roles) + FRAMING_BYTES
         needed = size / _BYTES_PER_TOKEN + _REST_TOKENS
+        if needed <= catalog.smallest_context:
+            return catalog
         names = _with_room(catalog.values(), needed)
         if len(names) == len(catalog) or not _serves(catalog, names, team):
             return catalog
@@ -50,8 +54,5 @@ def _with_room(backbones: Iterable[Backbone], needed: float) -> tuple[str, ...]:
 def _serves(catalog: Catalog, names: Iterable[str], team: Team) -> bool:
     """Whether every agent finds one among these that has what it needs."""
     part = [catalog[name] for name in names]
-    return all(
-        any(agent.needs <= b.capabilities and agent.backbone in (None, b.name) for b in part)
-        for agent in team.agents
-        if agent.calls_backbone
-    )
+    callers = (agent for agent in team.agents if agent.calls_backbone)
+    return all(any(fits(agent, backbone) for backbone in part) for agent in callers)

@@ -69,6 +69,22 @@ def read_suites(path: Path) -> dict[str, Suite]:
     return suites
 
 
+def suites_text(suites: Mapping[str, Suite]) -> str:
+    """A suites.yaml, as `read_suites` reads it."""
+    import yaml
+
+    content = {
+        name: {
+            "benchmarks": list(suite.benchmarks),
+            "reference": suite.reference,
+            "candidates": list(suite.candidates),
+            "unseen": list(suite.unseen),
+        }
+        for name, suite in suites.items()
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
 def _names(path: Path, suite: Any, field: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     value: Any = entry.get(field) or []
     if not isinstance(value, list):

@@ -117,19 +117,28 @@ def read_queries(path: Path, benchmark: str) -> list[Query]:
     return queries
 
 
-def _query(where: str, line: str, benchmark: str) -> Query:
+def fields_of(where: str, line: str) -> dict[str, Any]:
+    """The fields of a line of JSON (TraceError: it holds none)."""
     try:
         entry: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise TraceError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(entry, dict):
         raise TraceError(f"{where}: expected fields, got {entry!r}")
-    fields = cast("dict[str, Any]", entry)
-    for field in ("query_id", "split"):
+    return cast("dict[str, Any]", entry)
+
+
+def check_present(where: str, fields: Mapping[str, Any], needed: Sequence[str]) -> None:
+    """TraceError for a field that is missing or empty."""
+    for field in needed:
         if fields.get(field) in (None, ""):
-            raise TraceError(
-                f"{where}: field {field!r} is missing; there are {', '.join(fields) or 'none'}"
-            )
+            there = ", ".join(map(str, fields)) or "none"
+            raise TraceError(f"{where}: field {field!r} is missing; there are {there}")
+
+
+def _query(where: str, line: str, benchmark: str) -> Query:
+    fields = fields_of(where, line)
+    check_present(where, fields, ("query_id", "split"))
     category: Any = fields.get("category") or fields.get("domain")
     return Query(
         key=f"{benchmark}/{fields['query_id']}",

@@ -149,17 +149,18 @@ def agent_report(
     meter: Meter, name: str, backbone: str | None, status: Status, reason: str, answer: str | None
 ) -> AgentReport:
     """One agent's line of the report, with what the meter booked for it."""
-    reason = "; ".join(part for part in (reason, *outages_of(meter, name)) if part)
+    reason = with_outages(reason, meter, name)
     return AgentReport(name, backbone, status, reason, meter.spend(name), answer)
 
 
-def outages_of(meter: Meter, agent: str) -> list[str]:
-    """What of an agent's backbones failed, and who else it called."""
+def with_outages(reason: str, meter: Meter, agent: str) -> str:
+    """An agent's reason, with which of its backbones failed and who else it called."""
     out = meter.outages.of(agent)
     called = dict.fromkeys(call.backbone for call in meter.calls if call.agent == agent)
     others = [name for name in called if name not in {found.backbone for found in out}]
     said = [f"{found.backbone} failed ({found.reason})" for found in out]
-    return [*said, *(f"{name} answered in its place" for name in others if out)]
+    said += [f"{name} answered in its place" for name in others if out]
+    return "; ".join([reason, *said] if reason else said)
 
 
 def _amount(spend: Spend) -> str:

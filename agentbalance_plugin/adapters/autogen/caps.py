@@ -21,6 +21,12 @@ def behind_cache(client: ChatCompletionClient) -> ChatCompletionClient:
     return inner if isinstance(inner, ChatCompletionClient) else client
 
 
+def package_of(client: ChatCompletionClient) -> str:
+    """Which of AutoGen's packages of model clients a client is from; empty for any other."""
+    parts = type(client).__module__.split(".")
+    return parts[2] if parts[:2] == ["autogen_ext", "models"] else ""
+
+
 def create_args(client: ChatCompletionClient) -> Mapping[str, Any]:
     """What a client's maker gave it for every call; nothing where a client keeps it elsewhere."""
     given: Any = getattr(behind_cache(client), "_create_args", None)
@@ -48,7 +54,7 @@ class OutputCap:
     @staticmethod
     def check(client: ChatCompletionClient, name: str) -> None:
         """ValueError for a client, of the backbone `name`, that takes no cap with a call."""
-        if type(client).__module__.startswith("autogen_ext.models.semantic_kernel"):
+        if package_of(client) == "semantic_kernel":
             raise ValueError(
                 f"backbones: the {type(client).__name__} of {name!r} takes no cap on output tokens "
                 "with a call, so no budget holds; use AutoGen's own client of that vendor"
@@ -58,11 +64,11 @@ class OutputCap:
     def of(cls, client: ChatCompletionClient, backbone: Backbone) -> OutputCap:
         """How to cap `client`; `backbone.endpoint` decides where the client leaves it open."""
         arguments = create_args(client)
-        module = type(client).__module__
-        if module.startswith("autogen_ext.models.ollama"):
+        package = package_of(client)
+        if package == "ollama":
             options = cast("Mapping[str, Any]", arguments.get("options") or {})
             return cls("num_predict", True, options.get("num_predict"), options)
-        openai = module.startswith("autogen_ext.models.openai")
+        openai = package == "openai"
         for name in _OPENAI_NAMES:
             if name in arguments:
                 return cls(name, own=arguments[name], streams_usage_on_request=openai)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from autogen_core.models import ChatCompletionClient, ModelInfo
 
 from agentbalance_plugin.adapters.autogen.caps import OutputCap, create_args
 from agentbalance_plugin.adapters.backbones import api_key, read_backbones, variable
-from agentbalance_plugin.adapters.covered import check_covered
+from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
 
@@ -41,7 +41,7 @@ class Clients:
         self._ready = dict(ready or {})
         for name, client in self._ready.items():
             OutputCap.check(client, name)
-            _check_covered(name, create_args(client))
+            check_maker("client", name, create_args(client))
         self._made: dict[str, ChatCompletionClient] = {}
         for name, backbone in catalog.items():
             if name not in self._ready and backbone.endpoint is None:
@@ -81,16 +81,9 @@ def _check_keys(backbone: Backbone) -> None:
     """Fail before the first run, not in the middle of the hundredth."""
     if backbone.endpoint is not None and backbone.endpoint.component is not None:
         component = _with_variables(dict(backbone.endpoint.component), backbone.name)
-        _check_covered(backbone.name, component.get("config") or {})
+        check_maker("client", backbone.name, component.get("config") or {})
     else:
         api_key(backbone)
-
-
-def _check_covered(name: str, arguments: Mapping[str, Any]) -> None:
-    try:
-        check_covered(arguments, "make it without")
-    except ValueError as error:
-        raise ValueError(f"backbones: the client of {name!r}: {error}") from None
 
 
 def _make_client(backbone: Backbone) -> ChatCompletionClient:

@@ -14,6 +14,7 @@ from agentbalance_plugin.adapters.autogen.endpoints import Backbones, clients_fo
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
+from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.core.recording import Question, Recorded
 from agentbalance_plugin.runtime.answers import canonical, extract_answer
 from agentbalance_plugin.runtime.byte_bound import size
@@ -27,8 +28,6 @@ Grade = Callable[[Question, str, str | None], bool]
 _CHOICE = re.compile(r"\(?([a-z])[.):,]\s")
 _NUMBER = re.compile(r"([-+$\d.,]*\d%?)\s+\D*$")
 _FAILURES_IN_A_ROW = 3
-# English has four to five bytes a token with every tokenizer in use.
-_BYTES_PER_TOKEN = 4.2
 # A first token that comes when nearly all of the reply does was no stream.
 _IN_ONE_PIECE = 0.95
 
@@ -186,11 +185,11 @@ class _Desk:
         self, question: Question, reply: _Reply, answer: str | None, correct: bool
     ) -> Recorded:
         call, total = reply.call, reply.call.ended_s - reply.call.started_s
-        said = round(size(reply.text) / _BYTES_PER_TOKEN)
+        said = round(size(reply.text) / BYTES_PER_TOKEN)
         prompt, completion = call.prompt_tokens, call.completion_tokens
         if not call.metered:
             # The endpoint told no usage, and what was booked is the worst case.
-            prompt, completion = round(size(question.text) / _BYTES_PER_TOKEN), said
+            prompt, completion = round(size(question.text) / BYTES_PER_TOKEN), said
         # Endpoints bill hidden tokens together with the reply; its length tells them apart.
         visible = completion if self.backbone.reasoning == "no" else min(completion, said)
         begun = None if reply.first_s is None else reply.first_s - call.started_s

@@ -9,7 +9,7 @@ from typing import Any, cast
 from autogen_core.models import ChatCompletionClient
 from pydantic import BaseModel
 
-from agentbalance_plugin.adapters.autogen.caps import behind_cache, create_args
+from agentbalance_plugin.adapters.autogen.caps import behind_cache, create_args, package_of
 from agentbalance_plugin.backbone import Backbone
 
 _OF_OPENAI = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "stop")
@@ -78,8 +78,7 @@ def needs_of(client: ChatCompletionClient) -> frozenset[str]:
 
 
 def _package(client: ChatCompletionClient) -> str:
-    parts = type(behind_cache(client)).__module__.split(".")
-    return parts[2] if parts[:2] == ["autogen_ext", "models"] else ""
+    return package_of(behind_cache(client))
 
 
 def _options(client: ChatCompletionClient, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

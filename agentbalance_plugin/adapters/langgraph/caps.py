@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from agentbalance_plugin.adapters.covered import NESTED
+from agentbalance_plugin.adapters.covered import NESTED, levels
 from agentbalance_plugin.adapters.langgraph.internals import speaks_responses
 from agentbalance_plugin.backbone import Endpoint
 
@@ -18,14 +18,12 @@ _FIELDS = ("max_output_tokens", "num_predict", "max_new_tokens")
 
 OUTPUT_CAPS = ("max_tokens", "max_completion_tokens", *_FIELDS)
 """Names under which callers ask for a cap."""
-_CAPS, _NESTED = frozenset(OUTPUT_CAPS), frozenset(NESTED)
+_CAPS = frozenset(OUTPUT_CAPS)
 
 
 def wanted(asked: BaseChatModel, options: Mapping[str, Any]) -> list[int]:
     """The caps that a call of the model `asked`, with these keyword arguments, asks for."""
-    sources: list[Mapping[str, Any]] = [vars(asked), options] if options else [vars(asked)]
-    nested = [source[name] for source in sources for name in source.keys() & _NESTED]
-    sources += [cast("Mapping[str, Any]", each) for each in nested if isinstance(each, Mapping)]
+    sources = (*levels(vars(asked)), *levels(options))
     return [
         int(source[name]) for source in sources for name in source.keys() & _CAPS if source[name]
     ]

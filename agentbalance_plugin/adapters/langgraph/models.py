@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from langchain_core.language_models import BaseChatModel
 
 from agentbalance_plugin.adapters.backbones import api_key, read_backbones
-from agentbalance_plugin.adapters.covered import check_covered
+from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
@@ -128,10 +128,7 @@ def _make_model(backbone: Backbone) -> BaseChatModel:
 def _check_covered(name: str, model: BaseChatModel) -> None:
     # A field of this name is no stored prompt of a vendor's.
     fields = {field: value for field, value in vars(model).items() if field != "prompt"}
-    try:
-        check_covered(fields, "make it without")
-    except ValueError as error:
-        raise ValueError(f"backbones: the {type(model).__name__} of {name!r}: {error}") from None
+    check_maker(type(model).__name__, name, fields)
 
 
 def _check_cap(name: str, model: BaseChatModel) -> None:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from langchain_core.runnables import RunnableConfig
 
 from agentbalance_plugin.adapters.langgraph.run import Run
-from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, outages_of
+from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, with_outages
 
 _REPORTS_KEPT = 256
 
@@ -107,5 +107,5 @@ def _line(run: Run, name: str, skipped: dict[str, str]) -> AgentReport:
         status, reason = "skipped", "it did not run: routing led past it, or a cache answered"
     else:
         status, reason = "skipped", "the run ended before its turn"
-    reason = "; ".join(part for part in (reason, *outages_of(run.meter, name)) if part)
+    reason = with_outages(reason, run.meter, name)
     return AgentReport(name, planned or next(iter(backbones), None), status, reason, spend)
