@@ -381,7 +381,7 @@ class Call:
         self._meter.close_call(self, (prompt_tokens, completion_tokens), billed=True)
 
     def release(self) -> None:
-        """Book nothing: the endpoint refused the request before doing any work."""
+        """Book nothing: the endpoint was not asked, or refused before doing any work."""
         self._meter.close_call(self, None, billed=False)
 
 

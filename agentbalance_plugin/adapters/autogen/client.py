@@ -88,6 +88,7 @@ class BudgetClient(ChatCompletionClient):
         self._agent = agent
         self._output_cap = output_cap
         real = behind_cache(inner)
+        self._has_cache = real is not inner
         self._cap = OutputCap.of(real, backbone)
         self._own = OwnSettings.of(asked, real, backbone)
         given = create_args(real)
@@ -307,6 +308,9 @@ class BudgetClient(ChatCompletionClient):
         return self._meter.reserve(self._agent, self._backbone, bound, wanted)
 
     def _settle(self, call: Call, result: CreateResult) -> None:
+        if result.cached and self._has_cache:
+            call.release()
+            return
         usage = result.usage
         call.settle(usage.prompt_tokens, usage.completion_tokens)
         self._usage = RequestUsage(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
@@ -101,7 +102,7 @@ class Request:
                 asked = partial(model.invoke, self.messages, config, **options)
                 try:
                     message = self._in_time(call, asked)
-                    _settle(call, message)
+                    self._settle(call, message)
                     return message
                 except Exception as error:
                     pause = self._pause(call, error, attempt)
@@ -117,7 +118,7 @@ class Request:
                 try:
                     async with call.in_time():
                         message = await model.ainvoke(self.messages, config, **options)
-                    _settle(call, message)
+                    self._settle(call, message)
                     return message
                 except Exception as error:
                     pause = self._pause(call, error, attempt)
@@ -136,7 +137,7 @@ class Request:
                     while True:
                         chunk = self._in_time(call, lambda chunks=chunks: next(chunks, _END))
                         if chunk is _END:
-                            _settle(call, said)
+                            self._settle(call, said)
                             return
                         assert isinstance(chunk, AIMessageChunk)
                         said = chunk if said is None else said + chunk
@@ -165,7 +166,7 @@ class Request:
                             async with call.in_time():
                                 chunk = await anext(chunks, None)
                             if chunk is None:
-                                _settle(call, said)
+                                self._settle(call, said)
                                 return
                             said = chunk if said is None else said + chunk
                             yield chunk
@@ -176,6 +177,14 @@ class Request:
     @property
     def _meter(self) -> Any:
         return self.caller.run.meter
+
+    def _settle(self, call: Call, message: BaseMessage | None) -> None:
+        usage: Any = getattr(message, "usage_metadata", None) or {}
+        # What LangChain's cache answers has cost nothing, and says so.
+        if usage.get("total_cost") == 0 and (self.model.cache or get_llm_cache()):
+            call.release()
+            return
+        call.settle(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
 
     def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
         return merge_configs(ensure_config(config), self.marks) if self.marks else config
@@ -250,11 +259,6 @@ class Request:
             return outcome.result()
         finally:
             outcome.cancel()
-
-
-def _settle(call: Call, message: BaseMessage | None) -> None:
-    usage: Any = getattr(message, "usage_metadata", None) or {}
-    call.settle(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
 
 
 def _as_messages(prompt: object) -> list[BaseMessage]:

@@ -10,6 +10,7 @@ import pytest
 from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
 from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
+from autogen_ext.models.replay import ReplayChatCompletionClient
 from chats import LARGE, MINI, Bench
 from openai import APIConnectionError, APIStatusError, NotFoundError
 from pydantic import BaseModel
@@ -112,6 +113,32 @@ async def test_a_cache_before_a_client_hides_neither_its_retries_nor_its_cap(ben
         pass
     assert meter.calls[-1].metered
     await own.close()
+
+
+async def test_what_a_cache_answers_costs_nothing(bench: Bench) -> None:
+    own = bench.client(MINI)
+    budgeted, meter = client(bench, inner=ChatCompletionCache(own))
+    asked = messages(bench)
+    first = await budgeted.create(asked)
+    assert not first.cached
+    again = await budgeted.create(asked)
+    assert again.cached
+    assert again.content == first.content
+    assert meter.spend().nanodollars == bench.billed() > 0
+    assert meter.spend().calls == 1
+    for _ in range(2):
+        async for _ in budgeted.create_stream(asked):
+            pass
+    assert meter.spend().nanodollars == bench.billed()
+    assert meter.spend().calls == 2
+    await own.close()
+
+
+async def test_who_says_cached_without_a_cache_is_booked(bench: Bench) -> None:
+    budgeted, meter = client(bench, inner=ReplayChatCompletionClient(["Answer: 4"]))
+    assert (await budgeted.create(messages(bench))).cached
+    assert meter.spend().calls == 1
+    assert meter.spend().nanodollars > 0
 
 
 async def test_retries_end(bench: Bench) -> None:

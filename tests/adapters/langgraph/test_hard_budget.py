@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from graphs import LARGE, LLAMA, MINI, NAMES, Always, Assign, Bench, chain_of, speakers
 from langchain.agents import create_agent
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphDrained
 from langgraph.graph import START, MessagesState, StateGraph
@@ -217,3 +220,41 @@ def _check(app: Any, bench: Bench, budget: Budget) -> None:
     assert app.report.within_budget
     assert app.report.budget == budget
     assert bench.billed() <= app.report.spend.nanodollars <= (budget.nanodollars or 0)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_what_a_cache_answers_costs_nothing(instant: Bench, *, blocking: bool) -> None:
+    app = instant.balance(instant.chain(blocking=blocking)).compile()
+    task = {"messages": [("user", instant.task())]}
+    runs: list[Any] = []
+    set_llm_cache(InMemoryCache())
+    try:
+        for _ in range(2):
+            if blocking:
+                runs.append(await asyncio.to_thread(app.invoke, task))
+            else:
+                runs.append(await app.ainvoke(task))
+            spend = app.report.spend
+            assert spend.calls == (len(NAMES) if len(runs) == 1 else 0)
+            assert spend.nanodollars == (instant.billed() if len(runs) == 1 else 0)
+    finally:
+        set_llm_cache(None)
+    said = [[m.content for m in run["messages"]] for run in runs]
+    assert said[0] == said[1]
+    assert all(agent.status == "done" for agent in app.report.agents)
+
+
+async def test_who_says_a_reply_was_free_without_a_cache_is_booked(instant: Bench) -> None:
+    class Boasting(ChatOpenAI):
+        async def _agenerate(self, *args: Any, **more: Any) -> Any:
+            result = await super()._agenerate(*args, **more)
+            result.generations[0].message.usage_metadata["total_cost"] = 0
+            return result
+
+    model = Boasting(
+        model=MINI, base_url=instant.simulator.base_url, api_key="local", max_retries=0
+    )
+    pairs = [(instant.replay.catalog[MINI], model)]
+    app = instant.balance(instant.chain(["solver"]), backbones=pairs).compile()
+    await app.ainvoke({"messages": [("user", instant.task())]})
+    assert app.report.spend.nanodollars == instant.billed() > 0
