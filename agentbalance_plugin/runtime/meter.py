@@ -98,7 +98,6 @@ class Meter:
         self._shares: dict[str, _Share] = {}
         self._uses: dict[str, _Use] = {}
         self._calls: list[CallRecord] = []
-        self._denials: list[CallDenied] = []
         self._open: set[Call] = set()
         self._over = False
 
@@ -107,12 +106,6 @@ class Meter:
         """The settled calls, in the order in which they ended."""
         with self._lock:
             return tuple(self._calls)
-
-    @property
-    def denials(self) -> tuple[CallDenied, ...]:
-        """Every call that was denied, for frameworks that hide what their agents raise."""
-        with self._lock:
-            return tuple(self._denials)
 
     def spend(self, agent: str | None = None) -> Spend:
         """Settled spend of one agent (latency: the sum over its calls) or of the whole run
@@ -185,9 +178,9 @@ class Meter:
         seconds = self.seconds_left(agent)
         with self._lock:
             if self._over:
-                raise self._denied(CallDenied(f"{agent}: the run is over"))
+                raise CallDenied(f"{agent}: the run is over")
             if seconds is not None and seconds <= 0:
-                raise self._denied(DeadlineReached(f"{agent}: no time left before the deadline"))
+                raise DeadlineReached(f"{agent}: no time left before the deadline")
             wanted = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
             if backbone.context_tokens is not None:
                 # Endpoints refuse a call whose prompt and cap do not fit together.
@@ -202,7 +195,7 @@ class Meter:
                 cap = min(cap, tokens - prompt_bound)
             if cap < min(wanted, USEFUL_OUTPUT_TOKENS):
                 reason = self._denial(agent, backbone, prompt_bound, money, tokens)
-                raise self._denied(CallDenied(reason))
+                raise CallDenied(reason)
             held = backbone.cost(prompt_bound, cap)
             use = self._uses.setdefault(agent, _Use(Spend()))
             use.held_nanodollars += held
@@ -257,10 +250,6 @@ class Meter:
                 ended_s=now - self.started,
             )
         )
-
-    def _denied(self, denial: CallDenied) -> CallDenied:
-        self._denials.append(denial)
-        return denial
 
     def _free_nanodollars(self, agent: str) -> int | None:
         cap = self.budget.nanodollars

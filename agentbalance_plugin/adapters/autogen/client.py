@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from concurrent.futures import Future
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +31,7 @@ from agentbalance_plugin.adapters.covered import check_covered, without_price
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, outage, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
+from agentbalance_plugin.runtime.turns import Turns
 
 _TYPICAL_CONTEXT_TOKENS = 128_000
 # Of what a client's maker gave it for every call.
@@ -62,6 +65,7 @@ class BudgetClient(ChatCompletionClient):
         halt: where denied calls wait, for an agent inside a stock team; None raises.
         asked: the agent's own client, whose settings hold where `inner` has none.
         standby: makes the client of another backbone, for when this one's endpoint fails.
+        turns: of this run's calls; None for a client that shares its meter with no other.
 
     Raises (by `create` and `create_stream`):
         CallDenied: the budget has no room.
@@ -80,6 +84,7 @@ class BudgetClient(ChatCompletionClient):
         halt: Halt | None = None,
         asked: ChatCompletionClient | None = None,
         standby: Callable[[], BudgetClient] | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._halt = halt
         self._inner = without_sdk_retries(inner)
@@ -94,6 +99,7 @@ class BudgetClient(ChatCompletionClient):
         given = create_args(real)
         self._in_prompt = {name: given[name] for name in _IN_PROMPT if given.get(name)}
         self._usage = RequestUsage(0, 0)
+        self._turns = turns or Turns()
         self._make_standby = standby
         self._standby: BudgetClient | None = None
 
@@ -202,7 +208,7 @@ class BudgetClient(ChatCompletionClient):
 
     async def _create(self, request: _Request, options: dict[str, Any]) -> CreateResult:
         for attempt in range(MAX_RETRIES + 1):
-            with self._reserve(request) as call:
+            async with self._reserved(request) as call:
                 arguments = self._cap.set(request.extra_create_args, call.output_cap)
                 try:
                     async with call.in_time():
@@ -224,7 +230,7 @@ class BudgetClient(ChatCompletionClient):
     ) -> AsyncGenerator[str | CreateResult, None]:
         for attempt in range(MAX_RETRIES + 1):
             spoken = False
-            with self._reserve(request) as call:
+            async with self._reserved(request, streamed=True) as call:
                 arguments = self._cap.set(request.extra_create_args, call.output_cap)
                 if self._cap.streams_usage_on_request:
                     # Without it a stream reports no usage and the whole reservation is booked.
@@ -300,12 +306,31 @@ class BudgetClient(ChatCompletionClient):
     def dump_component(self) -> ComponentModel:
         raise TypeError("a BudgetClient belongs to one run and can't be dumped; dump the chat")
 
-    def _reserve(self, request: _Request) -> Call:
+    @asynccontextmanager
+    async def _reserved(
+        self, request: _Request, *, streamed: bool = False
+    ) -> AsyncGenerator[Call, None]:
+        """A reservation; where others hold what it needs, once they have ended."""
+        loop = asyncio.get_running_loop()
+        bound, wanted = self._bounds(request)
+
+        def reserve() -> Call:
+            return self._meter.reserve(self._agent, self._backbone, bound, wanted)
+
+        while isinstance(call := self._turns.take(reserve, loop, streamed=streamed), Future):
+            await asyncio.wrap_future(call)
+        try:
+            with call:
+                yield call
+        finally:
+            self._turns.leave(loop, streamed=streamed)
+
+    def _bounds(self, request: _Request) -> tuple[int, int | None]:
+        """(prompt tokens, output tokens that are wanted), at most."""
         arguments = {**self._in_prompt, **request.extra_create_args}
         bound = prompt_bound(request.messages, request.tools, request.json_output, arguments)
         caps = [self._cap.wanted(request.extra_create_args), self._output_cap]
-        wanted = min((cap for cap in caps if cap is not None), default=None)
-        return self._meter.reserve(self._agent, self._backbone, bound, wanted)
+        return bound, min((cap for cap in caps if cap is not None), default=None)
 
     def _settle(self, call: Call, result: CreateResult) -> None:
         if result.cached and self._has_cache:

@@ -22,17 +22,21 @@ class RunOver(asyncio.CancelledError):
 
 
 class Halt:
-    """What one stock team's denied calls wait at."""
+    """What one stock team's denied calls wait at.
 
-    def __init__(self) -> None:
-        self.denial: CallDenied | None = None
+    Args:
+        denials: gets each of them.
+    """
+
+    def __init__(self, denials: list[CallDenied] | None = None) -> None:
+        self._denials = [] if denials is None else denials
         self._denied = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._over = False
 
     async def hold(self, denial: CallDenied) -> NoReturn:
         """Wait for `release` (raises RunOver then)."""
-        self.denial = self.denial or denial
+        self._denials.append(denial)
         self._denied.set()
         if self._over:
             raise RunOver(denial.reason)
@@ -40,6 +44,11 @@ class Halt:
         self._waiting.append(future)
         await future
         raise RunOver(denial.reason)
+
+    @property
+    def denial(self) -> CallDenied | None:
+        """The first."""
+        return self._denials[0] if self._denials else None
 
     async def wait(self) -> None:
         """Until a call is denied."""

@@ -45,7 +45,6 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
 from agentbalance_plugin.adapters.planning import LARGEST_SHARE, expected_seconds, heard_bound
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
-from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
 from agentbalance_plugin.runtime.scheduler import Pass, run_pass
 
@@ -190,7 +189,7 @@ class PlannedTeam(WrappedTeam):
                 run.stop_reason = stop.content
                 return
             conversation.tell(messages)
-            agents, halts = await self._bind(plan, run.meter)
+            agents, halts = await self._bind(plan, run)
             self._running[id(run)] = agents
             queue: asyncio.Queue[Event | None] = asyncio.Queue()
             stage = _Stage(run, plan, agents, halts, conversation, queue, token)
@@ -289,9 +288,7 @@ class PlannedTeam(WrappedTeam):
         queue.put_nowait(answer)
         return answer
 
-    async def _bind(
-        self, plan: Plan, meter: Meter
-    ) -> tuple[dict[str, Participant], dict[str, Halt]]:
+    async def _bind(self, plan: Plan, run: Run) -> tuple[dict[str, Participant], dict[str, Halt]]:
         """Copies of the kept agents, each on its planned backbone under the meter, and how those
         that are or hold a team are stopped."""
         agents: dict[str, Participant] = {}
@@ -305,7 +302,7 @@ class PlannedTeam(WrappedTeam):
                 halts[name] = Halt()
             agent, cap, halt = self._team.agent(name), plan.output_caps.get(name), halts.get(name)
             asked = model_client_of(original)
-            client = client_for(agent, backbone, self._clients, meter, cap, halt=halt, asked=asked)
+            client = client_for(agent, backbone, self._clients, run, cap, halt=halt, asked=asked)
             if self._agent_factory is None:
                 agents[name] = rebind(original, client)
                 continue

@@ -35,8 +35,11 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     start_driver,
 )
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
+
+# Turns of the event loop without a call, after which nobody of a chat is at work any more: what an
+# agent says takes a few dozen through AutoGen's queues.
+_QUIET = 300
 
 
 class RoutedTeam(WrappedTeam):
@@ -105,8 +108,8 @@ class RoutedTeam(WrappedTeam):
         plan = await self._plan(run, messages)
         # Another run may have started while this one was planned.
         self._refuse_while_running()
-        halt = Halt()
-        inner = self._inner = self._bind(plan, run.meter, halt)
+        halt = Halt(run.denials)
+        inner = self._inner = self._bind(plan, run, halt)
         condition = termination_of(inner)
         await reset_copies(condition, termination_of(self._chat))
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -137,6 +140,8 @@ class RoutedTeam(WrappedTeam):
             timeout = None if left is None else max(0.0, left) * run.meter.clock.scale
             # wait() returns at the deadline even if the chat does not heed its cancellation.
             await asyncio.wait({work, denied}, timeout=timeout, return_when=FIRST_COMPLETED)
+            if halt.denial is not None:
+                await _let_others_end(run, work)
             if not work.done():
                 run.exceeded = True
                 reason = halt.denial.reason if halt.denial else "cancelled at the deadline"
@@ -182,7 +187,7 @@ class RoutedTeam(WrappedTeam):
                 "The team is already running, it cannot run again until it is stopped."
             )
 
-    def _bind(self, plan: Plan, meter: Meter, halt: Halt) -> BaseGroupChat:
+    def _bind(self, plan: Plan, run: Run, halt: Halt) -> BaseGroupChat:
         """A copy of the chat whose every model call is on a planned backbone, under the meter."""
 
         def client(name: str, asked: ChatCompletionClient | None) -> BudgetClient | None:
@@ -190,7 +195,7 @@ class RoutedTeam(WrappedTeam):
             if backbone is None:
                 return None
             agent = self._team.agent(name)
-            return client_for(agent, backbone, self._clients, meter, halt=halt, asked=asked)
+            return client_for(agent, backbone, self._clients, run, halt=halt, asked=asked)
 
         agents: list[Participant] = [
             rebind(participant, client(participant.name, model_client_of(participant)))
@@ -206,7 +211,7 @@ class RoutedTeam(WrappedTeam):
             spend = run.meter.spend(name)
             status: Status = "done" if spend.calls or backbone is None else "skipped"
             reason = "" if status == "done" else "made no call"
-            for denial in run.meter.denials:
+            for denial in run.denials:
                 if denial.reason.startswith(f"{name}:"):
                     status, reason = "skipped", denial.reason
             return agent_report(run.meter, name, backbone, status, reason, None)
@@ -220,6 +225,23 @@ class RoutedTeam(WrappedTeam):
             stop_reason=run.stop_reason or "The run did not end by itself",
             complete=run.ended and not run.exceeded,
         )
+
+
+async def _let_others_end(run: Run, work: asyncio.Task[None]) -> None:
+    """Wait for those that are at work beside an agent whose call was denied: they are paid for."""
+    meter, quiet = run.meter, 0
+    while quiet < _QUIET and not work.done():
+        ending = run.turns.next_end()
+        if ending is None:
+            quiet += 1
+            await asyncio.sleep(0)
+            continue
+        quiet, left = 0, meter.seconds_left()
+        timeout = None if left is None else max(0.0, left) * meter.clock.scale
+        ended = asyncio.wrap_future(ending)
+        done, _ = await asyncio.wait({work, ended}, timeout=timeout, return_when=FIRST_COMPLETED)
+        if not done:
+            return
 
 
 def manager_name(chat: BaseGroupChat, taken: set[str]) -> str | None:

@@ -7,8 +7,8 @@ from autogen_core.models import ChatCompletionClient
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.endpoints import Clients
 from agentbalance_plugin.adapters.autogen.halt import Halt
+from agentbalance_plugin.adapters.autogen.wrapped import Run
 from agentbalance_plugin.adapters.backbones import standbys
-from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.team import Agent
 
 
@@ -16,13 +16,13 @@ def client_for(
     agent: Agent,
     backbone: str,
     clients: Clients,
-    meter: Meter,
+    run: Run,
     output_cap: int | None = None,
     *,
     halt: Halt | None = None,
     asked: ChatCompletionClient | None = None,
 ) -> BudgetClient:
-    """Make it for one run.
+    """Make it for a run.
 
     Args:
         agent: nobody stands in for a backbone that its user chose.
@@ -35,7 +35,15 @@ def client_for(
     def make(name: str, behind: tuple[str, ...], cap: int | None) -> BudgetClient:
         standby = (lambda: make(behind[0], behind[1:], None)) if behind else None
         return BudgetClient(
-            clients(name), catalog[name], meter, agent.name, cap, halt, asked, standby
+            clients(name),
+            catalog[name],
+            run.meter,
+            agent.name,
+            cap,
+            halt,
+            asked,
+            standby,
+            run.turns,
         )
 
     return make(backbone, others, output_cap)

@@ -34,9 +34,10 @@ from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.clock import Clock
-from agentbalance_plugin.runtime.meter import Meter
+from agentbalance_plugin.runtime.meter import CallDenied, Meter
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
+from agentbalance_plugin.runtime.turns import Turns
 
 Task = str | BaseChatMessage | Sequence[BaseChatMessage] | None
 Event = BaseAgentEvent | BaseChatMessage
@@ -49,7 +50,9 @@ class Run:
     """One run while it lasts.
 
     Args:
+        turns: of its calls, which wait for what others hold.
         plan: None until planned.
+        denials: of a chat that routes by itself, whose agents' errors are hidden.
         output: what goes into TaskResult.messages.
         report: None until the run has ended.
         exceeded: the budget left something of the plan undone.
@@ -59,7 +62,9 @@ class Run:
     budget: Budget
     meter: Meter
     price_usd: float | None
+    turns: Turns = field(default_factory=Turns)
     plan: Plan | None = None
+    denials: list[CallDenied] = field(default_factory=list[CallDenied])
     output: list[Event] = field(default_factory=list[Event])
     report: RunReport | None = None
     stop_reason: str | None = None

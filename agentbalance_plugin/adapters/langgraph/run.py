@@ -20,13 +20,13 @@ from agentbalance_plugin.adapters.langgraph.internals import control_of, namespa
 from agentbalance_plugin.adapters.langgraph.models import ChatModel, Models
 from agentbalance_plugin.adapters.langgraph.race import Race
 from agentbalance_plugin.adapters.langgraph.steps import Steps
-from agentbalance_plugin.adapters.langgraph.turns import Turns
 from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import Budget, Spend
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
+from agentbalance_plugin.runtime.turns import Turns
 from agentbalance_plugin.team import Team
 
 _WRAP_UP_S = 0.02

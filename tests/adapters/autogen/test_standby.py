@@ -13,6 +13,7 @@ from openai import InternalServerError, NotFoundError
 from agentbalance_plugin import Agent, Budget, Catalog
 from agentbalance_plugin.adapters.autogen.endpoints import clients_for
 from agentbalance_plugin.adapters.autogen.standby import client_for
+from agentbalance_plugin.adapters.autogen.wrapped import Run
 from agentbalance_plugin.adapters.backbones import standbys
 from agentbalance_plugin.backbone import Endpoint
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
@@ -27,6 +28,12 @@ def broken(bench: Bench, name: str, *others: str) -> Catalog:
     catalog = bench.catalog(name, *others)
     nowhere = Endpoint(model="nothing", base_url=bench.simulator.base_url)
     return Catalog([replace(catalog[name], endpoint=nowhere), *(catalog[n] for n in others)])
+
+
+def a_run(usd: float) -> tuple[Run, Meter]:
+    budget = Budget(cost_usd=usd)
+    meter = Meter(budget)
+    return Run(budget, meter, None), meter
 
 
 def called(bench: Bench) -> list[tuple[str, str]]:
@@ -95,9 +102,9 @@ async def test_streams_change_over_before_the_first_word(bench: Bench) -> None:
 
 
 async def test_who_has_begun_to_speak_is_not_replaced(bench: Bench) -> None:
-    meter = Meter(Budget(cost_usd=1.0))
+    run, meter = a_run(1.0)
     clients = clients_for(bench.catalog(MINI, FLASH))
-    client = client_for(Agent("solver"), MINI, clients, meter)
+    client = client_for(Agent("solver"), MINI, clients, run)
     said: list[object] = []
     with pytest.raises(Exception, match=r"."):
         async for part in client.create_stream(
@@ -112,7 +119,7 @@ async def test_who_has_begun_to_speak_is_not_replaced(bench: Bench) -> None:
 async def test_nobody_stands_in_for_a_backbone_of_the_users_choice(bench: Bench) -> None:
     clients = clients_for(broken(bench, MINI, FLASH))
     task = [UserMessage(content=bench.task(), source="user")]
-    pinned = client_for(Agent("solver", backbone=MINI), MINI, clients, Meter(Budget(cost_usd=1.0)))
+    pinned = client_for(Agent("solver", backbone=MINI), MINI, clients, a_run(1.0)[0])
     with pytest.raises(NotFoundError):
         await pinned.create(task)
     assert called(bench) == []
@@ -131,8 +138,7 @@ async def test_where_everyone_fails_the_last_error_comes_out(bench: Bench) -> No
 async def test_a_standby_keeps_the_budget(bench: Bench) -> None:
     catalog = broken(bench, MINI, LARGE)
     clients = clients_for(catalog)
-    meter = Meter(Budget(cost_usd=0.0001))
-    client = client_for(Agent("solver"), MINI, clients, meter)
+    client = client_for(Agent("solver"), MINI, clients, a_run(0.0001)[0])
     with pytest.raises(CallDenied, match=LARGE):
         await client.create([UserMessage(content=bench.task(), source="user")])
     assert called(bench) == []

@@ -25,6 +25,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._open = 0
         self._under_way: Counter[Place] = Counter()
         self._waiting: list[Future[None]] = []
 
@@ -51,14 +52,25 @@ class Turns:
                 later: Future[None] = Future()
                 self._waiting.append(later)
                 return later
+            self._open += 1
             self._under_way[place] += not streamed
             return call
 
     def leave(self, place: Place, *, streamed: bool) -> None:
         """The call is booked, and what it did not need is free."""
         with self._lock:
+            self._open -= 1
             self._under_way[place] -= not streamed
             waiting, self._waiting = self._waiting, []
         for later in waiting:
             if later.set_running_or_notify_cancel():
                 later.set_result(None)
+
+    def next_end(self) -> Future[None] | None:
+        """What is done when a call ends, for who reads no stream; None where none is under way."""
+        with self._lock:
+            if not self._open:
+                return None
+            later: Future[None] = Future()
+            self._waiting.append(later)
+            return later
