@@ -16,7 +16,6 @@ from agentbalance_plugin.cli.studies import study
 
 app = typer.Typer(
     name="agentbalance",
-    help="Cost and latency budgets for multi-agent systems.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
@@ -24,6 +23,26 @@ app = typer.Typer(
 # What the policy is trained on, and what it is scored on.
 SUITES = ("reasoning", "mmlu_pro", "mmlu")
 EVALUATED = (*SUITES, "gpqa_diamond", "humaneval")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("agentbalance-plugin"))
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Cost and latency budgets for multi-agent systems."""
 
 
 @app.command()

@@ -259,9 +259,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(1024)
-    except OSError:
+    except OSError as error:
         listening.close()
-        raise
+        raise OSError(
+            f"can't listen on host {host!r}, port {port}: {error.strerror}; port 0 takes a free one"
+        ) from error
     return listening
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,21 @@ def test_a_number_out_of_range_is_refused_with_its_option(
     done = run(*arguments)
     assert done.returncode == 2
     assert f"Invalid value for '{named}'" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("serve-backbones", "--port", port)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: can't listen on host '127.0.0.1', port {port}: ")
+    assert "port 0" in done.stderr
+
+
+def test_the_version_is_told() -> None:
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout.strip() == version("agentbalance-plugin")
 
 
 def test_a_policy_can_be_trained_and_used(
