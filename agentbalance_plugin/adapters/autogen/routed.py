@@ -179,6 +179,7 @@ class RoutedTeam(WrappedTeam):
             if isinstance(event, TaskResult):
                 run.stop_reason, run.ended = event.stop_reason, True
             else:
+                run.spoke.add(event.source)
                 queue.put_nowait(event)
 
     def _refuse_while_running(self) -> None:
@@ -206,11 +207,16 @@ class RoutedTeam(WrappedTeam):
         return copy_chat(self._chat, agents, manager, alone=True)
 
     def _make_report(self, run: Run) -> RunReport:
+        # Who agents inside an agent speak for is not told: a call that ended by itself will do.
+        heard = run.spoke | {call.agent for call in run.meter.calls if call.metered}
+
         def line(name: str) -> AgentReport:
             backbone = run.plan.assignment.get(name) if run.plan else None
-            spend = run.meter.spend(name)
-            status: Status = "done" if spend.calls or backbone is None else "skipped"
-            reason = "" if status == "done" else "made no call"
+            status: Status = "done" if backbone is None or name in heard else "skipped"
+            reason = ""
+            if status == "skipped":
+                cut = run.meter.spend(name).calls
+                reason = "its call was cut off" if cut else "made no call"
             for denial in run.denials:
                 if denial.reason.startswith(f"{name}:"):
                     status, reason = "skipped", denial.reason

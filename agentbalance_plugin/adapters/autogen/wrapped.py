@@ -52,7 +52,8 @@ class Run:
     Args:
         turns: of its calls, which wait for what others hold.
         plan: None until planned.
-        denials: of a chat that routes by itself, whose agents' errors are hidden.
+        denials, spoke: of a chat that routes by itself, whose agents' errors are hidden: the calls
+            that were denied, and who said something.
         output: what goes into TaskResult.messages.
         report: None until the run has ended.
         exceeded: the budget left something of the plan undone.
@@ -65,6 +66,7 @@ class Run:
     turns: Turns = field(default_factory=Turns)
     plan: Plan | None = None
     denials: list[CallDenied] = field(default_factory=list[CallDenied])
+    spoke: set[str] = field(default_factory=set[str])
     output: list[Event] = field(default_factory=list[Event])
     report: RunReport | None = None
     stop_reason: str | None = None

@@ -261,6 +261,10 @@ async def test_after_an_error_or_a_cancellation_the_next_run_works(bench: Bench)
     token.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    solver_line, _ = team.report.agents
+    assert (solver_line.status, solver_line.reason) == ("skipped", "its call was cut off")
+    # What the endpoint may bill for it is in the books.
+    assert solver_line.spend.nanodollars > 0
     assert (await team.run(task=bench.task())).messages
 
 
