@@ -54,7 +54,8 @@ def wrap_groupchat(
 
     Args:
         chat: RoundRobinGroupChat and SelectorGroupChat are planned in full; Swarm,
-            MagenticOneGroupChat, GraphFlow and other chats keep their own routing.
+            MagenticOneGroupChat, GraphFlow and other chats keep their own routing, and so does a
+            RoundRobinGroupChat whose runs have fewer turns than it has agents.
         budget: of each run, or an average over runs.
         backbones: a catalog file (by default `backbones.yaml` in the working directory), a Catalog,
             or pairs of a Backbone and the client that calls it.
@@ -106,10 +107,10 @@ def wrap_groupchat(
     def wiring(team: Team) -> Wiring:
         return Wiring(chat.name, chat.description, team, clients, budget, planner, clock)
 
-    fully_planned = isinstance(chat, RoundRobinGroupChat) or (
-        isinstance(chat, SelectorGroupChat) and mode == "full"
-    )
-    if not fully_planned:
+    max_turns = max_turns_of(chat)
+    # With fewer turns than agents each run goes on with those that the run before did not reach.
+    in_rounds = isinstance(chat, RoundRobinGroupChat) and (max_turns or len(found)) >= len(found)
+    if not in_rounds and not (isinstance(chat, SelectorGroupChat) and mode == "full"):
         planned_alone = {
             "decider": decider,
             "answer": answer,
@@ -126,15 +127,18 @@ def wrap_groupchat(
         if manager is not None:
             agents = (*agents, Agent(manager, role="Decides who speaks next."))
         return RoutedTeam(wiring(Team(agents, fixed_edges=())), chat=chat, manager=manager)
-    max_turns = max_turns_of(chat)
-    # A chat bounded to fewer turns than it has agents never lets the later ones speak.
-    agents, found = agents[:max_turns], found[:max_turns]
-    names = tuple(agent.name for agent in agents)
+    decider = _decider(chat, decider, [agent.name for agent in agents])
+    if max_turns is not None and max_turns < len(agents):
+        # No more of them can speak in a run of the chat itself.
+        others = [agent.name for agent in agents if agent.name != decider]
+        speakers = {*others[: max_turns - 1], decider}
+        agents = tuple(agent for agent in agents if agent.name in speakers)
+        found = [participant for participant in found if participant.name in speakers]
     fixed = None
     if mode == "backbones":
-        fixed = tuple(combinations(names, 2))
+        fixed = tuple(combinations([agent.name for agent in agents], 2))
     return PlannedTeam(
-        wiring(Team(agents, decider=_decider(chat, decider, names), fixed_edges=fixed)),
+        wiring(Team(agents, decider=decider, fixed_edges=fixed)),
         participants=found,
         agent_factory=agent_factory,
         termination=termination_of(chat),
@@ -184,7 +188,7 @@ def _describe(
     )
 
 
-def _decider(chat: BaseGroupChat, decider: str | None, names: tuple[str, ...]) -> str:
+def _decider(chat: BaseGroupChat, decider: str | None, names: Sequence[str]) -> str:
     if decider is None:
         if isinstance(chat, RoundRobinGroupChat):
             return names[-1]

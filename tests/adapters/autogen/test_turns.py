@@ -18,7 +18,7 @@ from autogen_agentchat.conditions import (
 )
 from autogen_agentchat.messages import StopMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
-from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
+from chats import LARGE, LLAMA, MINI, NAMES, Bench, Echo, chain, texts
 
 from agentbalance_plugin import Budget
 
@@ -74,17 +74,34 @@ async def test_the_turn_limit_bounds_the_passes(bench: Bench) -> None:
     assert result.stop_reason == "Maximum number of turns reached after 2 passes."
 
 
-async def test_agents_beyond_the_turn_limit_never_speak_as_in_the_chat_itself(
+async def test_with_fewer_turns_than_agents_a_run_goes_on_where_the_last_one_stopped(
     bench: Bench,
 ) -> None:
-    chat = bench.chat(max_turns=2)
-    stock = await chat.run(task=bench.task())
-    assert [source for source, _ in texts(stock.messages)] == ["user", "planner", "solver"]
-    await chat.reset()
-    team = bench.wrap(chat)
+    runs: list[list[list[str]]] = []
+    for chat in (
+        bench.chat(NAMES[:3], max_turns=2),
+        bench.wrap(bench.chat(NAMES[:3], max_turns=2)),
+    ):
+        said: list[list[str]] = []
+        for task in (bench.task(), None, None):
+            result = await chat.run(task=task)
+            said.append([source for source, _ in texts(result.messages)])
+        await chat.reset()
+        said.append([s for s, _ in texts((await chat.run(task=bench.task())).messages)])
+        runs.append(said)
+    stock, wrapped = runs
+    assert wrapped == stock
+    assert stock[1] == ["critic", "planner"]
+
+
+async def test_a_selector_lets_no_more_agents_speak_than_it_has_turns(bench: Bench) -> None:
+    chat = SelectorGroupChat(
+        [bench.assistant(name) for name in NAMES], model_client=bench.client(), max_turns=2
+    )
+    team = bench.wrap(chat, decider="decider")
     result = await team.run(task=bench.task())
-    assert {agent.name for agent in team.report.agents} == {"planner", "solver"}
-    assert result.messages[-1].source in ("planner", "solver")
+    assert {agent.name for agent in team.report.agents} == {"planner", "decider"}
+    assert len(texts(result.messages)) <= 4
 
 
 async def test_a_budget_stops_passes_that_would_go_on_for_ever(bench: Bench) -> None:
