@@ -7,6 +7,9 @@ from typing import Any, cast
 
 from autogen_agentchat.messages import BaseChatMessage, MessageFactory
 
+STATE = "agentbalance.PlannedTeam"
+"""The type of states that planned chats save."""
+
 
 class Conversation:
     """Messages that wait for each agent until it runs.
@@ -62,3 +65,23 @@ class Conversation:
             self._waiting[name] = [
                 cast("BaseChatMessage", factory.create(message)) for message in state.get(name, ())
             ]
+
+
+def read_state(state: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """(each agent's state, what each has not heard yet) of a saved state.
+
+    Raises:
+        ValueError: it is neither a wrapped chat's nor one of AutoGen's.
+    """
+    saved = cast("Mapping[str, Any]", state if isinstance(state, Mapping) else {})
+    agents = cast("dict[str, dict[str, Any]]", saved.get("agent_states", {}))
+    if saved.get("type") == STATE and saved.get("version") == 1 and "unheard" in saved:
+        return agents, saved["unheard"]
+    if saved.get("type") == "TeamState":
+        # AutoGen's own: each agent's beside the messages that it has not heard yet.
+        own = {name: agent for name, agent in agents.items() if "agent_state" in agent}
+        unheard = {name: agent.get("message_buffer", ()) for name, agent in own.items()}
+        return {name: agent["agent_state"] for name, agent in own.items()}, unheard
+    raise ValueError(
+        "this is not a state that save_state of a wrapped chat, or of one of AutoGen's, returned"
+    )

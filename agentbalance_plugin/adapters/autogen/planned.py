@@ -16,7 +16,7 @@ from autogen_agentchat.messages import (
 )
 from autogen_core import CancellationToken
 
-from agentbalance_plugin.adapters.autogen.conversation import Conversation
+from agentbalance_plugin.adapters.autogen.conversation import STATE, Conversation, read_state
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
@@ -147,7 +147,7 @@ class PlannedTeam(WrappedTeam):
     async def save_state(self) -> Mapping[str, Any]:
         """The agents' states and what they have not heard yet; JSON values only."""
         return {
-            "type": "agentbalance.PlannedTeam",
+            "type": STATE,
             "version": 1,
             "agent_states": {
                 name: await participant.save_state()
@@ -157,21 +157,18 @@ class PlannedTeam(WrappedTeam):
         }
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `save_state` returned.
+        """Restore what `save_state` returned, here or of the chat itself before it was wrapped.
 
         Raises:
             ValueError: not such a state, or one of other agents.
             RuntimeError: a run is under way.
         """
         self._refuse_while_running("loaded")
-        known = isinstance(state, Mapping) and state.get("type") == "agentbalance.PlannedTeam"
-        if not known or state.get("version") != 1 or "unheard" not in state:
-            raise ValueError("this is not a state that save_state of a wrapped chat returned")
-        agents: Mapping[str, Any] = state.get("agent_states", {})
+        agents, unheard = read_state(state)
         missing = [name for name in self._originals if name not in agents]
         if missing:
             raise ValueError(f"the saved state has no agents {missing}")
-        self._conversation.load(state["unheard"], self._messages)
+        self._conversation.load(unheard, self._messages)
         for name, participant in self._originals.items():
             await participant.load_state(agents[name])
 

@@ -248,25 +248,6 @@ async def test_the_users_own_agents_keep_their_model_client(bench: Bench) -> Non
     assert {entry.backbone for entry in bench.simulator.books.entries} == {LARGE}
 
 
-async def test_saved_state_loads_into_another_wrapped_chat(bench: Bench) -> None:
-    plan = chain({"solver": MINI, "decider": LLAMA})
-    first = bench.wrap(bench.chat(("solver", "decider")), plan)
-    await first.run(task=bench.task(0))
-    state = await first.save_state()
-    second = bench.wrap(bench.chat(("solver", "decider")), plan)
-    await second.load_state(state)
-    assert texts((await second.run(task=bench.task(1))).messages) == texts(
-        (await first.run(task=bench.task(1))).messages
-    )
-    cut = {key: value for key, value in state.items() if key != "unheard"}
-    for wrong in ({"agent_states": {}}, cut, None, "a state"):
-        with pytest.raises(ValueError, match="save_state"):
-            await second.load_state(wrong)  # type: ignore[arg-type]
-    other = bench.wrap(bench.chat(("somebody", "decider")), chain({"decider": MINI}))
-    with pytest.raises(ValueError, match="somebody"):
-        await other.load_state(state)
-
-
 async def test_concurrent_runs_do_not_see_each_other(bench: Bench) -> None:
     plan = chain({"planner": MINI, "solver": LLAMA, "decider": MINI})
     alone = []
