@@ -13,6 +13,7 @@ from autogen_agentchat.messages import (
     BaseChatMessage,
     MessageFactory,
     ModelClientStreamingChunkEvent,
+    SelectSpeakerEvent,
 )
 from autogen_core import CancellationToken
 
@@ -82,6 +83,7 @@ class PlannedTeam(WrappedTeam):
         max_turns: the chat's bound; an agent that a pass leaves out counts as having had its turn.
         extract: the answer in a message's text.
         messages: knows the chat's message types.
+        announcer: in whose name the chat says who speaks next; None where it does not.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class PlannedTeam(WrappedTeam):
         max_turns: int | None,
         extract: AnswerExtractor,
         messages: MessageFactory,
+        announcer: str | None,
     ) -> None:
         super().__init__(wiring)
         self._originals = {participant.name: participant for participant in participants}
@@ -103,6 +106,7 @@ class PlannedTeam(WrappedTeam):
         self._bounded = max_turns is not None
         self._extract = extract
         self._messages = messages
+        self._announcer = announcer
         self._conversation = Conversation(self._originals)
         self._running: dict[int, dict[str, Participant]] = {}
         self._unpaused = asyncio.Event()
@@ -245,6 +249,8 @@ class PlannedTeam(WrappedTeam):
 
         async def speak(name: str, heard: tuple[str, ...]) -> BaseChatMessage:
             await self._unpaused.wait()
+            if self._announcer is not None:
+                queue.put_nowait(SelectSpeakerEvent(content=[name], source=self._announcer))
             inbox = conversation.collect(name) + [spoken[parent] for parent in heard]
             message: BaseChatMessage | None = None
             stream = take_turn(stage.agents[name], inbox, stage.token)

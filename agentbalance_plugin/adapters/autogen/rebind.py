@@ -165,6 +165,12 @@ def max_turns_of(chat: BaseGroupChat) -> int | None:
     return cast("int | None", getattr(chat, "_max_turns", None))
 
 
+def announcer_of(chat: BaseGroupChat) -> str | None:
+    """In whose name a chat says who speaks next; None where it does not."""
+    says = bool(getattr(chat, "_emit_team_events", False))
+    return cast("str | None", getattr(chat, "_group_chat_manager_name", None)) if says else None
+
+
 def _client_names(participant: Participant) -> list[str]:
     """The attributes in which a participant itself keeps model clients, whatever their names."""
     held = vars(participant).items()

@@ -18,6 +18,7 @@ from agentbalance_plugin.adapters.autogen.planned import AnswerExtractor, Planne
 from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
+    announcer_of,
     describe,
     everyone_in,
     max_turns_of,
@@ -145,6 +146,7 @@ def wrap_groupchat(
         max_turns=max_turns,
         extract=answer or extract_answer,
         messages=_message_factory(chat),
+        announcer=announcer_of(chat),
     )
 
 

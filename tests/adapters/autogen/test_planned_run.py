@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from autogen_agentchat.base import TaskResult
-from autogen_agentchat.messages import TextMessage, ThoughtEvent
+from autogen_agentchat.messages import SelectSpeakerEvent, TextMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
 from chats import (
@@ -178,6 +178,22 @@ async def test_the_stream_yields_what_run_returns_and_the_result_last(bench: Ben
     assert list(result.messages) == items[:-1]
     again = await bench.wrap(bench.chat(), plan).run(task=bench.task())
     assert texts(again.messages) == texts(result.messages)
+
+
+async def test_a_chat_that_tells_who_speaks_next_still_does(bench: Bench) -> None:
+    names = ["solver", "decider"]
+    chat = bench.chat(names, emit_team_events=True)
+    team = bench.wrap(bench.chat(names, emit_team_events=True), mode="backbones")
+    told: list[list[tuple[str, str, Any]]] = []
+    for each in (chat, team):
+        told.append([])
+        async for event in each.run_stream(task=bench.task()):
+            if not isinstance(event, TaskResult):
+                content = event.content if isinstance(event, SelectSpeakerEvent) else None
+                told[-1].append((type(event).__name__, event.source, content))
+    stock, wrapped = told
+    assert wrapped == stock
+    assert ("SelectSpeakerEvent", "RoundRobinGroupChatManager", ["decider"]) in wrapped
 
 
 async def test_the_task_is_left_out_of_the_output_on_request(bench: Bench) -> None:
