@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -33,7 +34,7 @@ from agentbalance_plugin.evaluation.baselines.library import library, pair_then,
 from agentbalance_plugin.evaluation.baselines.masrouter import MODES, SEATS, Controller, seats_of
 from agentbalance_plugin.evaluation.baselines.static_team import eliminate
 from agentbalance_plugin.evaluation.registry import baselines
-from agentbalance_plugin.evaluation.trials import Known, alone, singles
+from agentbalance_plugin.evaluation.trials import Known, Method, alone, singles
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
 
@@ -310,6 +311,15 @@ def test_strong_baselines_beat_the_mix_of_two_on_val(known: Known, name: str) ->
     method = baselines([name])[0]
     trial = method.fit(known)(known.replay, known.val)
     assert known.score(trial) > known.score(known.singles_val)
+
+
+@pytest.mark.parametrize("method", baselines(["all"]), ids=lambda method: method.name)
+def test_two_backbones_are_enough(small: TraceSet, method: Method) -> None:
+    learned = small.take(np.concatenate([small.positions("train")[:120], small.positions("val")]))
+    two = Known(Replay(replace(learned, candidates=learned.candidates[1:3])), "cost", 0.0139)
+    trial = method.fit(two)(two.replay, two.val)
+    assert trial.right.shape[1] == len(two.val)
+    assert np.isfinite(trial.cost_usd).all()
 
 
 def test_the_oracle_is_above_all(known: Known) -> None:

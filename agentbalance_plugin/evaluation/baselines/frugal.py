@@ -162,12 +162,14 @@ class FrugalGPT:
             first = _thresholds(trust[:, a], shares[0])
             of_two = scorer.of_two(train, rows, a, b)
             second = _thresholds(of_two, shares[1])
+            thirds = [c for c in range(trust.shape[1]) if c not in (a, b)]
+            if not thirds:
+                # Of two backbones a chain ends with the second, whatever it says.
+                thirds, second = [b], np.array([-np.inf])
             go_on = (trust[:, a] < first[:, None]).astype(np.float64)
             stop = (of_two >= second[:, None]).astype(np.float64)
             two = _right(train, leading(train.answer, trust, (a, b)))
-            for c in range(trust.shape[1]):
-                if c in (a, b):
-                    continue
+            for c in thirds:
                 three = _right(train, leading(train.answer, trust, (a, b, c)))
                 # [thresholds of the first, of the second]
                 right.append(
