@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dis
 import functools
+import importlib
 import inspect
+import sys
 import types
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -28,6 +32,12 @@ from agentbalance_plugin.adapters.langgraph.models import is_direct
 from agentbalance_plugin.team import Agent
 
 _DEEPEST = 16
+# Functions that make a chat model, or an agent with one. Only users' own code is searched for the
+# making: that LangChain's functions could make some says nothing of a node.
+_MAKERS = ("init_chat_model", "create_agent", "create_react_agent")
+_FRAMEWORKS = ("langchain", "langgraph", "langsmith")
+# Functions that are looked at closely for one node: far more than users write.
+_CLOSELY = 300
 # Attributes of ordinary objects are followed only so far, near where users keep their models.
 _DEEPEST_ATTRIBUTES = 3
 
@@ -40,9 +50,9 @@ class Reach:
     """What a node reaches.
 
     Args:
-        models: chat models.
+        models: chat models, and what makes them while the node runs: classes and functions.
         beyond: what else calls a vendor, and can't be put on a backbone: completion models and
-            SDK clients.
+            SDK clients, or their classes.
         needs: capabilities that they need, by what is bound to them.
     """
 
@@ -55,18 +65,21 @@ def reach_of(runnable: Any) -> Reach:
     """What a node's runnable reaches in closures, globals, attributes, sequences, bindings and
     graphs inside it. Direct models do not count."""
     found = Reach()
-    seen: set[int] = set()
+    home, looked_at = "", 0
+    # Kept, so that no other object gets the id of one that was seen.
+    seen: dict[int, Any] = {}
 
     def visit(value: Any, depth: int, attributes: int) -> None:
+        nonlocal home, looked_at
         if id(value) in seen or depth > _DEEPEST:
             return
-        seen.add(id(value))
+        seen[id(value)] = value
         if isinstance(value, BaseChatModel):
             if not is_direct(value):
                 found.models.append(value)
                 found.needs |= needs_of(own_options(value))
             return
-        if type(value).__name__ == "_ConfigurableModel":
+        if type(value).__name__ == "_ConfigurableModel" or _makes_models(value):
             found.models.append(value)
             return
         if isinstance(value, Embeddings):
@@ -80,7 +93,12 @@ def reach_of(runnable: Any) -> Reach:
         if isinstance(value, RunnableBindingBase):
             binding = cast("RunnableBindingBase[Any, Any]", value)
             found.needs |= needs_of(binding.kwargs)
-        if (inner := _parts(value)) is not None:
+        own = None
+        if isinstance(value, (types.FunctionType, types.MethodType)):
+            home = home or _package(value)
+            looked_at += 1
+            own = home if looked_at <= _CLOSELY else None
+        if (inner := _parts(value, own)) is not None:
             # A copy: looking at a lazy object may fill the very dictionary it is held in.
             for part in tuple(inner):
                 visit(part, depth + 1, attributes)
@@ -98,17 +116,37 @@ def reaches_of(builder: StateGraph[Any, Any, Any, Any]) -> dict[str, Reach]:
 
 
 def kinds_of(found: Iterable[Any]) -> tuple[str, ...]:
-    """Their classes, each once."""
-    return tuple(dict.fromkeys(type(each).__name__ for each in found))
+    """Their classes, and the names of what makes them, each once."""
+    makers = (type, types.FunctionType)
+    names = (each.__name__ if isinstance(each, makers) else type(each).__name__ for each in found)
+    return tuple(dict.fromkeys(names))
+
+
+def _makes_models(value: Any) -> bool:
+    """Whether it is a class of chat models, or one of the functions that make them."""
+    if isinstance(value, type):
+        return issubclass(value, BaseChatModel) and not inspect.isabstract(value)
+    return (
+        isinstance(value, types.FunctionType) and value.__name__ in _MAKERS and _is_framework(value)
+    )
+
+
+def _is_framework(function: types.FunctionType) -> bool:
+    return _package(function).startswith(_FRAMEWORKS)
+
+
+def _package(value: Any) -> str:
+    return (getattr(value, "__module__", None) or "").partition(".")[0]
 
 
 def _calls_a_vendor(value: Any) -> bool:
-    """Whether it is a completion model or a client of a vendor's SDK."""
-    if isinstance(value, BaseLLM):
+    """Whether it is a completion model or a client of a vendor's SDK, or the class of one."""
+    kind: type = value if isinstance(value, type) else type(value)
+    if issubclass(kind, BaseLLM):
         return True
     # The SDKs of OpenAI, Anthropic, Groq and others are generated from one pattern.
-    generated = {"SyncAPIClient", "AsyncAPIClient"} & {cls.__name__ for cls in type(value).__mro__}
-    return bool(generated) or type(value).__module__.startswith("google.genai.client")
+    generated = {"SyncAPIClient", "AsyncAPIClient"} & {cls.__name__ for cls in kind.__mro__}
+    return bool(generated) or kind.__module__.startswith("google.genai.client")
 
 
 def agents_of(
@@ -261,8 +299,12 @@ def _named(given: AgentsArgument, nodes: tuple[str, ...]) -> dict[str, Agent | s
     return named
 
 
-def _parts(value: Any) -> Iterable[Any] | None:
-    """What is inside a runnable, a function or a container; None for other objects."""
+def _parts(value: Any, home: str | None) -> Iterable[Any] | None:
+    """What is inside a runnable, a function or a container; None for other objects.
+
+    Args:
+        home: the node's own package, whose code is looked at closely; None for none.
+    """
     known: Any = value
     if isinstance(value, RunnableBindingBase):
         return (known.bound,)
@@ -277,17 +319,61 @@ def _parts(value: Any) -> Iterable[Any] | None:
     if isinstance(value, (RunnableLambda, RunnableCallable)):
         return (getattr(known, "func", None), getattr(known, "afunc", None))
     if isinstance(value, types.MethodType):
-        return (value.__self__, value.__func__)
+        methods = _methods(value) if _package(value) == home else ()
+        return (value.__self__, value.__func__, *methods)
     if isinstance(value, types.FunctionType):
         # A wrapped function's decorator is looked past there, and defaults are of no interest.
         cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
         defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-        return (*get_function_nonlocals(value), *cells, *defaults)
+        named = (*get_function_nonlocals(value), *cells, *defaults)
+        if _is_framework(value):
+            return [each for each in named if not (_makes_models(each) or isinstance(each, type))]
+        if _package(value) != home:
+            return named
+        named = (*named, *_loaded(value))
+        return (*named, *_of_classes(named, home))
     if isinstance(value, functools.partial):
         return (known.func, *known.args, *known.keywords.values())
     if isinstance(value, (list, tuple)):
         return known
     return known.values() if isinstance(value, dict) else None
+
+
+def _methods(method: types.MethodType) -> Iterable[Any]:
+    """Methods of the same object that a method's code names."""
+    code = getattr(method.__func__, "__code__", None)
+    for name in code.co_names if code is not None else ():
+        held = inspect.getattr_static(type(method.__self__), name, None)
+        held = getattr(held, "fget", getattr(held, "func", held))
+        if isinstance(held, types.FunctionType):
+            yield types.MethodType(held, method.__self__)
+
+
+def _of_classes(named: Iterable[Any], home: str | None) -> Iterable[Any]:
+    """The functions of those that are classes of a package."""
+    for each in named:
+        if isinstance(each, type) and _package(each) == home:
+            yield from (
+                held for held in vars(each).values() if isinstance(held, types.FunctionType)
+            )
+
+
+def _loaded(function: types.FunctionType) -> Iterable[Any]:
+    """The globals that a function's code uses, whether its source is at hand or not, and what it
+    imports by name when it runs, of modules that are loaded and LangChain's."""
+    module, codes = "", [function.__code__]
+    for code in codes:
+        codes += [held for held in code.co_consts if isinstance(held, types.CodeType)]
+        for step in dis.get_instructions(code):
+            if step.opname == "LOAD_GLOBAL":
+                yield function.__globals__.get(step.argval)
+            elif step.opname == "IMPORT_NAME":
+                module = step.argval
+            elif step.opname == "IMPORT_FROM":
+                if module.startswith(_FRAMEWORKS):
+                    with suppress(ImportError):
+                        importlib.import_module(module)
+                yield getattr(sys.modules.get(module), step.argval, None)
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -303,7 +389,9 @@ def _attributes(value: Any) -> Iterable[Any]:
     held: dict[str, Any] | None = getattr(value, "__dict__", None)
     if held is None or isinstance(value, (type, types.ModuleType)):
         return ()
-    return (*held.values(), getattr(value.__class__, "__dict__", {}).get("__call__"))
+    call = getattr(value.__class__, "__dict__", {}).get("__call__")
+    bound = types.MethodType(call, value) if isinstance(call, types.FunctionType) else call
+    return (*held.values(), bound)
 
 
 def _role_of(runnable: Any) -> str:
