@@ -13,6 +13,7 @@ from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import CancellationToken
 from autogen_core.models import ChatCompletionClient
 
+from agentbalance_plugin.adapters.autogen.chat_state import load_into
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
@@ -171,7 +172,7 @@ class RoutedTeam(WrappedTeam):
         token: CancellationToken,
     ) -> None:
         if self._state is not None:
-            await inner.load_state(self._state)
+            await load_into(inner, self._state)
         stream = inner.run_stream(
             task=messages or None, cancellation_token=token, output_task_messages=False
         )

@@ -1,0 +1,70 @@
+"""Runs that go on where the one before stopped, as in the chat itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from autogen_agentchat.conditions import MaxMessageTermination
+from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
+from autogen_core import CancellationToken
+from chats import LARGE, MINI, Bench, texts
+
+from agentbalance_plugin import Plan
+
+pytestmark = pytest.mark.virtual_time
+
+
+def on_mini(*names: str) -> Plan:
+    """For a team that routes by itself the assignment alone counts."""
+    return Plan(assignment=dict.fromkeys(names, MINI), decision="vote", hop_limit=99)
+
+
+async def speakers(team: Any, task: str | None) -> list[str]:
+    return [source for source, _ in texts((await team.run(task=task)).messages)]
+
+
+async def test_a_loop_that_its_bound_stopped_goes_on(bench: Bench) -> None:
+    def chat() -> GraphFlow:
+        writer, reviewer, editor = [bench.assistant(n) for n in ("writer", "reviewer", "editor")]
+        graph = DiGraphBuilder().add_node(writer)
+        graph.add_node(reviewer).add_node(editor).set_entry_point(writer)
+        graph.add_edge(writer, reviewer)
+        graph.add_edge(reviewer, writer, condition=lambda message: True)
+        graph.add_edge(reviewer, editor, condition=lambda message: False)
+        agents = [writer, reviewer, editor]
+        return GraphFlow(
+            agents, graph=graph.build(), termination_condition=MaxMessageTermination(4)
+        )
+
+    team, stock = bench.wrap(chat(), on_mini("writer", "reviewer", "editor")), chat()
+    for task in (bench.task(), None, None):
+        spoke = await speakers(team, task)
+        assert spoke == await speakers(stock, task)
+        assert len(spoke) == 4
+
+
+async def test_a_cancelled_run_leaves_nothing_in_the_next_ones_graph(bench: Bench) -> None:
+    start, quick, slow, end = [bench.assistant(n) for n in ("start", "quick", "slow", "end")]
+    graph = DiGraphBuilder().add_node(start).add_node(quick).add_node(slow)
+    graph.add_node(end).add_edge(start, quick).add_edge(start, slow)
+    for before in (quick, slow):
+        graph.add_edge(before, end, activation_condition="any")
+    chat = GraphFlow([start, quick, slow, end], graph=graph.build())
+    plan = Plan(
+        assignment={"start": MINI, "quick": MINI, "slow": LARGE, "end": MINI},
+        decision="vote",
+        hop_limit=99,
+    )
+    team = bench.wrap(chat, plan)
+    whole = await speakers(team, bench.task())
+    token = CancellationToken()
+    with pytest.raises(asyncio.CancelledError):
+        async for event in team.run_stream(task=bench.task(1), cancellation_token=token):
+            if getattr(event, "source", "") == "quick":
+                # Virtual time moves when the chat has done what there is to do on that message.
+                await asyncio.sleep(0.001)
+                token.cancel()
+    assert [entry.agent for entry in bench.simulator.books.entries if entry.aborted] == ["slow"]
+    assert await speakers(team, bench.task(2)) == whole
