@@ -176,10 +176,12 @@ class RoutedTeam(WrappedTeam):
         stream = inner.run_stream(
             task=messages or None, cancellation_token=token, output_task_messages=False
         )
+        # MagenticOne says the task although it is told not to, and it has been said.
+        told = {message.id for message in messages}
         async for event in stream:
             if isinstance(event, TaskResult):
                 run.stop_reason, run.ended = event.stop_reason, True
-            else:
+            elif event.id not in told:
                 run.spoke.add(event.source)
                 queue.put_nowait(event)
 

@@ -155,6 +155,9 @@ async def test_magentic_one_runs_to_its_answer_under_the_budget(bench: Bench) ->
     team = bench.wrap(chat, plan, backbones=[(backbone, client)], budget=budget)
     result = await team.run(task="What is 3 + 4?")
     assert result.messages[-1].to_text() == "7"
+    assert [text for source, text in texts(result.messages) if source == "user"] == [
+        "What is 3 + 4?"
+    ]
     calls = {agent.name: agent.spend.calls for agent in team.report.agents}
     assert calls == {"worker": 1, "orchestrator": 5}
     assert team.report.complete
