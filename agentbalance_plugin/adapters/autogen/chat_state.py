@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from autogen_agentchat.teams import BaseGroupChat, GraphFlow
 
-from agentbalance_plugin.adapters.autogen.rebind import participants_of
+from agentbalance_plugin.adapters.autogen.rebind import Participant, everyone_in, participants_of
+
+TeamStates = Sequence[Mapping[str, Any] | None]
+"""Of the teams inside a participant, in the order of `everyone_in`; None: has not run."""
+
+
+async def state_of(chat: BaseGroupChat) -> Mapping[str, Any] | None:
+    """AutoGen's own state of a chat; None if it has not run yet."""
+    return await chat.save_state() if vars(chat).get("_initialized") else None
+
+
+async def states_inside(participant: Participant) -> TeamStates:
+    """Where the teams inside a participant are: who spoke last, what was said. What their agents
+    went through is the agents' own."""
+    return [await state_of(team) for team in _teams_in(participant)]
+
+
+async def load_inside(participant: Participant, states: TeamStates) -> None:
+    """Let the teams inside a fresh copy of a participant go on from there."""
+    for team, state in zip(_teams_in(participant), states, strict=False):
+        if state is not None:
+            await load_into(team, state)
 
 
 async def load_into(chat: BaseGroupChat, state: Mapping[str, Any]) -> None:
@@ -46,3 +67,7 @@ def _rearm(chat: BaseGroupChat, state: Mapping[str, Any]) -> None:
             remaining.update({group: needed[node][group] for group in done})
             groups = manager["enqueued_any"].get(node, {})
             groups.update(dict.fromkeys(groups, False))
+
+
+def _teams_in(participant: Participant) -> list[BaseGroupChat]:
+    return [held for held in everyone_in(participant) if isinstance(held, BaseGroupChat)]

@@ -17,6 +17,7 @@ from autogen_agentchat.messages import (
 )
 from autogen_core import CancellationToken
 
+from agentbalance_plugin.adapters.autogen.chat_state import TeamStates, load_inside, states_inside
 from agentbalance_plugin.adapters.autogen.conversation import STATE, Conversation, read_state
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
@@ -108,6 +109,7 @@ class PlannedTeam(WrappedTeam):
         self._messages = messages
         self._announcer = announcer
         self._conversation = Conversation(self._originals)
+        self._teams: dict[str, TeamStates] = {}
         self._running: dict[int, dict[str, Participant]] = {}
         self._unpaused = asyncio.Event()
         self._unpaused.set()
@@ -129,6 +131,7 @@ class PlannedTeam(WrappedTeam):
         if self._termination is not None:
             await self._termination.reset()
         self._conversation.clear()
+        self._teams.clear()
 
     async def pause(self) -> None:
         """Let no further agent start, and tell those at work to pause."""
@@ -158,6 +161,7 @@ class PlannedTeam(WrappedTeam):
                 for name, participant in self._originals.items()
             },
             "unheard": self._conversation.save(),
+            "teams": dict(self._teams),
         }
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
@@ -175,6 +179,7 @@ class PlannedTeam(WrappedTeam):
         self._conversation.load(unheard, self._messages)
         for name, participant in self._originals.items():
             await participant.load_state(agents[name])
+        self._teams = dict(state.get("teams") or {})
 
     async def _events(
         self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
@@ -205,8 +210,12 @@ class PlannedTeam(WrappedTeam):
             # What the user's own condition was told is for the runs that are still under way too.
             if condition is not None and not self._running:
                 await condition.reset()
+        # One that was stopped in the middle could not go on from there.
+        spoke = self._passed[id(run)].messages
+        teams = {name: await states_inside(a) for name, a in agents.items() if name in spoke}
         for name, agent in agents.items():
             adopt_state(self._originals[name], agent)
+        self._teams.update(teams)
         self._conversation = conversation
 
     async def _drive(self, stage: _Stage, condition: TerminationCondition | None) -> None:
@@ -307,7 +316,8 @@ class PlannedTeam(WrappedTeam):
             asked = model_client_of(original)
             client = client_for(agent, backbone, self._clients, run, cap, halt=halt, asked=asked)
             if self._agent_factory is None:
-                agents[name] = rebind(original, client)
+                agents[name] = twin = rebind(original, client)
+                await load_inside(twin, self._teams.get(name) or await states_inside(original))
                 continue
             made = self._agent_factory(name, client)
             if made.name != name:

@@ -13,7 +13,7 @@ from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import CancellationToken
 from autogen_core.models import ChatCompletionClient
 
-from agentbalance_plugin.adapters.autogen.chat_state import load_into
+from agentbalance_plugin.adapters.autogen.chat_state import load_into, state_of
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
@@ -171,8 +171,10 @@ class RoutedTeam(WrappedTeam):
         queue: asyncio.Queue[Event | None],
         token: CancellationToken,
     ) -> None:
-        if self._state is not None:
-            await load_into(inner, self._state)
+        # A chat may have run before it was wrapped.
+        state = self._state if self._state is not None else await state_of(self._chat)
+        if state is not None:
+            await load_into(inner, state)
         stream = inner.run_stream(
             task=messages or None, cancellation_token=token, output_task_messages=False
         )

@@ -26,7 +26,8 @@ async def take_turn(
     last: BaseChatMessage | None = None
     async for event in stream:
         if isinstance(event, TaskResult):
-            break
+            # The stream ends when all agents have heard what was said last.
+            continue
         if isinstance(event, BaseChatMessage):
             if last is not None:
                 yield last

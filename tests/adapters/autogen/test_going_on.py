@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from autogen_agentchat.conditions import MaxMessageTermination
-from autogen_agentchat.teams import DiGraphBuilder, GraphFlow
+from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat
 from autogen_core import CancellationToken
-from chats import LARGE, MINI, Bench, texts
+from chats import LARGE, MINI, Bench, chain, texts
 
 from agentbalance_plugin import Plan
+from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
 
 pytestmark = pytest.mark.virtual_time
+REVIEW = ("writer", "reviewer", "editor")
 
 
 def on_mini(*names: str) -> Plan:
@@ -25,20 +28,20 @@ async def speakers(team: Any, task: str | None) -> list[str]:
     return [source for source, _ in texts((await team.run(task=task)).messages)]
 
 
-async def test_a_loop_that_its_bound_stopped_goes_on(bench: Bench) -> None:
-    def chat() -> GraphFlow:
-        writer, reviewer, editor = [bench.assistant(n) for n in ("writer", "reviewer", "editor")]
-        graph = DiGraphBuilder().add_node(writer)
-        graph.add_node(reviewer).add_node(editor).set_entry_point(writer)
-        graph.add_edge(writer, reviewer)
-        graph.add_edge(reviewer, writer, condition=lambda message: True)
-        graph.add_edge(reviewer, editor, condition=lambda message: False)
-        agents = [writer, reviewer, editor]
-        return GraphFlow(
-            agents, graph=graph.build(), termination_condition=MaxMessageTermination(4)
-        )
+def loop(bench: Bench) -> GraphFlow:
+    """Reviewed again and again, four messages a run."""
+    agents = [bench.assistant(name) for name in REVIEW]
+    writer, reviewer, editor = agents
+    graph = DiGraphBuilder().add_node(writer)
+    graph.add_node(reviewer).add_node(editor).set_entry_point(writer)
+    graph.add_edge(writer, reviewer)
+    graph.add_edge(reviewer, writer, condition=lambda message: True)
+    graph.add_edge(reviewer, editor, condition=lambda message: False)
+    return GraphFlow(agents, graph=graph.build(), termination_condition=MaxMessageTermination(4))
 
-    team, stock = bench.wrap(chat(), on_mini("writer", "reviewer", "editor")), chat()
+
+async def test_a_loop_that_its_bound_stopped_goes_on(bench: Bench) -> None:
+    team, stock = bench.wrap(loop(bench), on_mini(*REVIEW)), loop(bench)
     for task in (bench.task(), None, None):
         spoke = await speakers(team, task)
         assert spoke == await speakers(stock, task)
@@ -68,3 +71,32 @@ async def test_a_cancelled_run_leaves_nothing_in_the_next_ones_graph(bench: Benc
                 token.cancel()
     assert [entry.agent for entry in bench.simulator.books.entries if entry.aborted] == ["slow"]
     assert await speakers(team, bench.task(2)) == whole
+
+
+async def test_a_chat_that_ran_before_it_was_wrapped_goes_on(bench: Bench) -> None:
+    chat = loop(bench)
+    assert await speakers(chat, bench.task()) == ["user", "writer", "reviewer", "writer"]
+    team = bench.wrap(chat, on_mini(*REVIEW))
+    assert await speakers(team, None) == ["reviewer", "writer", "reviewer", "writer"]
+
+
+async def test_a_team_among_the_agents_goes_on_from_run_to_run(bench: Bench) -> None:
+    def wrapped() -> WrappedTeam:
+        inner = RoundRobinGroupChat(
+            [bench.assistant(name) for name in ("early", "late", "night")],
+            max_turns=1,
+            name="shifts",
+        )
+        chat = RoundRobinGroupChat([inner, bench.assistant("decider")], max_turns=2)
+        return bench.wrap(chat, chain({"shifts": MINI, "decider": MINI}))
+
+    team = wrapped()
+    for shift in ("early", "late"):
+        assert shift in await speakers(team, bench.task())
+    state = json.loads(json.dumps(await team.save_state()))
+    other = wrapped()
+    await other.load_state(state)
+    for each in (team, other):
+        assert "night" in await speakers(each, bench.task())
+    await team.reset()
+    assert "early" in await speakers(team, bench.task())
