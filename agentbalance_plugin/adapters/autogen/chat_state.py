@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -15,8 +16,17 @@ TeamStates = Sequence[Mapping[str, Any] | None]
 
 
 async def state_of(chat: BaseGroupChat) -> Mapping[str, Any] | None:
-    """AutoGen's own state of a chat; None if it has not run yet."""
-    return await chat.save_state() if vars(chat).get("_initialized") else None
+    """AutoGen's own state of a chat; None if it has not run yet, or holds an agent whose state
+    can't be saved."""
+    try:
+        return await chat.save_state() if vars(chat).get("_initialized") else None
+    # Nobody asked for it to be saved, and what a run has said is paid for.
+    except Exception as error:
+        warnings.warn(
+            f"the state of {chat.name!r} can't be saved, so its next run starts anew: {error!r}",
+            stacklevel=2,
+        )
+        return None
 
 
 async def states_inside(participant: Participant) -> TeamStates:

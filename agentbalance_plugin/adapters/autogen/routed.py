@@ -152,7 +152,7 @@ class RoutedTeam(WrappedTeam):
             if error is not None:
                 run.stop_reason = f"Agents failed: {error}"
                 raise error
-            self._state = await inner.save_state()
+            self._state = await state_of(inner)
             # Agents whose state does not say everything keep the rest themselves.
             for participant, twin in zip(
                 participants_of(self._chat), participants_of(inner), strict=True

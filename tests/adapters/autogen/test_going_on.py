@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat
 from autogen_core import CancellationToken
-from chats import LARGE, MINI, Bench, chain, texts
+from chats import LARGE, MINI, Bench, Echo, chain, texts
 
 from agentbalance_plugin import Plan
 from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
@@ -100,3 +101,18 @@ async def test_a_team_among_the_agents_goes_on_from_run_to_run(bench: Bench) -> 
         assert "night" in await speakers(each, bench.task())
     await team.reset()
     assert "early" in await speakers(team, bench.task())
+
+
+async def test_an_agent_whose_state_cannot_be_saved_loses_no_result(bench: Bench) -> None:
+    class Stateless(Echo):
+        async def save_state(self) -> Mapping[str, Any]:
+            raise NotImplementedError("a socket can't be saved")
+
+    solver, echo = bench.assistant("solver"), Stateless()
+    graph = DiGraphBuilder().add_node(solver).add_node(echo).add_edge(solver, echo)
+    plan = Plan(assignment={"solver": MINI, "echo": None}, decision="vote", hop_limit=99)
+    team = bench.wrap(GraphFlow([solver, echo], graph=graph.build()), plan)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="can't be saved"):
+            assert await speakers(team, bench.task()) == ["user", "solver", "echo"]
+        assert team.report.complete
