@@ -13,6 +13,8 @@ MAX_RETRIES = 2
 """Tries after the first, each with a reservation of its own."""
 
 _FIRST_DELAY_S = 0.5
+# As the OpenAI and Anthropic SDKs have it: who is told to come back in an hour does not wait.
+_LONGEST_DELAY_S = 60.0
 _RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError")
 # A key, an account, a model's name or the load of this endpoint; another has its own.
@@ -88,7 +90,9 @@ def _classify(error: Exception) -> _Failure:
     status = _status(error)
     if status is not None:
         refused = 400 <= status < 500
-        return _Failure(not refused, status in _RETRIED_STATUS, _retry_after(error))
+        after = _retry_after(error)
+        soon = after is None or after <= _LONGEST_DELAY_S
+        return _Failure(not refused, status in _RETRIED_STATUS and soon, after)
     cause = type(error.__cause__).__name__
     if type(error).__name__ == "APIConnectionError" and cause in ("ConnectError", "ConnectTimeout"):
         return _Failure(billed=False, retry=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import httpx
 import pytest
 from openai import APIConnectionError, AuthenticationError, BadRequestError, RateLimitError
 
-from agentbalance_plugin.runtime.failures import outage
-from agentbalance_plugin.runtime.meter import CallDenied, DeadlineReached
+from agentbalance_plugin import Backbone, Budget
+from agentbalance_plugin.runtime.failures import outage, pause_before_retry
+from agentbalance_plugin.runtime.meter import CallDenied, DeadlineReached, Meter
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:9/v1")
 
@@ -41,3 +44,21 @@ class GoogleError(Exception):
 )
 def test_an_outage_is_told_from_a_fault_of_the_call(error: Exception, said: str | None) -> None:
     assert outage(error) == said
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"), [("7", 7.0), ("0", 0.0), ("3600", None), ("inf", None)]
+)
+def test_nobody_waits_for_an_endpoint_that_is_away_for_long(
+    asked: str, waits: float | None
+) -> None:
+    meter = Meter(Budget(cost_usd=1))
+    response = httpx.Response(429, request=REQUEST, headers={"retry-after": asked})
+    error = RateLimitError("too many requests", response=response, body=None)
+    with meter.reserve("solver", Backbone("mini", Decimal(1), Decimal(1)), 100) as call:
+        if waits is None:
+            with pytest.raises(RateLimitError):
+                pause_before_retry(meter, call, error, 0)
+        else:
+            assert pause_before_retry(meter, call, error, 0) == waits
+    assert meter.spend().calls == 0
