@@ -66,6 +66,7 @@ class BudgetClient(ChatCompletionClient):
         asked: the agent's own client, whose settings hold where `inner` has none.
         standby: makes the client of another backbone, for when this one's endpoint fails.
         turns: of this run's calls; None for a client that shares its meter with no other.
+        denials: gets what is raised for want of money or time, which agents may hide.
 
     Raises (by `create` and `create_stream`):
         CallDenied: the budget has no room.
@@ -85,6 +86,7 @@ class BudgetClient(ChatCompletionClient):
         asked: ChatCompletionClient | None = None,
         standby: Callable[[], BudgetClient] | None = None,
         turns: Turns | None = None,
+        denials: list[CallDenied] | None = None,
     ) -> None:
         self._halt = halt
         self._inner = without_sdk_retries(inner)
@@ -100,6 +102,7 @@ class BudgetClient(ChatCompletionClient):
         self._in_prompt = {name: given[name] for name in _IN_PROMPT if given.get(name)}
         self._usage = RequestUsage(0, 0)
         self._turns = turns or Turns()
+        self._denials = [] if denials is None else denials
         self._make_standby = standby
         self._standby: BudgetClient | None = None
 
@@ -123,6 +126,7 @@ class BudgetClient(ChatCompletionClient):
                 return await self._create(request, options)
         except CallDenied as denied:
             if self._halt is None:
+                self._denials.append(denied)
                 raise
             await self._halt.hold(denied)
         except Exception as error:
@@ -161,6 +165,7 @@ class BudgetClient(ChatCompletionClient):
                 return
         except CallDenied as denied:
             if self._halt is None:
+                self._denials.append(denied)
                 raise
             await self._halt.hold(denied)
         except Exception as error:

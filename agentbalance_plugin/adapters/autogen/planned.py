@@ -35,7 +35,7 @@ from agentbalance_plugin.adapters.autogen.termination import (
     fresh_condition,
     reset_copies,
 )
-from agentbalance_plugin.adapters.autogen.turn import take_turn
+from agentbalance_plugin.adapters.autogen.turn import hidden_denial, take_turn
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
     Run,
@@ -262,6 +262,7 @@ class PlannedTeam(WrappedTeam):
                 queue.put_nowait(SelectSpeakerEvent(content=[name], source=self._announcer))
             inbox = conversation.collect(name) + [spoken[parent] for parent in heard]
             message: BaseChatMessage | None = None
+            denied = len(run.denials)
             stream = take_turn(stage.agents[name], inbox, stage.token)
             if name in stage.halts:
                 stream = stage.halts[name].guard(stream)
@@ -274,9 +275,11 @@ class PlannedTeam(WrappedTeam):
                     queue.put_nowait(event)
             if message is None:
                 raise RuntimeError(f"agent {name!r} gave no response")
-            spoken[name] = message
             said.append(message)
             queue.put_nowait(message)
+            if (hidden := hidden_denial(run.denials[denied:], name)) is not None:
+                raise hidden
+            spoken[name] = message
             return message
 
         result = await run_pass(plan, speak, self._answer_of, run.meter)

@@ -44,6 +44,7 @@ def client_for(
             asked,
             standby,
             run.turns,
+            run.denials,
         )
 
     return make(backbone, others, output_cap)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from autogen_agentchat.base import ChatAgent, Response, TaskResult
 from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage
 from autogen_core import CancellationToken
 
 from agentbalance_plugin.adapters.autogen.rebind import Participant
+from agentbalance_plugin.runtime.meter import CallDenied
 
 
 async def take_turn(
@@ -36,3 +37,14 @@ async def take_turn(
             yield event
     if last is not None:
         yield Response(chat_message=last)
+
+
+def hidden_denial(denials: Sequence[CallDenied], name: str) -> CallDenied | None:
+    """Why a participant's own call was denied in its turn, though it gave a message: it caught
+    what its model client raised, and what it says is most likely that it could not answer.
+
+    Args:
+        denials: since its turn began.
+    """
+    found = [each for each in denials if each.reason.startswith(f"{name}:")]
+    return found[-1] if found else None

@@ -52,8 +52,8 @@ class Run:
     Args:
         turns: of its calls, which wait for what others hold.
         plan: None until planned.
-        denials, spoke: of a chat that routes by itself, whose agents' errors are hidden: the calls
-            that were denied, and who said something.
+        denials: of calls, which agents and chats may hide.
+        spoke: who said something, in a chat that routes by itself.
         output: what goes into TaskResult.messages.
         report: None until the run has ended.
         exceeded: the budget left something of the plan undone.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from autogen_agentchat.base import Response
+from autogen_agentchat.messages import TextMessage
 from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core.models import SystemMessage, UserMessage
 from chats import LARGE, MINI, NAMES, Bench, Echo, chain, texts
 
 from agentbalance_plugin import Budget, BudgetExceeded, Plan
@@ -144,6 +147,42 @@ async def test_a_run_that_stays_inside_does_not_raise(bench: Bench) -> None:
     budget = Budget(cost_usd=0.1, on_exceeded="raise")
     team = bench.wrap(bench.chat(), plan, budget=budget)
     assert (await team.run(task=bench.task())).stop_reason == "Plan complete"
+
+
+@pytest.mark.parametrize("why", ["money", "time"])
+async def test_an_agent_that_hides_a_denied_call_does_not_pass_for_done(
+    bench: Bench, why: str
+) -> None:
+    class Apologetic(Echo):
+        def __init__(self) -> None:
+            super().__init__("decider")
+            self.client = bench.client()
+
+        async def on_messages(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            text = "\n".join(message.to_model_text() for message in messages)
+            try:
+                await self.client.create(
+                    [
+                        SystemMessage(content="[[agent:decider]] Solve."),
+                        UserMessage(content=text + " " * 4000, source="user"),
+                    ]
+                )
+            except Exception as error:
+                text = f"Sorry: {error}"
+            return Response(chat_message=TextMessage(content=text, source=self.name))
+
+    limits = {"money": {"cost_usd": 0.004}, "time": {"latency_s": too_little_time(bench)}}[why]
+    chat = RoundRobinGroupChat([bench.assistant("planner"), Apologetic()], max_turns=2)
+    plan = chain({"planner": MINI, "decider": O1})
+    team = bench.wrap(chat, plan, budget=Budget(**limits))
+    result = await team.run(task=bench.task())
+    report = team.report
+    assert not report.complete
+    assert {agent.name: agent.status for agent in report.agents}["decider"] == "skipped"
+    assert report.chosen == result.messages[-1].source == "planner"
+    raising = bench.wrap(chat, plan, budget=Budget(**limits, on_exceeded="raise"))
+    with pytest.raises(BudgetExceeded):
+        await raising.run(task=bench.task())
 
 
 async def test_an_agent_that_does_not_heed_its_cancellation_is_left_behind(bench: Bench) -> None:
