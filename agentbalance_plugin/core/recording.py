@@ -193,7 +193,8 @@ def _reference(recorded: Sequence[Recorded]) -> str:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not at every line break of Unicode's: JSON's strings may hold most of them as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{path}, line {number}"
             yield where, fields_of(where, line)
@@ -207,7 +208,10 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _question(where: str, row: Mapping[str, Any]) -> Question:
     check_present(where, row, ("question", "answer"))
-    return Question(str(row["question"]), str(row["answer"]), str(row.get("category") or ""))
+    category = row.get("category")
+    return Question(
+        str(row["question"]), str(row["answer"]), "" if category is None else str(category)
+    )
 
 
 def _catalog_text(catalog: Catalog, benchmark: str) -> str:

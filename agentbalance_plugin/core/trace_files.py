@@ -139,7 +139,9 @@ def check_present(where: str, fields: Mapping[str, Any], needed: Sequence[str]) 
 def _query(where: str, line: str, benchmark: str) -> Query:
     fields = fields_of(where, line)
     check_present(where, fields, ("query_id", "split"))
-    category: Any = fields.get("category") or fields.get("domain")
+    named = (fields.get("category"), fields.get("domain"))
+    # Labels may be numbers, of which 0 is one.
+    category = next((str(name) for name in named if name not in (None, "")), "")
     return Query(
         key=f"{benchmark}/{fields['query_id']}",
         benchmark=benchmark,

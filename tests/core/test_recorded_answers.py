@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 
@@ -47,6 +48,17 @@ def test_questions_are_read_from_json_lines_and_tables(tmp_path: Path) -> None:
     table.write_text('\ufeffquestion,answer,category\n"1 + 1?",2,sums\nÜ?,u,\n')
     expected = [Question("1 + 1?", "2", "sums"), Question("Ü?", "u")]
     assert read_questions(lines) == read_questions(table) == expected
+
+
+def test_labels_may_be_numbers_and_texts_may_hold_any_line_break(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    lines = [
+        {"question": "Is it spam?\u2028Buy now!\x85", "answer": 0, "category": 0},
+        {"question": "And this?", "answer": 1, "category": 1},
+    ]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    expected = [Question(str(q["question"]), str(q["answer"]), str(q["category"])) for q in lines]
+    assert read_questions(path) == expected
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,12 @@ def test_queries_carry_text_category_and_split(tmp_path: Path) -> None:
         traces.index("bench/9")
 
 
+def test_a_category_may_be_the_number_nought(tmp_path: Path) -> None:
+    queries = [{"query_id": str(n), "category": n % 2, "split": "train"} for n in range(1, 4)]
+    traces = TraceSet.load(write(tmp_path, queries))
+    assert [query.category for query in traces.queries] == ["bench/1", "bench/0", "bench/1"]
+
+
 def test_arrays_hold_sample_zero_and_every_repeat(tmp_path: Path) -> None:
     traces = TraceSet.load(write(tmp_path))
     assert traces.backbones == ("a", "b")
