@@ -212,8 +212,9 @@ class BudgetClient(ChatCompletionClient):
         return _Request(messages, tools, shape, {**own.arguments, **arguments})
 
     async def _create(self, request: _Request, options: dict[str, Any]) -> CreateResult:
+        failed: Exception | None = None
         for attempt in range(MAX_RETRIES + 1):
-            async with self._reserved(request) as call:
+            async with self._reserved(request, failed) as call:
                 arguments = self._cap.set(request.extra_create_args, call.output_cap)
                 try:
                     async with call.in_time():
@@ -227,15 +228,17 @@ class BudgetClient(ChatCompletionClient):
                     self._settle(call, result)
                     return result
                 except Exception as error:
+                    failed = error
                     await self._give_up_or_wait(call, error, attempt)
         raise AssertionError("the last attempt returns or raises")
 
     async def _create_stream(
         self, request: _Request, options: dict[str, Any]
     ) -> AsyncGenerator[str | CreateResult, None]:
+        failed: Exception | None = None
         for attempt in range(MAX_RETRIES + 1):
             spoken = False
-            async with self._reserved(request, streamed=True) as call:
+            async with self._reserved(request, failed, streamed=True) as call:
                 arguments = self._cap.set(request.extra_create_args, call.output_cap)
                 if self._cap.streams_usage_on_request:
                     # Without it a stream reports no usage and the whole reservation is booked.
@@ -259,6 +262,7 @@ class BudgetClient(ChatCompletionClient):
                         spoken = True
                         yield chunk
                 except Exception as error:
+                    failed = error
                     await self._give_up_or_wait(call, error, MAX_RETRIES if spoken else attempt)
                 finally:
                     await stream.aclose()
@@ -313,14 +317,20 @@ class BudgetClient(ChatCompletionClient):
 
     @asynccontextmanager
     async def _reserved(
-        self, request: _Request, *, streamed: bool = False
+        self, request: _Request, failed: Exception | None, *, streamed: bool = False
     ) -> AsyncGenerator[Call, None]:
-        """A reservation; where others hold what it needs, once they have ended."""
+        """A reservation; where others hold what it needs, once they have ended.
+
+        Of another try, after `failed`, the denial says what it comes from.
+        """
         loop = asyncio.get_running_loop()
         bound, wanted = self._bounds(request)
 
         def reserve() -> Call:
-            return self._meter.reserve(self._agent, self._backbone, bound, wanted)
+            try:
+                return self._meter.reserve(self._agent, self._backbone, bound, wanted)
+            except CallDenied as denied:
+                raise denied from failed
 
         while isinstance(call := self._turns.take(reserve, loop, streamed=streamed), Future):
             await asyncio.wrap_future(call)

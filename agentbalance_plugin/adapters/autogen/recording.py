@@ -18,7 +18,7 @@ from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.core.recording import Question, Recorded
 from agentbalance_plugin.runtime.answers import canonical, extract_answer
 from agentbalance_plugin.runtime.byte_bound import size
-from agentbalance_plugin.runtime.meter import CallRecord, Meter
+from agentbalance_plugin.runtime.meter import CallDenied, CallRecord, Meter
 
 INSTRUCTION = "End with a line that says 'Answer:' and your answer, nothing else."
 
@@ -73,7 +73,7 @@ async def record_answers(
         at_once: calls of one backbone that run side by side.
 
     Returns:
-        backbone -> why it was not asked all questions.
+        backbone -> why it has not answered all questions.
 
     Raises:
         ValueError: bad backbones or no budget, before anything is sent.
@@ -81,6 +81,7 @@ async def record_answers(
     purse = _Purse(Budget(cost_usd=max_cost_usd).nanodollars or 0)
     clients = clients_for(backbones)
     stopped: dict[str, str] = {}
+    failed: dict[str, list[Exception]] = {}
 
     async def work(desk: _Desk, open_questions: Iterator[Question]) -> None:
         for question in open_questions:
@@ -90,6 +91,7 @@ async def record_answers(
                 reply = await desk.ask(question)
             except Exception as error:
                 # One bad question must not end the rest; a wrong key or name ends them all.
+                failed.setdefault(desk.backbone.name, []).append(error)
                 desk.failures += 1
                 if desk.failures >= _FAILURES_IN_A_ROW:
                     stopped.setdefault(desk.backbone.name, _said(error))
@@ -112,6 +114,8 @@ async def record_answers(
         raise group.exceptions[0] from None
     finally:
         await clients.close()
+    for name, errors in failed.items():
+        stopped.setdefault(name, f"failed on {len(errors)}, the last time by {_said(errors[-1])}")
     return stopped
 
 
@@ -224,5 +228,8 @@ class _Reply:
 
 def _said(error: Exception) -> str:
     """What failed; not the endpoint's own words, which may quote a key."""
+    if isinstance(error, CallDenied) and isinstance(error.__cause__, Exception):
+        # The failed call was billed and has used up what there was for the question.
+        error = error.__cause__
     status = getattr(error, "status_code", None)
     return type(error).__name__ + (f" (status {status})" if status else "")

@@ -81,6 +81,21 @@ async def test_a_backbone_that_cannot_be_reached_stops_alone(bench: Bench) -> No
     assert [each.backbone for each in kept] == [MINI] * 10
 
 
+async def test_a_question_that_fails_alone_is_told_of(bench: Bench) -> None:
+    asked_for = questions(bench, 3)
+    asked_for.insert(1, Question(f"[[fault:500]] {bench.task(5)}", "7"))
+    kept: list[Recorded] = []
+    told = await record_answers(asked_for, bench.catalog(MINI), 5.0, kept.append)
+    assert len(kept) == 3
+    assert told == {MINI: "failed on 1, the last time by InternalServerError (status 500)"}
+
+
+async def test_an_endpoint_that_bills_what_it_fails_stops_with_its_own_error(bench: Bench) -> None:
+    broken = [Question(f"[[fault:500]] {bench.task(n)}", "7") for n in range(4)]
+    told = await record_answers(broken, bench.catalog(MINI), 5.0, list[Recorded]().append)
+    assert told == {MINI: "InternalServerError (status 500)"}
+
+
 async def test_hidden_tokens_are_told_from_the_length_of_a_reply(bench: Bench) -> None:
     catalog = bench.catalog(MINI)
     reasoning = Catalog([replace(catalog[MINI], reasoning="yes")])
