@@ -275,8 +275,9 @@ class PlannedTeam(WrappedTeam):
                     queue.put_nowait(event)
             if message is None:
                 raise RuntimeError(f"agent {name!r} gave no response")
-            said.append(message)
-            queue.put_nowait(message)
+            if not any(each is message for each in said):
+                said.append(message)
+                queue.put_nowait(message)
             if (hidden := hidden_denial(run.denials[denied:], name)) is not None:
                 raise hidden
             spoken[name] = message

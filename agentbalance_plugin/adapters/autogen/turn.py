@@ -15,7 +15,8 @@ from agentbalance_plugin.runtime.meter import CallDenied
 async def take_turn(
     participant: Participant, inbox: list[BaseChatMessage], token: CancellationToken
 ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | Response, None]:
-    """What a participant says on an inbox, its Response last; a team's is its last chat message."""
+    """What a participant says on an inbox, its Response last; a team's is the last chat message
+    that came before."""
     if isinstance(participant, ChatAgent):
         async for event in participant.on_messages_stream(inbox, token):
             yield event
@@ -29,12 +30,10 @@ async def take_turn(
         if isinstance(event, TaskResult):
             # The stream ends when all agents have heard what was said last.
             continue
+        # At once: a team that runs out of budget has paid for what it said.
+        yield event
         if isinstance(event, BaseChatMessage):
-            if last is not None:
-                yield last
             last = event
-        else:
-            yield event
     if last is not None:
         yield Response(chat_message=last)
 
