@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 from typing import NoReturn, TypeVar
+
+from autogen_core import CancellationToken
 
 from agentbalance_plugin.runtime.meter import CallDenied
 
@@ -24,11 +27,15 @@ class RunOver(asyncio.CancelledError):
 class Halt:
     """What one stock team's denied calls wait at.
 
+    `token` is for the team's run: teams inside the team do not see when the call of one of their
+    agents ends, and would wait for it for ever.
+
     Args:
         denials: gets each of them.
     """
 
     def __init__(self, denials: list[CallDenied] | None = None) -> None:
+        self.token = CancellationToken()
         self._denials = [] if denials is None else denials
         self._denied = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
@@ -61,6 +68,24 @@ class Halt:
             if not future.done():
                 future.set_exception(RunOver("the run is over"))
         self._waiting.clear()
+        self.token.cancel()
+
+    def begin(self) -> CancellationToken:
+        """Start anew, for another turn of a team that was stopped; returns its token."""
+        self._denials.clear()
+        self._denied.clear()
+        self._over = False
+        self.token = CancellationToken()
+        return self.token
+
+    def claim(self) -> None:
+        """Tell AutoGen's log that what the current task and its children run is this team."""
+        _TEAM.set(self)
+
+    @property
+    def over(self) -> bool:
+        """Whether it was released."""
+        return self._over
 
     async def guard(self, stream: AsyncGenerator[Item, None]) -> AsyncGenerator[Item, None]:
         """The items of a team's stream.
@@ -68,6 +93,7 @@ class Halt:
         Raises:
             CallDenied: one of the team's calls was; the team has been stopped.
         """
+        self.claim()
         denied = asyncio.ensure_future(self.wait())
         try:
             while True:
@@ -95,8 +121,13 @@ class _OwnEndings(logging.Filter):
     """Drops what AutoGen's runtime logs as an error when a run of ours is over."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], RunOver))
+        error = record.exc_info[1] if record.exc_info else None
+        team = _TEAM.get()
+        ended = isinstance(error, asyncio.CancelledError) and team is not None and team.over
+        return not (ended or isinstance(error, RunOver))
 
+
+_TEAM: ContextVar[Halt | None] = ContextVar("agentbalance_team", default=None)
 
 # Added once: a logger ignores a filter object that it has.
 _FILTER = _OwnEndings()

@@ -263,9 +263,11 @@ class PlannedTeam(WrappedTeam):
             inbox = conversation.collect(name) + [spoken[parent] for parent in heard]
             message: BaseChatMessage | None = None
             denied = len(run.denials)
-            stream = take_turn(stage.agents[name], inbox, stage.token)
-            if name in stage.halts:
-                stream = stage.halts[name].guard(stream)
+            halt = stage.halts.get(name)
+            token = stage.token if halt is None else halt.begin()
+            stream = take_turn(stage.agents[name], inbox, token)
+            if halt is not None:
+                stream = halt.guard(stream)
             async with aclosing(stream) as events:
                 async for event in events:
                     if isinstance(event, Response):

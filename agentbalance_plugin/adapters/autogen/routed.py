@@ -114,7 +114,8 @@ class RoutedTeam(WrappedTeam):
         condition = termination_of(inner)
         await reset_copies(condition, termination_of(self._chat))
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        driver = start_driver(self._drive(run, inner, messages, queue, token, halt), queue, token)
+        # The user's token ends the driver, which ends the rest.
+        driver = start_driver(self._drive(run, inner, messages, queue, halt), queue, token)
         try:
             while (event := await next_event(queue, driver)) is not None:
                 yield event
@@ -131,11 +132,10 @@ class RoutedTeam(WrappedTeam):
         inner: BaseGroupChat,
         messages: list[BaseChatMessage],
         queue: asyncio.Queue[Event | None],
-        token: CancellationToken,
         halt: Halt,
     ) -> None:
         denied = asyncio.create_task(halt.wait())
-        work = asyncio.create_task(self._run_inner(run, inner, messages, queue, token))
+        work = asyncio.create_task(self._run_inner(run, inner, messages, queue, halt))
         try:
             left = run.meter.seconds_left()
             timeout = None if left is None else max(0.0, left) * run.meter.clock.scale
@@ -169,14 +169,15 @@ class RoutedTeam(WrappedTeam):
         inner: BaseGroupChat,
         messages: list[BaseChatMessage],
         queue: asyncio.Queue[Event | None],
-        token: CancellationToken,
+        halt: Halt,
     ) -> None:
+        halt.claim()
         # A chat may have run before it was wrapped.
         state = self._state if self._state is not None else await state_of(self._chat)
         if state is not None:
             await load_into(inner, state)
         stream = inner.run_stream(
-            task=messages or None, cancellation_token=token, output_task_messages=False
+            task=messages or None, cancellation_token=halt.token, output_task_messages=False
         )
         # MagenticOne says the task although it is told not to, and it has been said.
         told = {message.id for message in messages}
