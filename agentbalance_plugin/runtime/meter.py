@@ -142,6 +142,18 @@ class Meter:
         with self._lock:
             self._shares[agent] = _Share(nanodollars, tokens, seconds)
 
+    def admit(self, agent: str) -> None:
+        """Give an agent that no share was set aside for an even part of those of the others."""
+        with self._lock:
+            if agent in self._shares:
+                return
+            parts = 1 + sum(bool(each.nanodollars or each.tokens) for each in self._shares.values())
+            for share in self._shares.values():
+                share.nanodollars -= share.nanodollars // parts
+                share.tokens -= share.tokens // parts
+            # It is given once.
+            self._shares[agent] = _Share(0, 0, 0.0)
+
     def unprotect(self, agent: str) -> None:
         """Give the share of an agent that will not call any more back to the others."""
         with self._lock:

@@ -222,3 +222,18 @@ def test_the_cap_holds_over_threads() -> None:
     assert meter.spend().nanodollars == meter.spend().calls * 50
     assert meter.spend().nanodollars <= 50_000
     assert meter.spend().calls > 990
+
+
+def test_who_nothing_was_set_aside_for_gets_an_even_part_once() -> None:
+    meter = Meter(Budget(tokens=900))
+    meter.protect("a", tokens=600)
+    meter.protect("b", tokens=300)
+    with pytest.raises(CallDenied):
+        meter.reserve("new", CHEAP, 10)
+    for _ in range(2):
+        meter.admit("new")
+    with meter.reserve("new", CHEAP, 10) as call:
+        # A third of either share.
+        assert call.output_cap == 290
+        call.settle(10, 1)
+    assert meter.reserve("a", CHEAP, 10).output_cap == 900 - 11 - 200 - 10

@@ -146,6 +146,7 @@ class Run:
         name = self.plan.assignment.get(agent) if self.plan is not None else None
         if name is not None:
             return catalog[name]
+        self.meter.admit(agent)
         able = [backbone for backbone in catalog.values() if needs <= backbone.capabilities]
         if not able:
             raise ValueError(

@@ -11,6 +11,7 @@ import pytest
 from graphs import MINI, Bench, chain_of
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
@@ -165,3 +166,21 @@ async def test_models_inside_parallel_tools_all_answer(instant: Bench) -> None:
     await app.ainvoke({"messages": [("user", instant.task() + '[[tool:ask {"x": 1}]]')]})
     assert app.report.spend.calls == 6
     assert app.report.complete
+
+
+async def test_a_caller_that_nobody_planned_finds_room_beside_those_who_were(
+    instant: Bench,
+) -> None:
+    async def asks(state: MessagesState, config: RunnableConfig) -> Any:
+        model = config["configurable"]["model"]
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    # The writer's worst case alone is more than there is.
+    app = instant.balance(
+        chain_of({"asks": asks, "writer": instant.node("writer")}), budget=Budget(cost_usd=0.002)
+    ).compile()
+    result = await app.ainvoke(instant.ask(), {"configurable": {"model": instant.model()}})
+    assert len(result["messages"]) == 3
+    assert app.report.complete
+    assert {call.agent for call in app.report.calls} == {"asks", "writer"}
+    assert app.report.spend.nanodollars == instant.billed() <= 2_000_000
