@@ -101,6 +101,8 @@ def _line(run: Run, name: str, skipped: dict[str, str]) -> AgentReport:
         status, reason = "skipped", skipped[name]
     elif name in run.closed:
         status, reason = "closed", "those it watches agreed"
+    elif name in run.team.names and name not in run.done and run.meter.spend(name).calls:
+        status, reason = "skipped", "the run ended in its turn"
     elif name in run.done or spend.calls:
         status, reason = "done", ""
     elif run.ended:

@@ -351,9 +351,12 @@ async def test_a_cancelled_run_books_what_was_under_way_in_full(bench: Bench) ->
             await app.ainvoke(bench.ask(), THREAD)
     assert not app.report.complete
     assert [call.metered for call in app.report.calls] == [False]
+    planner = app.report.agents[0]
+    assert (planner.status, planner.reason) == ("skipped", "the run ended in its turn")
     spent = app.report.spend.nanodollars
     assert spent >= bench.billed() > 0
     await app.ainvoke(None, THREAD)
+    assert {agent.status for agent in app.report.agents} == {"done"}
     assert app.report.spend.calls == 5
     assert app.report.spend.nanodollars > spent
 
