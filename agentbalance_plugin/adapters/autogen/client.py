@@ -125,8 +125,8 @@ class BudgetClient(ChatCompletionClient):
             if (other := self._in_place()) is None:
                 return await self._create(request, options)
         except CallDenied as denied:
+            self._denials.append(denied)
             if self._halt is None:
-                self._denials.append(denied)
                 raise
             await self._halt.hold(denied)
         except Exception as error:
@@ -164,8 +164,8 @@ class BudgetClient(ChatCompletionClient):
                         yield chunk
                 return
         except CallDenied as denied:
+            self._denials.append(denied)
             if self._halt is None:
-                self._denials.append(denied)
                 raise
             await self._halt.hold(denied)
         except Exception as error:

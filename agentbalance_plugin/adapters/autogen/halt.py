@@ -28,22 +28,19 @@ class Halt:
     """What one stock team's denied calls wait at.
 
     `token` is for the team's run: teams inside the team do not see when the call of one of their
-    agents ends, and would wait for it for ever.
-
-    Args:
-        denials: gets each of them.
+    agents ends, and would wait for it for ever. `denial` is the first of the denied calls.
     """
 
-    def __init__(self, denials: list[CallDenied] | None = None) -> None:
+    def __init__(self) -> None:
         self.token = CancellationToken()
-        self._denials = [] if denials is None else denials
+        self.denial: CallDenied | None = None
         self._denied = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._over = False
 
     async def hold(self, denial: CallDenied) -> NoReturn:
         """Wait for `release` (raises RunOver then)."""
-        self._denials.append(denial)
+        self.denial = self.denial or denial
         self._denied.set()
         if self._over:
             raise RunOver(denial.reason)
@@ -51,11 +48,6 @@ class Halt:
         self._waiting.append(future)
         await future
         raise RunOver(denial.reason)
-
-    @property
-    def denial(self) -> CallDenied | None:
-        """The first."""
-        return self._denials[0] if self._denials else None
 
     async def wait(self) -> None:
         """Until a call is denied."""
@@ -72,7 +64,7 @@ class Halt:
 
     def begin(self) -> CancellationToken:
         """Start anew, for another turn of a team that was stopped; returns its token."""
-        self._denials.clear()
+        self.denial = None
         self._denied.clear()
         self._over = False
         self.token = CancellationToken()

@@ -109,7 +109,7 @@ class RoutedTeam(WrappedTeam):
         plan = await self._plan(run, messages)
         # Another run may have started while this one was planned.
         self._refuse_while_running()
-        halt = Halt(run.denials)
+        halt = Halt()
         inner = self._inner = self._bind(plan, run, halt)
         condition = termination_of(inner)
         await reset_copies(condition, termination_of(self._chat))
