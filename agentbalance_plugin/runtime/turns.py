@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 
 from agentbalance_plugin.runtime.meter import Call, CallDenied, DeadlineReached
 
@@ -65,6 +66,27 @@ class Turns:
         for later in waiting:
             if later.set_running_or_notify_cancel():
                 later.set_result(None)
+
+    @asynccontextmanager
+    async def reserved(
+        self, reserve: Callable[[], Call], *, streamed: bool = False
+    ) -> AsyncGenerator[Call]:
+        """A call's whole turn, from its reservation, which it may have to wait for, to its end.
+
+        Args:
+            reserve, streamed: as in `take`.
+
+        Raises:
+            CallDenied: there is no room, and there will be none.
+        """
+        loop = asyncio.get_running_loop()
+        while isinstance(call := self.take(reserve, loop, streamed=streamed), Future):
+            await asyncio.wrap_future(call)
+        try:
+            with call:
+                yield call
+        finally:
+            self.leave(loop, streamed=streamed)
 
     def next_end(self) -> Future[None] | None:
         """What is done when a call ends, for who reads no stream; None where none is under way."""

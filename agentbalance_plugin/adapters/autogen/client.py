@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -315,15 +313,10 @@ class BudgetClient(ChatCompletionClient):
     def dump_component(self) -> ComponentModel:
         raise TypeError("a BudgetClient belongs to one run and can't be dumped; dump the chat")
 
-    @asynccontextmanager
-    async def _reserved(
+    def _reserved(
         self, request: _Request, failed: Exception | None, *, streamed: bool = False
-    ) -> AsyncGenerator[Call, None]:
-        """A reservation; where others hold what it needs, once they have ended.
-
-        Of another try, after `failed`, the denial says what it comes from.
-        """
-        loop = asyncio.get_running_loop()
+    ) -> AbstractAsyncContextManager[Call]:
+        """Of another try, after `failed`, the denial says what it comes from."""
         bound, wanted = self._bounds(request)
 
         def reserve() -> Call:
@@ -332,13 +325,7 @@ class BudgetClient(ChatCompletionClient):
             except CallDenied as denied:
                 raise denied from failed
 
-        while isinstance(call := self._turns.take(reserve, loop, streamed=streamed), Future):
-            await asyncio.wrap_future(call)
-        try:
-            with call:
-                yield call
-        finally:
-            self._turns.leave(loop, streamed=streamed)
+        return self._turns.reserved(reserve, streamed=streamed)
 
     def _bounds(self, request: _Request) -> tuple[int, int | None]:
         """(prompt tokens, output tokens that are wanted), at most."""

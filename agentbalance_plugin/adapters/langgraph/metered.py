@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -34,7 +33,6 @@ from agentbalance_plugin.adapters.langgraph.run import Caller
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
 from agentbalance_plugin.runtime.meter import Call, CallDenied
-from agentbalance_plugin.runtime.turns import Place
 
 Result = TypeVar("Result")
 
@@ -191,11 +189,12 @@ class Request:
 
     @contextmanager
     def _reserved(self, *, streamed: bool = False) -> Generator[Call]:
-        run = self.caller.run
-        while isinstance(call := self._take(None, streamed=streamed), Future):
-            call.result()
-            if run.race is not None and run.race.decided:
-                raise Decided
+        run, reserve = self.caller.run, self._reserve()
+        with self._denied():
+            while isinstance(call := run.turns.take(reserve, None, streamed=streamed), Future):
+                call.result()
+                if run.race is not None and run.race.decided:
+                    raise Decided
         try:
             with call:
                 yield call
@@ -204,24 +203,18 @@ class Request:
 
     @asynccontextmanager
     async def _areserved(self, *, streamed: bool = False) -> AsyncGenerator[Call]:
-        loop = asyncio.get_running_loop()
-        while isinstance(call := self._take(loop, streamed=streamed), Future):
-            await asyncio.wrap_future(call)
-        try:
-            with call:
+        with self._denied():
+            async with self.caller.run.turns.reserved(self._reserve(), streamed=streamed) as call:
                 yield call
-        finally:
-            self.caller.run.turns.leave(loop, streamed=streamed)
 
-    def _take(self, place: Place, *, streamed: bool) -> Call | Future[None]:
-        run, agent = self.caller.run, self.caller.agent
+    def _reserve(self) -> Callable[[], Call]:
         bound = prompt_bound(self.messages, self.options, vars(self.model))
+        return partial(self._meter.reserve, self.caller.agent, self.backbone, bound, self.wanted)
+
+    @contextmanager
+    def _denied(self) -> Generator[None]:
         try:
-            return run.turns.take(
-                lambda: run.meter.reserve(agent, self.backbone, bound, self.wanted),
-                place,
-                streamed=streamed,
-            )
+            yield
         except CallDenied as denial:
             self.caller.deny(denial)
 
@@ -229,10 +222,8 @@ class Request:
         return capped(self.model, self.backbone.endpoint, self.options, call.output_cap)
 
     def _pause(self, call: Call, error: Exception, attempt: int) -> float:
-        try:
-            return pause_before_retry(self.caller.run.meter, call, error, attempt)
-        except CallDenied as denial:
-            self.caller.deny(denial)
+        with self._denied():
+            return pause_before_retry(self._meter, call, error, attempt)
 
     def _in_time(self, call: Call, work: Callable[[], Result]) -> Result:
         """`work()`, given up at the deadline (DeadlineReached) or when a vote is decided (Decided).
