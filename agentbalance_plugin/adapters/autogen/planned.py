@@ -29,6 +29,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     model_client_of,
     rebind,
 )
+from agentbalance_plugin.adapters.autogen.reports import planned_report
 from agentbalance_plugin.adapters.autogen.standby import client_for
 from agentbalance_plugin.adapters.autogen.termination import (
     can_still_hold,
@@ -47,7 +48,7 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
 from agentbalance_plugin.adapters.planning import LARGEST_SHARE, expected_seconds, heard_bound
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
-from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
+from agentbalance_plugin.runtime.report import RunReport
 from agentbalance_plugin.runtime.scheduler import Pass, run_pass
 
 AnswerExtractor = Callable[[str], str | None]
@@ -366,40 +367,8 @@ class PlannedTeam(WrappedTeam):
             raise RuntimeError(f"The group chat is currently running. It can't be {what} now.")
 
     def _make_report(self, run: Run) -> RunReport:
-        plan, meter = run.plan, run.meter
         result = self._passed.pop(id(run), None) or Pass[BaseChatMessage]()
-
-        def line(name: str) -> AgentReport:
-            status, reason = _status(name, plan, result)
-            backbone = plan.assignment.get(name) if plan else None
-            return agent_report(meter, name, backbone, status, reason, result.answers.get(name))
-
-        return RunReport(
-            plan=plan,
-            budget=run.budget,
-            spend=meter.spend(),
-            agents=tuple(line(name) for name in self._team.names),
-            calls=meter.calls,
-            stop_reason=run.stop_reason or "The run did not end by itself",
-            complete=result.complete,
-            chosen=result.chosen,
-            confidence=result.confidence,
-        )
-
-
-def _status(name: str, plan: Plan | None, result: Pass[Any]) -> tuple[Status, str]:
-    if plan is None or name not in plan.assignment:
-        return "dropped", "not in the plan"
-    if name in result.skipped:
-        return "skipped", result.skipped[name]
-    if name in result.closed:
-        gated = name in plan.late_gates
-        return "closed", "those it watches agreed" if gated else "the vote was decided without it"
-    if name in result.failed:
-        return "failed", str(result.failed[name])
-    if name in result.messages:
-        return "done", ""
-    return "skipped", "the run ended before its turn"
+        return planned_report(run, self._team.names, result)
 
 
 def _is_last(answer: BaseChatMessage, said: Sequence[Event]) -> bool:

@@ -25,6 +25,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     rebind,
     termination_of,
 )
+from agentbalance_plugin.adapters.autogen.reports import routed_report
 from agentbalance_plugin.adapters.autogen.standby import client_for
 from agentbalance_plugin.adapters.autogen.termination import reset_copies
 from agentbalance_plugin.adapters.autogen.wrapped import (
@@ -36,7 +37,7 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     start_driver,
 )
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
+from agentbalance_plugin.runtime.report import RunReport
 
 # Turns of the event loop without a call, after which nobody of a chat is at work any more: what an
 # agent says takes a few dozen through AutoGen's queues.
@@ -213,30 +214,7 @@ class RoutedTeam(WrappedTeam):
         return copy_chat(self._chat, agents, manager, alone=True)
 
     def _make_report(self, run: Run) -> RunReport:
-        # Who agents inside an agent speak for is not told: a call that ended by itself will do.
-        heard = run.spoke | {call.agent for call in run.meter.calls if call.metered}
-
-        def line(name: str) -> AgentReport:
-            backbone = run.plan.assignment.get(name) if run.plan else None
-            status: Status = "done" if backbone is None or name in heard else "skipped"
-            reason = ""
-            if status == "skipped":
-                cut = run.meter.spend(name).calls
-                reason = "its call was cut off" if cut else "made no call"
-            for denial in run.denials:
-                if denial.reason.startswith(f"{name}:"):
-                    status, reason = "skipped", denial.reason
-            return agent_report(run.meter, name, backbone, status, reason, None)
-
-        return RunReport(
-            plan=run.plan,
-            budget=run.budget,
-            spend=run.meter.spend(),
-            agents=tuple(line(name) for name in self._team.names),
-            calls=run.meter.calls,
-            stop_reason=run.stop_reason or "The run did not end by itself",
-            complete=run.ended and not run.exceeded,
-        )
+        return routed_report(run, self._team.names)
 
 
 async def _let_others_end(run: Run, work: asyncio.Task[None]) -> None:
