@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlparse
@@ -54,16 +54,22 @@ def read_backbones(
     return catalog, ready
 
 
-def standbys(catalog: Catalog, backbone: str, needs: frozenset[str]) -> tuple[str, ...]:
+def standbys(
+    catalog: Catalog, backbone: str, needs: frozenset[str], lately: Collection[str] = ()
+) -> tuple[str, ...]:
     """The backbones to ask, in order, where the endpoint of one fails: able ones, those nearest in
-    price first. A task may have pictures: where the one can see, so should others."""
+    price first. A task may have pictures: where the one can see, so should others.
+
+    Args:
+        lately: backbones that failed a moment ago, who come last.
+    """
 
     def typical(name: str) -> float:
         return math.log(catalog[name].cost(1000, 500) + 1.0)
 
-    def distance(name: str) -> tuple[bool, float]:
+    def distance(name: str) -> tuple[bool, bool, float]:
         sees = catalog[backbone].capabilities & {"vision"} <= catalog[name].capabilities
-        return not sees, abs(typical(name) - typical(backbone))
+        return name in lately, not sees, abs(typical(name) - typical(backbone))
 
     able = [n for n, each in catalog.items() if n != backbone and needs <= each.capabilities]
     return tuple(sorted(able, key=distance)[:_MOST_STANDBYS])

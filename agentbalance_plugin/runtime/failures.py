@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
+from agentbalance_plugin.runtime.outages import Fault
 
 MAX_RETRIES = 2
 """Tries after the first, each with a reservation of its own."""
@@ -63,18 +64,20 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
     return delay
 
 
-def outage(error: Exception) -> str | None:
+def outage(error: Exception) -> Fault | None:
     """What ails a backbone's endpoint, so that another may answer in its place; None where the
-    call itself may be at fault. Not in the endpoint's own words, which may quote a key."""
+    call itself may be at fault."""
     if isinstance(error, CallDenied):
         return None
     status = _status(error)
     name = type(error).__name__
     if status in _TOO_LONG and any(words in str(error).lower() for words in _PROMPT_TOO_LONG):
-        return f"{name}, the prompt is too long for it"
+        return Fault(f"{name}, the prompt is too long for it", lasts=False)
     if status is not None:
-        return f"{name}, status {status}" if status in _ELSEWHERE or status >= 500 else None
-    return name if name in _UNREACHABLE or isinstance(error, ConnectionError) else None
+        known = status in _ELSEWHERE or status >= 500
+        return Fault(f"{name}, status {status}") if known else None
+    unreachable = name in _UNREACHABLE or isinstance(error, ConnectionError)
+    return Fault(name) if unreachable else None
 
 
 def _status(error: Exception) -> int | None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
 from agentbalance_plugin.runtime.clock import Clock
-from agentbalance_plugin.runtime.outages import Outages
+from agentbalance_plugin.runtime.outages import Downtimes, Outages
 
 USEFUL_OUTPUT_TOKENS = 16
 """A call that may answer with fewer tokens than this is denied: it would pay for nothing."""
@@ -81,10 +81,16 @@ class Meter:
         budget: the caps.
         clock: what the deadline is measured on; real time by default.
         already: what an earlier part of the same run has spent (a resumed run).
+        downtimes: what other runs know of failing endpoints.
     """
 
     def __init__(
-        self, budget: Budget, *, clock: Clock | None = None, already: Spend | None = None
+        self,
+        budget: Budget,
+        *,
+        clock: Clock | None = None,
+        already: Spend | None = None,
+        downtimes: Downtimes | None = None,
     ) -> None:
         self.budget = budget
         self.clock = clock or Clock()
@@ -92,7 +98,7 @@ class Meter:
         already = already or Spend()
         left = None if budget.latency_s is None else budget.latency_s - already.latency_s
         self.deadline = None if left is None else self.started + left
-        self.outages = Outages()
+        self.outages = Outages(downtimes or Downtimes(), self.clock)
         self._already = already
         self._lock = threading.Lock()
         self._shares: dict[str, _Share] = {}

@@ -159,7 +159,10 @@ def with_outages(reason: str, meter: Meter, agent: str) -> str:
     called = dict.fromkeys(call.backbone for call in meter.calls if call.agent == agent)
     others = [name for name in called if name not in {found.backbone for found in out}]
     said = [f"{found.backbone} failed ({found.reason})" for found in out]
-    said += [f"{name} answered in its place" for name in others if out]
+    passed_over = meter.outages.passed_over(agent)
+    if passed_over is not None and called and passed_over.backbone not in called:
+        said.insert(0, f"{passed_over.backbone} had just failed ({passed_over.reason})")
+    said += [f"{name} answered in its place" for name in others if said]
     return "; ".join([reason, *said] if reason else said)
 
 

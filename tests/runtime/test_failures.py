@@ -43,7 +43,8 @@ class GoogleError(Exception):
     ],
 )
 def test_an_outage_is_told_from_a_fault_of_the_call(error: Exception, said: str | None) -> None:
-    assert outage(error) == said
+    fault = outage(error)
+    assert (fault and fault.reason) == said
 
 
 @pytest.mark.parametrize(

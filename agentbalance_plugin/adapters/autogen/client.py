@@ -189,10 +189,10 @@ class BudgetClient(ChatCompletionClient):
         if error is None:
             if name not in self._meter.outages:
                 return None
-        elif (reason := outage(error)) is None:
+        elif (fault := outage(error)) is None:
             return None
         else:
-            self._meter.outages.note(self._agent, name, reason)
+            self._meter.outages.note(self._agent, name, fault)
         if self._standby is None:
             self._standby = self._make_standby()
         return self._standby

@@ -14,6 +14,7 @@ from agentbalance_plugin.adapters.backbones import api_key, read_backbones, vari
 from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
+from agentbalance_plugin.runtime.outages import Downtimes
 
 Backbones = str | Path | Catalog | Sequence[tuple[Backbone, ChatCompletionClient]]
 """What `wrap_groupchat` takes: a catalog file, a Catalog, or pairs of a Backbone and the client
@@ -29,6 +30,8 @@ class Clients:
         catalog: entries with an endpoint, or with a client in `ready`.
         ready: clients that the user made, by backbone.
 
+    `downtimes` is what the runs that share them know of endpoints that fail.
+
     Raises:
         ValueError: a backbone has neither endpoint nor client, its key's environment variable is
             not set, or its client takes no cap or is billed for more than its tokens.
@@ -38,6 +41,7 @@ class Clients:
         self, catalog: Catalog, ready: dict[str, ChatCompletionClient] | None = None
     ) -> None:
         self.catalog = catalog
+        self.downtimes = Downtimes()
         self._ready = dict(ready or {})
         for name, client in self._ready.items():
             OutputCap.check(client, name)

@@ -29,17 +29,20 @@ def client_for(
         output_cap: of the plan, which knows how much this backbone writes and not others.
         halt, asked: as in `BudgetClient`.
     """
-    catalog = clients.catalog
-    others = () if agent.backbone is not None else standbys(catalog, backbone, agent.needs)
+    catalog, outages = clients.catalog, run.meter.outages
+    order = (backbone,)
+    if agent.backbone is None:
+        others = standbys(catalog, backbone, agent.needs, outages.lately)
+        order = outages.order(agent.name, (backbone, *others))
 
-    def make(name: str, behind: tuple[str, ...], cap: int | None) -> BudgetClient:
-        standby = (lambda: make(behind[0], behind[1:], None)) if behind else None
+    def make(name: str, *behind: str) -> BudgetClient:
+        standby = (lambda: make(*behind)) if behind else None
         return BudgetClient(
             clients(name),
             catalog[name],
             run.meter,
             agent.name,
-            cap,
+            output_cap if name == backbone else None,
             halt,
             asked,
             standby,
@@ -47,4 +50,4 @@ def client_for(
             run.denials,
         )
 
-    return make(backbone, others, output_cap)
+    return make(*order)

@@ -182,9 +182,10 @@ class WrappedTeam(Team):
         messages = _as_messages(task)
         token = cancellation_token or CancellationToken()
         ticket = self._pacer.start() if self._pacer is not None else None
+        budget = ticket.budget if ticket else self._budget
         run = Run(
-            budget=ticket.budget if ticket else self._budget,
-            meter=Meter(ticket.budget if ticket else self._budget, clock=self._clock),
+            budget=budget,
+            meter=Meter(budget, clock=self._clock, downtimes=self._clients.downtimes),
             price_usd=ticket.price_usd if ticket else None,
         )
         try:

@@ -15,6 +15,7 @@ from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
+from agentbalance_plugin.runtime.outages import Downtimes
 
 Backbones = str | Path | Catalog | Sequence[tuple[Backbone, BaseChatModel]]
 """What `balance` takes: a catalog file, a Catalog, or pairs of a Backbone and the chat model that
@@ -32,6 +33,8 @@ class Models:
         catalog: entries with an endpoint, or with a chat model in `ready`.
         ready: chat models that the user made, by backbone.
 
+    `downtimes` is what the runs that share them know of endpoints that fail.
+
     Raises:
         ValueError: a backbone has neither endpoint nor chat model, its key's environment variable
             is not set, or its chat model retries by itself, has a cap of its own that a budget
@@ -40,6 +43,7 @@ class Models:
 
     def __init__(self, catalog: Catalog, ready: Mapping[str, BaseChatModel] | None = None) -> None:
         self.catalog = catalog
+        self.downtimes = Downtimes()
         self._made: dict[str, BaseChatModel] = {}
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BaseChatModel]]
         self._of_loop = WeakKeyDictionary()

@@ -110,7 +110,9 @@ class Run:
         if steps is not None:
             self.lay_out(cast("Plan", plan), steps)
         self.before = before or Books(Spend(), {})
-        self.meter = Meter(budget, clock=clock, already=self.before.total)
+        self.meter = Meter(
+            budget, clock=clock, already=self.before.total, downtimes=models.downtimes
+        )
         if budget.latency_s is not None:
             # What a step's agents have said is lost if the step itself does not end in time.
             seconds = min(_WRAP_UP_S / clock.scale, _MOST_WRAP_UP * budget.latency_s)

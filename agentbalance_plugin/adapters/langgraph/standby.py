@@ -83,33 +83,44 @@ class Wish:
                 request = self._after(request, error)
 
     def _first(self) -> Request:
-        """On the planned backbone, unless its endpoint has failed in this run."""
+        """On the planned backbone, unless its endpoint has failed in this run or lately."""
         run = self.caller.run
         planned = run.backbone_of(self.caller.agent, self._needs)
         request = Request.of(self.caller, self.asked, self.prompt, self.options, planned)
-        if planned.name not in run.meter.outages:
+        outages = run.meter.outages
+        if planned.name not in outages and planned.name not in outages.lately:
             return request
-        return self._other(planned.name) or request
+        return self._next(self._order) or request
 
     def _after(self, request: Request, error: Exception) -> Request:
         """On the next backbone; the error is raised where it is none of the endpoint's, or nobody
         is left."""
-        reason, name = outage(error), request.backbone.name
-        other = None if reason is None else self._other(name)
+        fault, name = outage(error), request.backbone.name
+        if fault is None:
+            raise error
+        order = self._order
+        other = self._next(order[order.index(name) + 1 :])
         if other is None:
             raise error
-        self.caller.run.meter.outages.note(self.caller.agent, name, str(reason))
+        self.caller.run.meter.outages.note(self.caller.agent, name, fault)
         return other
 
-    def _other(self, failed: str) -> Request | None:
-        """On the first of those that stand by after one that failed."""
+    @property
+    def _order(self) -> tuple[str, ...]:
+        """The backbones that may answer, in the order in which they are asked."""
         run, agent = self.caller.run, self.caller.agent
+        planned, outages = run.backbone_of(agent, self._needs).name, run.meter.outages
         if any(each.name == agent and each.backbone for each in run.team.agents):
             # Nobody stands in for a backbone that the user chose.
-            return None
-        planned = run.backbone_of(agent, self._needs).name
-        order = (planned, *standbys(run.models.catalog, planned, self._needs))
-        for name in order[order.index(failed) + 1 :]:
+            return (planned,)
+        others = standbys(run.models.catalog, planned, self._needs, outages.lately)
+        return outages.order(agent, (planned, *others))
+
+    def _next(self, order: tuple[str, ...]) -> Request | None:
+        """On the first that has not failed in this run."""
+        run = self.caller.run
+        planned = run.backbone_of(self.caller.agent, self._needs).name
+        for name in order:
             if name in run.meter.outages:
                 continue
             try:
@@ -120,7 +131,7 @@ class Wish:
                     self.prompt,
                     self.options,
                     run.models.catalog[name],
-                    planned=False,
+                    planned=name == planned,
                 )
             except ValueError:
                 # What was bound does not cross to this one's provider.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
+import httpx
 import pytest
 from autogen_agentchat.messages import ModelClientStreamingChunkEvent
 from autogen_core.models import UserMessage
@@ -70,6 +72,63 @@ async def test_another_backbone_answers_where_an_endpoint_fails(bench: Bench, ro
     # The second agent did not ask the one that had failed.
     assert [agent.reason for agent in report.agents] == [said, ""]
     assert "nothing" not in report.to_text()
+
+
+async def test_the_next_runs_do_not_ask_an_endpoint_that_has_just_failed(bench: Bench) -> None:
+    catalog = bench.catalog(MINI, FLASH)
+    team = bench.wrap(bench.chat(["solver"]), chain({"solver": MINI}), backbones=catalog)
+    await team.run(task=f"[[fault:500@{MINI}]] {bench.task()}")
+    for _ in range(2):
+        await team.reset()
+        await team.run(task=bench.task())
+        assert [call.backbone for call in team.report.calls] == [FLASH]
+        said = f"{MINI} had just failed (InternalServerError, status 500)"
+        assert team.report.agents[0].reason == f"{said}; {FLASH} answered in its place"
+    # It may be back by now.
+    await asyncio.sleep(31)
+    await team.reset()
+    await team.run(task=bench.task())
+    assert [call.backbone for call in team.report.calls] == [MINI]
+    assert team.report.agents[0].reason == ""
+
+
+async def test_an_endpoint_that_has_just_failed_is_asked_when_nobody_else_answers(
+    bench: Bench,
+) -> None:
+    team = bench.wrap(
+        bench.chat(["solver"]), chain({"solver": MINI}), backbones=bench.catalog(MINI, FLASH)
+    )
+    await team.run(task=f"[[fault:500@{MINI}]] {bench.task()}")
+    await team.reset()
+    await team.run(task=f"[[fault:500@{FLASH}]] {bench.task()}")
+    assert [call.backbone for call in team.report.calls] == [FLASH] * 3 + [MINI]
+    await team.reset()
+    # Now that all of them have failed lately, they are asked as planned.
+    await team.run(task=bench.task())
+    assert [call.backbone for call in team.report.calls] == [MINI]
+
+
+async def test_a_prompt_that_was_too_long_says_nothing_of_the_next(bench: Bench) -> None:
+    def too_long(request: httpx.Request) -> httpx.Response:
+        if b"very long" in request.content:
+            error = {"message": "This model's maximum context length is 8 tokens", "code": None}
+            return httpx.Response(400, json={"error": error})
+        return httpx.Response(404, json={"error": {"message": "gone", "code": None}})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(too_long))
+    catalog = bench.catalog(MINI, FLASH)
+    client = bench.client(MINI, http_client=http)
+    team = bench.wrap(
+        bench.chat(["solver"]),
+        chain({"solver": MINI}),
+        backbones=[(catalog[MINI], client), (catalog[FLASH], bench.client(FLASH))],
+    )
+    await team.run(task=f"very long {bench.task()}")
+    assert "too long" in team.report.agents[0].reason
+    await team.reset()
+    # It is asked again, and says something else.
+    await team.run(task=bench.task())
+    assert f"{MINI} failed (NotFoundError, status 404)" in team.report.agents[0].reason
 
 
 async def test_tries_that_were_billed_stay_in_the_books(bench: Bench) -> None:

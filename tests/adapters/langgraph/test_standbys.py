@@ -62,6 +62,28 @@ async def test_another_backbone_answers_where_an_endpoint_fails(instant: Bench, 
     assert second == ""
 
 
+@pytest.mark.parametrize("style", ["asynchronous", "blocking", "streamed", "blocking_stream"])
+async def test_the_next_run_does_not_ask_an_endpoint_that_has_just_failed(
+    instant: Bench, style: str
+) -> None:
+    app = instant.balance(
+        chain_of({"a": styles(instant)[style]}),
+        backbones=broken(instant, MINI, FLASH, LARGE),
+        policy=Assign({"a": MINI}),
+    ).compile()
+    await app.ainvoke(instant.ask())
+    await app.ainvoke(instant.ask())
+    assert [call.backbone for call in app.report.calls] == [FLASH]
+    [agent] = app.report.agents
+    assert agent.reason.startswith(f"{MINI} had just failed (")
+    assert agent.reason.endswith(f"status 404); {FLASH} answered in its place")
+    # Where nobody else answers it is asked all the same.
+    with pytest.raises(NotFoundError):
+        fault = f"[[fault:500@{FLASH}]] [[fault:500@{LARGE}]]"
+        await app.ainvoke({"messages": [("user", f"{fault} {instant.task()}")]})
+    assert {call.backbone for call in app.report.calls} == {FLASH, LARGE}
+
+
 async def test_nobody_stands_in_for_a_backbone_of_the_users_choice(instant: Bench) -> None:
     app = instant.balance(
         chain_of({"a": styles(instant)["asynchronous"]}),
