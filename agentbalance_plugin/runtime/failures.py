@@ -17,7 +17,8 @@ _FIRST_DELAY_S = 0.5
 # As the OpenAI and Anthropic SDKs have it: who is told to come back in an hour does not wait.
 _LONGEST_DELAY_S = 60.0
 _RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
-_TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError")
+# The last is a body that broke off, or a page of some gateway.
+_TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError", "JSONDecodeError")
 # A key, an account, a model's name or the load of this endpoint; another has its own.
 _ELSEWHERE = frozenset({401, 402, 403, 404, 408, 409, 429})
 # How OpenAI, vLLM, Anthropic and Google put it.

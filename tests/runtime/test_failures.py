@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from json import JSONDecodeError
 
 import httpx
 import pytest
@@ -37,6 +38,7 @@ class GoogleError(Exception):
         (httpx.ConnectError("refused"), "ConnectError"),
         (ConnectionRefusedError(), "ConnectionRefusedError"),
         (GoogleError(), "GoogleError, status 503"),
+        (JSONDecodeError("not JSON", "<html>", 0), "JSONDecodeError"),
         (ValueError("a bug of the caller"), None),
         (CallDenied("no money"), None),
         (DeadlineReached("no time"), None),

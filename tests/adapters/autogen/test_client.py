@@ -183,10 +183,18 @@ async def test_missing_usage_books_the_whole_reservation(bench: Bench, fault: st
 
 async def test_a_reply_that_cannot_be_read_is_booked_in_full(bench: Bench) -> None:
     budgeted, meter = client(bench)
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(json.JSONDecodeError):
         await budgeted.create(messages(bench, "[[fault:malformed*9]]"))
     assert meter.spend().nanodollars >= bench.billed() > 0
-    assert not any(call.metered for call in meter.calls)
+    assert [call.metered for call in meter.calls] == [False] * (MAX_RETRIES + 1)
+
+
+async def test_a_reply_that_cannot_be_read_is_asked_for_again(bench: Bench) -> None:
+    budgeted, meter = client(bench)
+    result = await budgeted.create(messages(bench, "[[fault:malformed*1]]"))
+    assert "Answer:" in str(result.content)
+    assert [call.metered for call in meter.calls] == [False, True]
+    assert meter.spend().nanodollars >= bench.billed()
 
 
 async def test_an_endpoint_that_never_answers_ends_at_the_deadline(bench: Bench) -> None:
