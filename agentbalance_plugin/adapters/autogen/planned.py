@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from autogen_agentchat.base import ChatAgent, Response, TerminationCondition
+from autogen_agentchat.base import ChatAgent, Response, Team, TerminationCondition
 from autogen_agentchat.messages import (
     BaseChatMessage,
     MessageFactory,
@@ -254,15 +254,18 @@ class PlannedTeam(WrappedTeam):
         """One pass, and what was said in it in order, the answer last."""
         run, plan, conversation, queue = stage.run, stage.plan, stage.conversation, stage.queue
         said: list[Event] = []
-        spoken: dict[str, BaseChatMessage] = {}
+        spoken: dict[str, list[BaseChatMessage]] = {}
         self._protect(run, plan, conversation)
 
         async def speak(name: str, heard: tuple[str, ...]) -> BaseChatMessage:
             await self._unpaused.wait()
             if self._announcer is not None:
                 queue.put_nowait(SelectSpeakerEvent(content=[name], source=self._announcer))
-            inbox = conversation.collect(name) + [spoken[parent] for parent in heard]
+            inbox = conversation.collect(name)
+            for parent in heard:
+                inbox += spoken[parent]
             message: BaseChatMessage | None = None
+            own: list[BaseChatMessage] = []
             denied = len(run.denials)
             halt = stage.halts.get(name)
             token = stage.token if halt is None else halt.begin()
@@ -276,6 +279,8 @@ class PlannedTeam(WrappedTeam):
                         continue
                     said.append(event)
                     queue.put_nowait(event)
+                    if isinstance(event, BaseChatMessage):
+                        own.append(event)
             if message is None:
                 raise RuntimeError(f"agent {name!r} gave no response")
             if not any(each is message for each in said):
@@ -283,7 +288,8 @@ class PlannedTeam(WrappedTeam):
                 queue.put_nowait(message)
             if (hidden := hidden_denial(run.denials[denied:], name)) is not None:
                 raise hidden
-            spoken[name] = message
+            # Of an agent others hear the answer alone, of a team every message.
+            spoken[name] = own if isinstance(stage.agents[name], Team) else [message]
             return message
 
         result = await run_pass(plan, speak, self._answer_of, run.meter)

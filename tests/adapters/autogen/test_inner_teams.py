@@ -73,6 +73,23 @@ async def test_an_agent_with_a_tool_that_was_not_waited_for_runs_in_the_next_pas
     assert [entry.agent for entry in bench.simulator.books.entries] == ["late", "late"]
 
 
+async def test_all_that_a_team_says_is_heard_as_in_the_chat_itself(bench: Bench) -> None:
+    async def heard(wrapped: bool) -> list[list[str]]:
+        listener = Echo("listener")
+        inner = RoundRobinGroupChat([Echo("first"), Echo("second")], max_turns=2, name="pair")
+        chat = RoundRobinGroupChat([inner, listener], max_turns=2)
+        plan = Plan(
+            assignment={"pair": None, "listener": None},
+            edges=(("pair", "listener"),),
+            decider="listener",
+        )
+        await (bench.wrap(chat, plan) if wrapped else chat).run(task=bench.task())
+        return listener.heard
+
+    assert await heard(wrapped=True) == [["user", "first", "second"]]
+    assert await heard(wrapped=True) == await heard(wrapped=False)
+
+
 async def test_what_a_team_said_before_it_ran_out_of_budget_is_in_the_result(bench: Bench) -> None:
     dear = bench.assistant("second", "Long. " * 1000)
     inner = RoundRobinGroupChat([bench.assistant("first"), dear], max_turns=2, name="pair")
