@@ -55,11 +55,13 @@ class CallRecord:
 
 @dataclass(slots=True)
 class _Share:
-    """What only one agent may use."""
+    """What only one agent may use, beyond what it had used when it was set aside."""
 
     nanodollars: int
     tokens: int
     seconds: float
+    used_nanodollars: int = 0
+    used_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +71,17 @@ class _Use:
     spent: Spend
     held_nanodollars: int = 0
     held_tokens: int = 0
+
+    @property
+    def nanodollars(self) -> int:
+        return self.spent.nanodollars + self.held_nanodollars
+
+    @property
+    def tokens(self) -> int:
+        return self.spent.tokens + self.held_tokens
+
+
+_UNUSED = _Use(Spend())
 
 
 class Meter:
@@ -140,13 +153,15 @@ class Meter:
     def protect(
         self, agent: str, *, nanodollars: int = 0, tokens: int = 0, seconds: float = 0.0
     ) -> None:
-        """Set aside a share that only `agent` may use; its own calls draw on it first.
+        """Set aside a share that only `agent` may use; its own calls from now on draw on it first.
 
         Args:
             seconds: how long before the deadline everyone else has to be done.
         """
         with self._lock:
-            self._shares[agent] = _Share(nanodollars, tokens, seconds)
+            used = self._uses.get(agent, _UNUSED)
+            share = _Share(nanodollars, tokens, seconds, used.nanodollars, used.tokens)
+            self._shares[agent] = share
 
     def admit(self, agent: str) -> None:
         """Give an agent that no share was set aside for an even part of those of the others."""
@@ -164,6 +179,11 @@ class Meter:
         """Give the share of an agent that will not call any more back to the others."""
         with self._lock:
             self._shares.pop(agent, None)
+
+    def left(self) -> tuple[int | None, int | None]:
+        """(nano-dollars, tokens) that are neither spent nor held; None where there is no cap."""
+        with self._lock:
+            return self._left()
 
     def seconds_left(self, agent: str | None = None) -> float | None:
         """Clock seconds until `agent`, or the run itself, has to be done (None: no deadline)."""
@@ -205,10 +225,9 @@ class Meter:
                 room = backbone.context_tokens - round(prompt_bound * _TOKENS_PER_BYTE)
                 wanted = min(wanted, max(USEFUL_OUTPUT_TOKENS, room))
             cap = wanted
-            money = self._free_nanodollars(agent)
+            money, tokens = self._free(agent)
             if money is not None:
                 cap = min(cap, _affordable(backbone, prompt_bound, money))
-            tokens = self._free_tokens(agent)
             if tokens is not None:
                 cap = min(cap, tokens - prompt_bound)
             if cap < min(wanted, USEFUL_OUTPUT_TOKENS):
@@ -269,35 +288,28 @@ class Meter:
             )
         )
 
-    def _free_nanodollars(self, agent: str) -> int | None:
-        cap = self.budget.nanodollars
-        if cap is None:
-            return None
-        used = self._already.nanodollars
-        for use in self._uses.values():
-            used += use.spent.nanodollars + use.held_nanodollars
-        kept = 0
-        for name, share in self._shares.items():
-            if name != agent:
-                own = self._uses.get(name)
-                drawn = own.spent.nanodollars + own.held_nanodollars if own else 0
-                kept += max(0, share.nanodollars - drawn)
-        return cap - used - kept
+    def _left(self) -> tuple[int | None, int | None]:
+        money, tokens = self.budget.nanodollars, self.budget.tokens
+        uses = self._uses.values()
+        if money is not None:
+            money -= self._already.nanodollars + sum(use.nanodollars for use in uses)
+        if tokens is not None:
+            tokens -= self._already.tokens + sum(use.tokens for use in uses)
+        return money, tokens
 
-    def _free_tokens(self, agent: str) -> int | None:
-        cap = self.budget.tokens
-        if cap is None:
-            return None
-        used = self._already.tokens
-        for use in self._uses.values():
-            used += use.spent.tokens + use.held_tokens
-        kept = 0
+    def _free(self, agent: str) -> tuple[int | None, int | None]:
+        """What is left but for the shares of others."""
+        money, tokens = self._left()
         for name, share in self._shares.items():
-            if name != agent:
-                own = self._uses.get(name)
-                drawn = own.spent.tokens + own.held_tokens if own else 0
-                kept += max(0, share.tokens - drawn)
-        return cap - used - kept
+            if name == agent:
+                continue
+            use = self._uses.get(name, _UNUSED)
+            if money is not None:
+                drawn = use.nanodollars - share.used_nanodollars
+                money -= max(0, share.nanodollars - drawn)
+            if tokens is not None:
+                tokens -= max(0, share.tokens - (use.tokens - share.used_tokens))
+        return money, tokens
 
     def _denial(
         self,

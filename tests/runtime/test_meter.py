@@ -91,6 +91,21 @@ def test_the_deciders_share_is_its_own_until_given_back() -> None:
     assert meter.reserve("b", CHEAP, 100).output_cap == 1000
 
 
+def test_a_share_is_of_what_comes_after_it() -> None:
+    meter = Meter(Budget(cost_usd=3000e-9, tokens=3000))
+    with meter.reserve("decider", CHEAP, 100) as call:
+        assert meter.left() == (900, 1900)
+        call.settle(100, 100)
+    assert meter.left() == (2700, 2800)
+    meter.protect("decider", nanodollars=1000, tokens=2700)
+    # What the decider used before does not count as drawn.
+    with pytest.raises(CallDenied, match="tokens, 100 are free"):
+        meter.reserve("a", CHEAP, 100)
+    meter.protect("decider", nanodollars=1000, tokens=1000)
+    assert meter.reserve("a", CHEAP, 100).output_cap == 800
+    assert Meter(Budget(latency_s=1)).left() == (None, None)
+
+
 def test_tokens_are_capped_unweighted() -> None:
     meter = Meter(Budget(tokens=500))
     meter.protect("decider", tokens=200)

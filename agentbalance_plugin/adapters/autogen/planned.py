@@ -352,13 +352,13 @@ class PlannedTeam(WrappedTeam):
         waiting = "\n".join(message.to_model_text() for message in conversation.waiting(decider))
         bound = text_bound(waiting) + text_bound(self._team.agent(decider).role)
         bound += heard_bound(plan, decider)
-        budget = run.budget
-        seconds = expected_seconds(backbone)
+        money, tokens = run.meter.left()
+        time, seconds = run.meter.seconds_left(), expected_seconds(backbone)
         run.meter.protect(
             decider,
-            nanodollars=_share(backbone.cost(bound, cap), budget.nanodollars),
-            tokens=_share(bound + cap, budget.tokens),
-            seconds=min(seconds, LARGEST_SHARE * (budget.latency_s or seconds)),
+            nanodollars=_share(backbone.cost(bound, cap), money),
+            tokens=_share(bound + cap, tokens),
+            seconds=0.0 if time is None else min(seconds, LARGEST_SHARE * max(0.0, time)),
         )
 
     def _answer_of(self, message: BaseChatMessage) -> str | None:
@@ -383,5 +383,5 @@ def _is_last(answer: BaseChatMessage, said: Sequence[Event]) -> bool:
     return bool(kept) and kept[-1] is answer
 
 
-def _share(worst: int, cap: int | None) -> int:
-    return 0 if cap is None else min(worst, int(cap * LARGEST_SHARE))
+def _share(worst: int, left: int | None) -> int:
+    return 0 if left is None else min(worst, int(left * LARGEST_SHARE))

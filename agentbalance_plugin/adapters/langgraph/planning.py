@@ -81,7 +81,7 @@ def allot(run: Run, certain: Iterable[str], prompt: int) -> None:
         certain: agents that no routing of the user's own leaves out.
         prompt: a bound of the task's prompt tokens.
     """
-    plan, budget = run.plan, run.budget
+    plan = run.plan
     if plan is None:
         return
     decider = plan.decider if plan.decision == "agent" else None
@@ -92,22 +92,24 @@ def allot(run: Run, certain: Iterable[str], prompt: int) -> None:
     caps = {name: plan.output_caps.get(name, backbones[name].max_output_tokens) for name in names}
     money = {name: backbones[name].cost(bounds[name], caps[name]) for name in names}
     tokens = {name: bounds[name] + caps[name] for name in names}
-    money = _shares(money, budget.nanodollars, decider)
-    tokens = _shares(tokens, budget.tokens, decider)
+    money_left, tokens_left = run.meter.left()
+    money = _shares(money, money_left, decider)
+    tokens = _shares(tokens, tokens_left, decider)
+    time = run.meter.seconds_left()
     for name in names:
         seconds = 0.0
-        if name == decider and budget.latency_s is not None and len(names) > 1:
-            seconds = min(expected_seconds(backbones[name]), LARGEST_SHARE * budget.latency_s)
+        if name == decider and time is not None and len(names) > 1:
+            seconds = min(expected_seconds(backbones[name]), LARGEST_SHARE * max(0.0, time))
         run.meter.protect(name, nanodollars=money[name], tokens=tokens[name], seconds=seconds)
 
 
-def _shares(worst: Mapping[str, int], cap: int | None, decider: str | None) -> dict[str, int]:
-    """The worst cases where the cap has room for all; else the decider's, up to half the cap, and
-    an even part of the rest for each other, what small ones leave going to the larger."""
-    if cap is None:
+def _shares(worst: Mapping[str, int], left: int | None, decider: str | None) -> dict[str, int]:
+    """The worst cases where what is left has room for all; else the decider's, up to half of it,
+    and an even part of the rest for each other, what small ones leave going to the larger."""
+    if left is None:
         return dict.fromkeys(worst, 0)
-    shares = {n: min(worst[n], int(cap * LARGEST_SHARE)) for n in worst if n == decider}
-    free = cap - sum(shares.values())
+    shares = {n: min(worst[n], int(left * LARGEST_SHARE)) for n in worst if n == decider}
+    free = left - sum(shares.values())
     others = sorted((name for name in worst if name != decider), key=worst.__getitem__)
     for number, name in enumerate(others):
         shares[name] = min(worst[name], free // (len(others) - number))

@@ -120,6 +120,20 @@ async def test_a_budget_stops_passes_that_would_go_on_for_ever(bench: Bench) -> 
     assert result.messages[-1].source in ("solver", "counter")
 
 
+async def test_a_later_pass_sets_aside_a_part_of_what_is_left(bench: Bench) -> None:
+    never = TextMentionTermination("never said")
+    chat = bench.chat(["solver", "decider"], max_turns=4, termination_condition=never)
+    # The first call's usage is not reported, so all that the solver might use is booked.
+    task = f"[[fault:no_usage*1]] {bench.task()}"
+    plan = chain({"solver": MINI, "decider": MINI})
+    team = bench.wrap(chat, plan, budget=Budget(cost_usd=0.002))
+    await team.run(task=task)
+    first, *_ = team.report.calls
+    assert first.nanodollars > 900_000
+    assert [call.agent for call in team.report.calls] == ["solver", "decider"] * 2
+    assert team.report.complete
+
+
 async def test_what_an_earlier_pass_said_survives_one_in_which_all_fail(bench: Bench) -> None:
     class Tired(Counter):
         async def on_messages_stream(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
