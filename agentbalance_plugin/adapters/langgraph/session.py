@@ -136,8 +136,8 @@ class Session:
         )
         run.control.outer = self._outer
         if task is not None:
-            left = [name for name in layout.certain if name not in run.before.agents]
-            allot(run, left, 0)
+            over = run.before.agents.keys() - set(task.due)
+            allot(run, [name for name in layout.certain if name not in over], 0)
         return run
 
     @property
@@ -152,7 +152,7 @@ class Session:
         if not (snapshot.config.get("configurable") or {}).get("checkpoint_id"):
             return None
         task_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"agentbalance:{uuid.uuid4()}"))
-        return snapshot.config, [(SPEND, spend_value(self.run))], task_id
+        return snapshot.config, [(SPEND, spend_value(self.run, snapshot.next))], task_id
 
     def close(self, waits_at: tuple[str, ...] = ()) -> None:
         """Make the report, whether the run finished, failed or was left."""

@@ -5,7 +5,7 @@ Channels that no user code sees, with JSON values only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
@@ -49,6 +49,7 @@ class StoredTask:
         number: of its run.
         mode: how its graph was laid out.
         steps: of its plan; None where the user's edges hold.
+        due: nodes that were at work, or to be, when it ended.
     """
 
     number: str
@@ -57,6 +58,7 @@ class StoredTask:
     steps: Steps | None
     budget: Budget
     books: Books
+    due: tuple[str, ...]
 
 
 def task_value(run: Run, mode: str) -> dict[str, Any]:
@@ -69,10 +71,15 @@ def task_value(run: Run, mode: str) -> dict[str, Any]:
     return {**task, "steps": steps}
 
 
-def spend_value(run: Run) -> dict[str, Any]:
-    """What goes into the spend channel."""
+def spend_value(run: Run, due: Sequence[str] = ()) -> dict[str, Any]:
+    """What goes into the spend channel.
+
+    Args:
+        due: nodes that are at work, or to be, as the run ends.
+    """
     books = run.books()
     return {
+        "due": list(due),
         "run": run.number,
         "total": _spend(books.total),
         "agents": {name: _spend(spend) for name, spend in books.agents.items() if spend.calls},
@@ -120,7 +127,9 @@ def task_from(task: Mapping[str, Any], spends: Iterable[Any]) -> StoredTask:
     own = [each for each in spends if each and each["run"] == task["run"]]
     books = max(own, key=_progress, default=None)
     plan, budget = plan_from_dict(task["plan"]), Budget(**task["budget"])
-    return StoredTask(task["run"], task["mode"], plan, task["steps"], budget, _books(books))
+    due: Iterable[str] = () if books is None else books.get("due", ())
+    mode, steps = task["mode"], task["steps"]
+    return StoredTask(task["run"], mode, plan, steps, budget, _books(books), tuple(due))
 
 
 def plan_from_dict(stored: Mapping[str, Any]) -> Plan:

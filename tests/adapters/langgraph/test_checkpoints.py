@@ -87,6 +87,20 @@ async def test_a_resumed_run_has_only_what_is_left_of_its_budget(bench: Bench) -
 
 
 @pytest.mark.virtual_time
+async def test_a_resumed_run_sets_aside_a_part_of_what_is_left(bench: Bench) -> None:
+    solver = failing_once(bench.node("solver"), after=True)
+    app = bench.balance(
+        bench.chain(("planner", "solver", "writer"), solver=solver), budget=Budget(cost_usd=0.002)
+    ).compile(checkpointer=InMemorySaver())
+    # Usage that is not reported is booked in full: half of the budget is gone before the crash.
+    with pytest.raises(RuntimeError, match="the node is broken"):
+        await app.ainvoke({"messages": [("user", f"[[fault:no_usage*2]] {bench.task()}")]}, THREAD)
+    assert app.report.spend.nanodollars > 900_000
+    result = await app.ainvoke(None, THREAD)
+    assert speakers(result) == ["human", "planner", "solver", "writer"]
+
+
+@pytest.mark.virtual_time
 async def test_a_second_task_on_a_thread_is_planned_and_budgeted_anew(bench: Bench) -> None:
     planner = Assign({})
     app = bench.balance(bench.chain(), policy=planner).compile(checkpointer=InMemorySaver())
