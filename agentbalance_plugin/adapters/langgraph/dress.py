@@ -26,6 +26,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     ChannelWrite,
     ChannelWriteEntry,
     RunnableCallable,
+    WriteThen,
     is_sent,
     path_of,
     replace_path,
@@ -81,8 +82,16 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
     compiled.channels[AUTHORS] = BinaryOperatorAggregate(dict, signed)
     channels = list(cast("dict[str, Any]", layout.builder.channels))
     select = "__root__" if channels == ["__root__"] else channels
-    # After the input has been written to the state, before anything is triggered by it.
-    compiled.nodes[START].writers.insert(1, _planner(layout, select))
+    writers = cast("list[Any]", compiled.nodes[START].writers)
+    writes = [writer for writer in writers if isinstance(writer, ChannelWrite)]
+    routes = [writer for writer in writers if not isinstance(writer, ChannelWrite)]
+    # After the input has been written to the state, before a route looks at it. Routes of the
+    # user's own stay where drawings look for them.
+    plan, aplan = _planner(layout, select)
+    if layout.messages is None:
+        writers[:] = [WriteThen(writes, plan, aplan), *routes]
+    else:
+        writers[:] = [WriteThen(writes, plan, aplan, routes)]
     for name in layout.team.names:
         node = compiled.nodes[name]
         books = node.cache_policy is None and compiled.cache_policy is None
@@ -101,8 +110,8 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
     return caches
 
 
-def _planner(layout: Layout, select: str | list[str]) -> Any:
-    """Plans when a task enters the graph; a resumed run does not pass here."""
+def _planner(layout: Layout, select: str | list[str]) -> tuple[Any, Any]:
+    """Plan, when a task enters the graph; a resumed run does not pass here."""
 
     def read(config: RunnableConfig) -> Any:
         return ChannelRead.do_read(config, select=select, fresh=True)
@@ -136,7 +145,7 @@ def _planner(layout: Layout, select: str | list[str]) -> Any:
             lay_out(run, await amake_plan(run, values, layout.settings.query), values, config)
         return value
 
-    return RunnableCallable(plan, aplan, name="agentbalance:plan", trace=False, recurse=False)
+    return plan, aplan
 
 
 def _unless_denied(agent: str, path: Runnable[Any, Any]) -> Any:

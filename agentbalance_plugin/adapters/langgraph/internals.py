@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -54,6 +54,39 @@ _NAMESPACE: str = _load("CONFIG_KEY_CHECKPOINT_NS")
 _SAVER: str = _load("CONFIG_KEY_CHECKPOINTER")
 _RESUMING: str = _load("CONFIG_KEY_RESUMING")
 _SENT: str = _load("PUSH")
+
+
+class WriteThen(cast("type[Any]", ChannelWrite)):
+    """A node's writes to channels, and then something else.
+
+    As one writer: a node of several is a sequence, which LangGraph tells tracers and streams of
+    events of.
+
+    Args:
+        writes: ChannelWrites.
+        then, athen: (value, config) -> value.
+        after: further writers.
+    """
+
+    def __init__(
+        self, writes: Sequence[Any], then: Any, athen: Any, after: Sequence[Any] = ()
+    ) -> None:
+        super().__init__([entry for write in writes for entry in write.writes])
+        write, awrite = self.func, self.afunc
+
+        def all_of_it(value: Any, config: RunnableConfig) -> Any:
+            value = then(write(value, config), config)
+            for writer in after:
+                value = writer.invoke(value, config)
+            return value
+
+        async def aall_of_it(value: Any, config: RunnableConfig) -> Any:
+            value = await athen(await awrite(value, config), config)
+            for writer in after:
+                value = await writer.ainvoke(value, config)
+            return value
+
+        self.func, self.afunc = all_of_it, aall_of_it
 
 
 def control_of(config: RunnableConfig | None) -> RunControl | None:

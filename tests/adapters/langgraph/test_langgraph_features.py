@@ -307,6 +307,19 @@ async def test_a_remote_graph_is_sent_json_alone(instant: Bench) -> None:
     await http.aclose()
 
 
+@pytest.mark.parametrize("mode", ["backbones", "full"])
+async def test_events_tell_of_nothing_that_a_stock_graph_has_not(instant: Bench, mode: str) -> None:
+    plan = Plan({"a": MINI, "b": MINI}, edges=(("a", "b"),), decider="b")
+    builder = instant.chain(("a", "b"))
+    told: list[list[tuple[str, str]]] = []
+    balanced = instant.balance(builder, policy=Always(plan), mode=mode)
+    for app in (builder.compile(), balanced.compile()):
+        events = app.astream_events(instant.ask(), version="v2")
+        told.append([(event["event"], event["name"]) async for event in events])
+    kinds = [{each for each in events if "model" not in each[0]} for events in told]
+    assert kinds[0] == kinds[1]
+
+
 async def test_events_tell_of_every_call(instant: Bench) -> None:
     app = instant.balance(instant.chain(("a", "b"))).compile()
     events = [event async for event in app.astream_events(instant.ask(), version="v2")]
