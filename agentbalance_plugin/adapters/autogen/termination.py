@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -51,6 +52,28 @@ def can_still_hold(
         return both(can_still_hold(part, said) for part in parts)
     sources = _sources(condition)
     return not sources or any(each.source in sources for each in said)
+
+
+def turns_of(condition: TerminationCondition | None, max_turns: int | None) -> float | None:
+    """How many turns a run takes that nothing but bounds ends, infinity where they do not count
+    turns; None where something that is said ends it, or nothing does.
+
+    Args:
+        condition: of the chat; messages are counted with a task of one message.
+    """
+    if condition is None:
+        return max_turns
+    if not _is_ceiling(condition):
+        return None
+    return min(_most_messages(condition) - 1, math.inf if max_turns is None else max_turns)
+
+
+def _most_messages(condition: TerminationCondition) -> float:
+    if parts := _parts(condition):
+        pick = max if isinstance(condition, AndTerminationCondition) else min
+        return pick(map(_most_messages, parts))
+    counts = isinstance(condition, MaxMessageTermination)
+    return cast("Any", condition)._max_messages if counts else math.inf
 
 
 def fresh_condition(

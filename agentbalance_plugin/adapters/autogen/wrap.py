@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -26,6 +27,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.routed import RoutedTeam, manager_name
+from agentbalance_plugin.adapters.autogen.termination import turns_of
 from agentbalance_plugin.adapters.autogen.wrapped import Wiring, WrappedTeam
 from agentbalance_plugin.adapters.planning import Planner, check_affordable, check_needs, planner_of
 from agentbalance_plugin.budget import Budget
@@ -56,7 +58,8 @@ def wrap_groupchat(
     Args:
         chat: RoundRobinGroupChat and SelectorGroupChat are planned in full; Swarm,
             MagenticOneGroupChat, GraphFlow and other chats keep their own routing, and so does a
-            RoundRobinGroupChat whose runs have fewer turns than it has agents.
+            RoundRobinGroupChat whose runs have fewer turns than it has agents, or in the mode
+            "backbones" more.
         budget: of each run, or an average over runs.
         backbones: a catalog file (by default `backbones.yaml` in the working directory), a Catalog,
             or pairs of a Backbone and the client that calls it.
@@ -105,12 +108,17 @@ def wrap_groupchat(
     planner = planner_of(policy)
     clock = clock or Clock()
 
-    def wiring(team: Team) -> Wiring:
-        return Wiring(chat.name, chat.description, team, clients, budget, planner, clock)
+    def wiring(team: Team, rounds: float = 1.0) -> Wiring:
+        return Wiring(chat.name, chat.description, team, clients, budget, planner, clock, rounds)
 
     max_turns = max_turns_of(chat)
     # With fewer turns than agents each run goes on with those that the run before did not reach.
     in_rounds = isinstance(chat, RoundRobinGroupChat) and (max_turns or len(found)) >= len(found)
+    rounds = 1.0
+    if in_rounds and mode == "backbones":
+        turns = turns_of(termination_of(chat), max_turns) or len(found)
+        in_rounds = turns <= len(found)
+        rounds = 1.0 if math.isinf(turns) else max(1.0, turns / len(found))
     if not in_rounds and not (isinstance(chat, SelectorGroupChat) and mode == "full"):
         planned_alone = {
             "decider": decider,
@@ -127,7 +135,8 @@ def wrap_groupchat(
         manager = manager_name(chat, {agent.name for agent in agents})
         if manager is not None:
             agents = (*agents, Agent(manager, role="Decides who speaks next."))
-        return RoutedTeam(wiring(Team(agents, fixed_edges=())), chat=chat, manager=manager)
+        team = Team(agents, fixed_edges=())
+        return RoutedTeam(wiring(team, rounds), chat=chat, manager=manager)
     decider = _decider(chat, decider, [agent.name for agent in agents])
     if max_turns is not None and max_turns < len(agents):
         # No more of them can speak in a run of the chat itself.

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from autogen_agentchat.base import TaskResult, Team
@@ -85,6 +85,7 @@ class Wiring:
         budget: of each run, or an average over them.
         planner: makes the plans.
         clock: what deadlines are measured on.
+        rounds: how often a run goes through all agents, as far as is known.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Wiring:
     budget: Budget
     planner: Planner
     clock: Clock
+    rounds: float = 1.0
 
 
 class WrappedTeam(Team):
@@ -110,6 +112,7 @@ class WrappedTeam(Team):
         self._budget = wiring.budget
         self._planner = wiring.planner
         self._clock = wiring.clock
+        self._rounds = wiring.rounds
         self._slow = takes_long(self._planner, self._team, self._budget, self._catalog)
         self._pacer = pacer_of(self._planner, self._team, self._budget, self._catalog)
         self._last_report: RunReport | None = None
@@ -237,9 +240,11 @@ class WrappedTeam(Team):
                 team = team.needing("vision")
         check_affordable(self._budget, self._catalog, bound)
         beside = self._slow or team is not self._team
-        plan = run.plan = await aplan_task(
-            self._planner, query, team, run.budget, self._catalog, run.price_usd, beside=beside
+        budget = _of_one(self._rounds, run.budget)
+        plan = await aplan_task(
+            self._planner, query, team, budget, self._catalog, run.price_usd, beside=beside
         )
+        run.plan = plan = _of_all(self._rounds, plan)
         return plan
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:
@@ -248,6 +253,34 @@ class WrappedTeam(Team):
         run.report = self._last_report = self._make_report(run)
         if ticket is not None and self._pacer is not None:
             self._pacer.settle(ticket, run.report.spend.nanodollars)
+
+
+def _of_one(rounds: float, budget: Budget) -> Budget:
+    """What a plan of one round may take of a run's budget."""
+    if rounds == 1:
+        return budget
+
+    def part(cap: float | None) -> float | None:
+        return None if cap is None else max(cap / rounds, 1e-9)
+
+    return replace(
+        budget,
+        cost_usd=part(budget.cost_usd),
+        mean_cost_usd=part(budget.mean_cost_usd),
+        latency_s=part(budget.latency_s),
+        tokens=None if budget.tokens is None else max(1, int(budget.tokens / rounds)),
+    )
+
+
+def _of_all(rounds: float, plan: Plan) -> Plan:
+    """The plan, with what is expected of all rounds."""
+    one = plan.expected
+    if rounds == 1 or one is None:
+        return plan
+    return replace(
+        plan,
+        expected=replace(one, cost_usd=one.cost_usd * rounds, latency_s=one.latency_s * rounds),
+    )
 
 
 def start_driver(

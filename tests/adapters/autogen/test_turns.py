@@ -15,12 +15,14 @@ from autogen_agentchat.conditions import (
     TextMentionTermination,
     TextMessageTermination,
     TimeoutTermination,
+    TokenUsageTermination,
 )
 from autogen_agentchat.messages import StopMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from chats import LARGE, LLAMA, MINI, NAMES, Bench, Echo, chain, texts
 
-from agentbalance_plugin import Budget
+from agentbalance_plugin import Budget, Plan
+from agentbalance_plugin.plan import Expected
 
 pytestmark = pytest.mark.virtual_time
 
@@ -364,6 +366,55 @@ async def test_the_mode_backbones_keeps_every_agent_and_the_order(bench: Bench) 
     heard = [entry.prompt_tokens - own for entry, own in zip(entries, alone, strict=True)]
     written = [entry.completion_tokens - _hidden(bench, entry.backbone) for entry in entries]
     assert heard == [sum(written[:position]) for position in range(4)]
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"max_turns": 5},
+        {"termination_condition": MaxMessageTermination(6)},
+        {"termination_condition": TokenUsageTermination(600), "max_turns": 5},
+        {"termination_condition": MaxMessageTermination(6) | TimeoutTermination(1e6)},
+    ],
+)
+async def test_the_mode_backbones_keeps_the_rounds_of_a_chat_that_bounds_end(
+    bench: Bench, bounds: dict[str, Any]
+) -> None:
+    def chat() -> RoundRobinGroupChat:
+        return RoundRobinGroupChat([Echo("first"), Echo("second")], **bounds)
+
+    stock = await chat().run(task="go")
+    plan = Plan({"first": None, "second": None}, decision="vote")
+    team = bench.wrap(chat(), plan, mode="backbones")
+    result = await team.run(task="go")
+    assert texts(result.messages) == texts(stock.messages)
+    assert result.stop_reason == stock.stop_reason
+    assert len(result.messages) == 6
+    assert team.report.complete
+
+
+async def test_a_round_is_planned_for_its_part_of_the_budget(bench: Bench) -> None:
+    asked: list[Budget] = []
+    plan = Plan({"a": MINI, "b": MINI}, decision="vote", expected=Expected(0.5, 0.001, 2.0))
+
+    class Planner:
+        def plan(self, query: str, team: Any, budget: Budget, catalog: Any) -> Plan:
+            asked.append(budget)
+            return plan
+
+    team = bench.wrap(
+        bench.chat(["a", "b"], max_turns=6),
+        mode="backbones",
+        budget=Budget(cost_usd=0.3, latency_s=90, tokens=9000),
+        policy=Planner(),
+    )
+    await team.run(task=bench.task())
+    [budget] = asked
+    assert (budget.cost_usd, budget.latency_s, budget.tokens) == (pytest.approx(0.1), 30, 3000)
+    expected = team.report.plan.expected
+    assert (expected.cost_usd, expected.latency_s) == (pytest.approx(0.003), 6.0)
+    assert team.report.budget.latency_s == 90
+    assert team.report.spend.calls == 6
 
 
 def _hidden(bench: Bench, backbone: str) -> int:
