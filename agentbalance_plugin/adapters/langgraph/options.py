@@ -84,6 +84,10 @@ class Settings:
             clock or Clock(),
         )
 
+    def __deepcopy__(self, memo: Any) -> Settings:
+        # A copied graph has the same models and is steered to the same mean.
+        return self
+
     def pacer(self, team: Team) -> Pacer | None:
         """What steers the mean; None for a budget of hard caps alone."""
         if self.budget.mean_cost_usd is None:

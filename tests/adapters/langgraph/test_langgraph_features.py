@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import json
 import operator
@@ -339,6 +340,16 @@ async def test_drawings_and_copies_work(instant: Bench) -> None:
     assert app.report.spend.calls == 4
     await app.abatch([instant.ask(0), instant.ask(1)])
     assert len(instant.called()) == 12
+
+
+async def test_a_deep_copy_of_a_builder_is_of_the_same_budget(instant: Bench) -> None:
+    budget = Budget.average(cost_usd=0.001, max_cost_usd=0.01)
+    builder = instant.balance(instant.chain(("a", "b")), budget=budget)
+    for app in (builder.compile(), copy.deepcopy(builder).compile()):
+        await app.ainvoke(instant.ask())
+        assert app.report.complete
+    # The mean is over both.
+    assert len(builder._settings.pacers) == 1
 
 
 async def test_a_drain_requested_from_outside_is_heeded(instant: Bench) -> None:
