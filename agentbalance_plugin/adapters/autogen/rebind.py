@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from inspect import isfunction
+from types import MethodType
+from typing import Any, TypeGuard, cast
 
 import autogen_agentchat
 from autogen_agentchat.agents import MessageFilterAgent
@@ -64,6 +66,19 @@ def hides_errors(participant: Participant) -> bool:
     )
 
 
+def replaced_methods(participant: Participant) -> list[str]:
+    """The methods that were replaced on a participant itself, by functions that would go on calling
+    the original from a copy of it."""
+    kind = type(participant)
+    return [
+        name
+        for name, value in vars(participant).items()
+        if callable(value)
+        and not _is_own(value, participant)
+        and isfunction(getattr(kind, name, None))
+    ]
+
+
 def at_work(team: Team) -> bool:
     """Whether a team may be told to pause: AutoGen's own refuse to before their first run, and
     never answer while they are idle."""
@@ -89,6 +104,9 @@ def rebind(participant: Participant, client: ChatCompletionClient | None) -> Par
     attributes = vars(twin)
     for name in _client_names(participant):
         attributes[name] = client
+    for name, value in vars(participant).items():
+        if _is_own(value, participant):
+            attributes[name] = MethodType(value.__func__, twin)
     context = attributes.get("_model_context")
     if context is not None:
         attributes["_model_context"] = _copy_context(context)
@@ -112,7 +130,8 @@ def adopt_state(original: Participant, twin: Participant) -> None:
     if isinstance(original, BaseGroupChat):
         return
     kept = {"_wrapped_agent", "_team", "_workbench", *_client_names(original)}
-    vars(original).update({k: v for k, v in vars(twin).items() if k not in kept})
+    changed = {k: v for k, v in vars(twin).items() if k not in kept and not _is_own(v, twin)}
+    vars(original).update(changed)
 
 
 def copy_chat(
@@ -169,6 +188,11 @@ def announcer_of(chat: BaseGroupChat) -> str | None:
     """In whose name a chat says who speaks next; None where it does not."""
     says = bool(getattr(chat, "_emit_team_events", False))
     return cast("str | None", getattr(chat, "_group_chat_manager_name", None)) if says else None
+
+
+def _is_own(value: Any, participant: Participant) -> TypeGuard[MethodType]:
+    """Whether it is a method of this very participant."""
+    return isinstance(value, MethodType) and value.__self__ is participant
 
 
 def _client_names(participant: Participant) -> list[str]:

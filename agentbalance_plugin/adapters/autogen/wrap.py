@@ -23,7 +23,9 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     describe,
     everyone_in,
     max_turns_of,
+    model_client_of,
     participants_of,
+    replaced_methods,
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.routed import RoutedTeam, manager_name
@@ -132,11 +134,14 @@ def wrap_groupchat(
                     f"{name}={value!r}: {type(chat).__name__} routes and decides by itself in this "
                     f"mode, on copies of its own agents; leave {name} out"
                 )
+        _check_can_be_copied([chat])
         manager = manager_name(chat, {agent.name for agent in agents})
         if manager is not None:
             agents = (*agents, Agent(manager, role="Decides who speaks next."))
         team = Team(agents, fixed_edges=())
         return RoutedTeam(wiring(team, rounds), chat=chat, manager=manager)
+    if agent_factory is None:
+        _check_can_be_copied(found)
     decider = _decider(chat, decider, [agent.name for agent in agents])
     if max_turns is not None and max_turns < len(agents):
         # No more of them can speak in a run of the chat itself.
@@ -197,6 +202,20 @@ def _describe(
     return tuple(
         replace(agent, keep=agent.name in pins, backbone=pins.get(agent.name)) for agent in agents
     )
+
+
+def _check_can_be_copied(participants: Sequence[Participant]) -> None:
+    """Refuse those whose copies would go on calling the originals, past the budget (ValueError)."""
+    for participant in participants:
+        for held in everyone_in(participant):
+            replaced = replaced_methods(held)
+            # Who calls no model is not copied.
+            if replaced and model_client_of(held) is not None:
+                raise ValueError(
+                    f"chat: {held.name!r} has other functions in place of its own {replaced}: "
+                    "they would call the original, not the copy that runs under the budget; put "
+                    "them into a subclass, or pass agent_factory"
+                )
 
 
 def _decider(chat: BaseGroupChat, decider: str | None, names: Sequence[str]) -> str:

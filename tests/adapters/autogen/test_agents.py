@@ -238,6 +238,25 @@ async def test_a_client_of_any_name_is_rebound(bench: Bench) -> None:
     assert own[0].rounds == 1
 
 
+async def test_a_method_that_an_agent_keeps_is_the_copys_own(bench: Bench) -> None:
+    class Loud(AssistantAgent):
+        def __init__(self, name: str, client: Any) -> None:
+            super().__init__(name, client, system_message=f"[[agent:{name}]] Solve.")
+            self.on_messages_stream = self.aloud  # type: ignore[method-assign]
+
+        async def aloud(self, messages: Any, token: Any) -> Any:
+            async for event in AssistantAgent.on_messages_stream(self, messages, token):
+                yield event
+
+    agent = Loud("solver", bench.client(LARGE))
+    team = bench.wrap(RoundRobinGroupChat([agent], max_turns=1), chain({"solver": MINI}))
+    for _ in range(2):
+        await team.run(task=bench.task())
+        assert team.report.spend.calls == 1
+    assert [entry.backbone for entry in bench.simulator.books.entries] == [MINI, MINI]
+    assert agent.on_messages_stream.__self__ is agent
+
+
 async def test_a_team_may_be_a_participant(bench: Bench) -> None:
     inner = RoundRobinGroupChat(
         [bench.assistant("first"), bench.assistant("second")],

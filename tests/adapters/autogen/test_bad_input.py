@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from autogen_agentchat.agents import SocietyOfMindAgent
+from autogen_agentchat.agents import AssistantAgent, SocietyOfMindAgent
 from autogen_agentchat.teams import RoundRobinGroupChat, Swarm
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
@@ -194,6 +194,25 @@ async def test_a_chat_that_is_wrapped_already_inside_another(bench: Bench) -> No
     for holder in (inner, society):
         outer = RoundRobinGroupChat([bench.assistant("judge"), holder], max_turns=2)
         await refused(bench, f"participants: '{holder.name}' is or holds a chat", chat=outer)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_an_agent_whose_methods_were_replaced_on_the_agent_itself(
+    bench: Bench, inside: bool
+) -> None:
+    def patched(agent: AssistantAgent) -> AssistantAgent:
+        stock: Any = agent.on_messages_stream
+        agent.on_messages_stream = lambda *given: stock(*given)  # type: ignore[method-assign]
+        return agent
+
+    solver = patched(bench.assistant("solver"))
+    holder = RoundRobinGroupChat([solver], max_turns=1, name="team") if inside else solver
+    said = r"'solver' has other functions in place of its own \['on_messages_stream'\]"
+    for chat in (
+        RoundRobinGroupChat([holder, bench.assistant("decider")], max_turns=2),
+        Swarm([patched(bench.assistant("solver"))]),
+    ):
+        await refused(bench, said, chat=chat)
 
 
 async def test_two_agents_of_one_name(bench: Bench) -> None:
