@@ -58,6 +58,14 @@ def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
             )
 
 
+def is_of_a_vendor(value: Any) -> bool:
+    """Whether it is a client of a vendor's SDK, or the class of one."""
+    kind: type = value if isinstance(value, type) else type(value)
+    # The SDKs of OpenAI, Anthropic, Groq and others are generated from one pattern.
+    generated = {"SyncAPIClient", "AsyncAPIClient"} & {cls.__name__ for cls in kind.__mro__}
+    return bool(generated) or kind.__module__.startswith("google.genai.client")
+
+
 def check_maker(called: str, backbone: str, arguments: Mapping[str, Any]) -> None:
     """As `check_covered`, for what a backbone's client or chat model was made with.
 

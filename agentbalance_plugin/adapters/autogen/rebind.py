@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from inspect import isfunction
 from types import MethodType
 from typing import Any, TypeGuard, cast
@@ -46,8 +46,8 @@ def describe(participant: Participant) -> Agent:
 def model_client_of(participant: Participant) -> ChatCompletionClient | None:
     """The model client that a participant (or the first one inside it) calls; None if none."""
     for held in everyone_in(participant):
-        for name in _client_names(held):
-            return cast("ChatCompletionClient", vars(held)[name])
+        for clients in _clients(held).values():
+            return clients[0]
     return None
 
 
@@ -102,8 +102,8 @@ def rebind(participant: Participant, client: ChatCompletionClient | None) -> Par
         return copy_chat(participant, inner, client, alone=False)
     twin = copy.copy(participant)
     attributes = vars(twin)
-    for name in _client_names(participant):
-        attributes[name] = client
+    for name in _clients(participant):
+        attributes[name] = _on(attributes[name], client)
     for name, value in vars(participant).items():
         if _is_own(value, participant):
             attributes[name] = MethodType(value.__func__, twin)
@@ -129,7 +129,7 @@ def adopt_state(original: Participant, twin: Participant) -> None:
         adopt_state(inner, inner_twin)
     if isinstance(original, BaseGroupChat):
         return
-    kept = {"_wrapped_agent", "_team", "_workbench", *_client_names(original)}
+    kept = {"_wrapped_agent", "_team", "_workbench", *_clients(original)}
     changed = {k: v for k, v in vars(twin).items() if k not in kept and not _is_own(v, twin)}
     vars(original).update(changed)
 
@@ -195,10 +195,35 @@ def _is_own(value: Any, participant: Participant) -> TypeGuard[MethodType]:
     return isinstance(value, MethodType) and value.__self__ is participant
 
 
-def _client_names(participant: Participant) -> list[str]:
-    """The attributes in which a participant itself keeps model clients, whatever their names."""
-    held = vars(participant).items()
-    return [name for name, value in held if isinstance(value, ChatCompletionClient)]
+def _clients(participant: Participant) -> dict[str, list[ChatCompletionClient]]:
+    """The attributes in which a participant itself keeps model clients, whatever their names, alone
+    or in a list, tuple or dict."""
+    found = {name: _clients_in(value) for name, value in vars(participant).items()}
+    return {name: clients for name, clients in found.items() if clients}
+
+
+def _clients_in(value: Any) -> list[ChatCompletionClient]:
+    if isinstance(value, ChatCompletionClient):
+        return [value]
+    parts: Iterable[Any] = ()
+    if type(value) is dict:
+        parts = cast("dict[Any, Any]", value).values()
+    elif type(value) in (list, tuple):
+        parts = value
+    return [part for part in parts if isinstance(part, ChatCompletionClient)]
+
+
+def _on(value: Any, client: ChatCompletionClient) -> Any:
+    """What an attribute holds, with a client in place of those in it."""
+
+    def replaced(part: Any) -> Any:
+        return client if isinstance(part, ChatCompletionClient) else part
+
+    if type(value) is dict:
+        return {key: replaced(part) for key, part in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(replaced, value))
+    return client
 
 
 def _inside(participant: Participant) -> list[Participant]:
@@ -263,8 +288,8 @@ def _needs(participant: Participant) -> frozenset[str]:
     for inner in _inside(participant):
         needs |= _needs(inner)
     held = vars(participant)
-    for name in _client_names(participant):
-        needs |= needs_of(held[name])
+    for clients in _clients(participant).values():
+        needs = needs.union(*map(needs_of, clients))
     if (
         held.get("_tools")
         or held.get("_handoff_tools")

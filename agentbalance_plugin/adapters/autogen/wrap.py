@@ -14,6 +14,7 @@ from autogen_agentchat.base import Team as AutoGenTeam
 from autogen_agentchat.messages import MessageFactory
 from autogen_agentchat.teams import BaseGroupChat, RoundRobinGroupChat, SelectorGroupChat
 
+from agentbalance_plugin.adapters.autogen.beyond import warn_of_what_is_beyond
 from agentbalance_plugin.adapters.autogen.endpoints import Backbones, Clients, clients_for
 from agentbalance_plugin.adapters.autogen.planned import AnswerExtractor, PlannedTeam
 from agentbalance_plugin.adapters.autogen.rebind import (
@@ -107,6 +108,7 @@ def wrap_groupchat(
     clients = clients_for(backbones)
     check_affordable(budget, clients.catalog, text_bound(""))
     agents = _describe(found, pinned, clients)
+    warn_of_what_is_beyond(found)
     planner = planner_of(policy)
     clock = clock or Clock()
 

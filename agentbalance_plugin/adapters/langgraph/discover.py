@@ -22,6 +22,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
+from agentbalance_plugin.adapters.covered import is_of_a_vendor
 from agentbalance_plugin.adapters.langgraph.fit import needs_of, own_options
 from agentbalance_plugin.adapters.langgraph.internals import (
     RunnableCallable,
@@ -142,11 +143,7 @@ def _package(value: Any) -> str:
 def _calls_a_vendor(value: Any) -> bool:
     """Whether it is a completion model or a client of a vendor's SDK, or the class of one."""
     kind: type = value if isinstance(value, type) else type(value)
-    if issubclass(kind, BaseLLM):
-        return True
-    # The SDKs of OpenAI, Anthropic, Groq and others are generated from one pattern.
-    generated = {"SyncAPIClient", "AsyncAPIClient"} & {cls.__name__ for cls in kind.__mro__}
-    return bool(generated) or kind.__module__.startswith("google.genai.client")
+    return issubclass(kind, BaseLLM) or is_of_a_vendor(kind)
 
 
 def agents_of(

@@ -27,9 +27,11 @@ from autogen_agentchat.messages import (
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_agentchat.tools import AgentTool, TeamTool
 from autogen_core import CancellationToken
+from autogen_core.model_context import TokenLimitedChatCompletionContext
 from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import FunctionTool, StaticWorkbench
 from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 from agentbalance_plugin import Budget, Plan
@@ -236,6 +238,55 @@ async def test_a_client_of_any_name_is_rebound(bench: Bench) -> None:
     assert team.report.spend.nanodollars == bench.billed()
     assert own[0].llm is client
     assert own[0].rounds == 1
+
+
+@pytest.mark.parametrize("kind", [list, tuple, dict])
+async def test_clients_in_a_list_or_a_mapping_are_rebound(bench: Bench, kind: Any) -> None:
+    class Several(Echo):
+        def __init__(self, name: str, clients: Any) -> None:
+            super().__init__(name)
+            self.clients = clients
+
+        async def on_messages(
+            self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+        ) -> Response:
+            heard = [message.to_model_message() for message in messages]
+            two = self.clients.values() if isinstance(self.clients, dict) else self.clients
+            said = [await client.create(heard) for client in two if client != "a note"]
+            text = str(said[-1].content)
+            return Response(chat_message=TextMessage(content=text, source=self.name))
+
+    named = {"draft": bench.client(), "final": bench.client(), "note": "a note"}
+    clients = named if kind is dict else kind(named.values())
+    team = bench.wrap(
+        RoundRobinGroupChat([Several("solver", clients)], max_turns=1), chain({"solver": MINI})
+    )
+    await team.run(task=bench.task())
+    assert [entry.backbone for entry in bench.simulator.books.entries] == [MINI, MINI]
+    assert team.report.spend.nanodollars == bench.billed()
+
+
+async def test_what_no_budget_reaches_is_said(bench: Bench) -> None:
+    class Engine:
+        def __init__(self, client: Any) -> None:
+            self.client = client
+
+    raw, holds, quiet = Echo("raw"), Echo("holds"), Echo("quiet")
+    raw.sdk = AsyncOpenAI(api_key="sk-secret")  # type: ignore[attr-defined]
+    holds.engine = Engine(bench.client())  # type: ignore[attr-defined]
+    quiet.engine = Engine("nothing")  # type: ignore[attr-defined]
+    context = TokenLimitedChatCompletionContext(bench.client(), token_limit=9000)
+    counts = bench.assistant("counts", model_context=context)
+    with pytest.warns(UserWarning, match="in no budget") as said:
+        bench.wrap(RoundRobinGroupChat([raw, holds, quiet, counts], max_turns=4))
+    texts_said = [str(each.message) for each in said]
+    assert [text.partition(", whose")[0] for text in texts_said] == [
+        "agent 'raw' keeps AsyncOpenAI in 'sdk'",
+        "agent 'holds' keeps Engine, which keeps a model client, in 'engine'",
+    ]
+    # Where wrap_groupchat was called.
+    assert all(each.filename.endswith("chats.py") for each in said)
+    assert not any("sk-secret" in text for text in texts_said)
 
 
 async def test_a_method_that_an_agent_keeps_is_the_copys_own(bench: Bench) -> None:
