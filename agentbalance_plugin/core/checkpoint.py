@@ -102,7 +102,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         learned = {
             name: _array(tensors, f"weights.{name}", shape) for name, shape in shapes.items()
         }
-        # Few rows of the embedding are ever read: they become single precision then.
+        # The embedding becomes single precision when the first plan is made (`Weights.rows`).
         weights = Weights(
             **{
                 name: array if name == "embedding" else array.astype(np.float32)

@@ -208,7 +208,6 @@ def for_tasks(values: FloatArray, tasks: int) -> FloatArray:
 def embed(weights: Weights, features: Features) -> NDArray[np.float32]:
     """[1, E] vector of a query; zero for one without features."""
     vector = np.empty((1, EMBEDDING), dtype=np.float32)
-    rows = weights.embedding[features.ids].astype(np.float32, copy=False)
-    vector[0, :-1] = features.weights @ rows
+    vector[0, :-1] = features.weights @ weights.rows.take(features.ids, axis=0)
     vector[0, -1] = features.log_length
     return vector
