@@ -41,8 +41,22 @@ class Endpoint:
     component: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("model", "base_url", "api_key_env"):
+            text: Any = getattr(self, name)
+            if text is not None and not isinstance(text, str):
+                raise ValueError(f"{name} must be a text, got {text!r}")
+        if self.output_cap not in ("max_tokens", "max_completion_tokens"):
+            raise ValueError(
+                f"output_cap must be max_tokens or max_completion_tokens, got {self.output_cap!r}"
+            )
+        component: Any = self.component
+        if component is not None and not isinstance(component, Mapping):
+            raise ValueError(f"component must be a mapping, got {component!r}")
         if (self.model is None) == (self.component is None):
-            raise ValueError("an endpoint needs either a model or an AutoGen component, not both")
+            given = "neither" if self.model is None else "both"
+            raise ValueError(
+                f"an endpoint needs either a model or an AutoGen component, got {given}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

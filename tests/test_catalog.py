@@ -163,6 +163,28 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str) -> None:
         Catalog.load(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("model: 4", "model must be a text, got 4"),
+        ("model: m, base_url: [x]", "base_url must be a text, got"),
+        ("model: m, api_key_env: 3", "api_key_env must be a text, got 3"),
+        ("model: m, output_cap: max_token", "output_cap must be max_tokens or .*'max_token'"),
+        ("component: x", "component must be a mapping, got 'x'"),
+        ("base_url: http://127.0.0.1", "either a model or an AutoGen component, got neither"),
+        ("model: m, component: {provider: p}", "either a model or an AutoGen component, got both"),
+    ],
+)
+def test_an_endpoint_that_could_not_be_called_is_refused(
+    tmp_path: Path, fields: str, message: str
+) -> None:
+    prices = "price_in_usd_per_mtok: 1, price_out_usd_per_mtok: 1"
+    path = tmp_path / "catalog.yaml"
+    path.write_text(f"- {{backbone: a, {prices}, {fields}}}\n", encoding="utf-8")
+    with pytest.raises(CatalogError, match=rf"catalog.yaml, entry 1 \(a\): .*{message}"):
+        Catalog.load(path)
+
+
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "catalog.csv").write_text(f"{HEADER}\na,1,1\n", encoding="utf-8-sig")
     assert list(Catalog.load(tmp_path / "catalog.csv")) == ["a"]
