@@ -185,7 +185,7 @@ def _recorded_profile(where: str, names: list[Any]) -> Profile:
     recorded = _recorded_profiles()
     parts: dict[str, dict[str, Any]] = {}
     for name in names:
-        if name not in recorded:
+        if not isinstance(name, str) or name not in recorded:
             near = get_close_matches(str(name), recorded, n=3, cutoff=0.4) or sorted(recorded)
             raise CatalogError(
                 f"{where}: profile: no recorded backbone {name!r}; there are {', '.join(near)}"

@@ -185,6 +185,14 @@ def test_an_endpoint_that_could_not_be_called_is_refused(
         Catalog.load(path)
 
 
+def test_a_profile_that_lists_no_names_is_refused(tmp_path: Path) -> None:
+    prices = "price_in_usd_per_mtok: 1, price_out_usd_per_mtok: 1"
+    path = tmp_path / "catalog.yaml"
+    path.write_text(f"- {{backbone: a, {prices}, profile: [{{trials: 1}}]}}\n", encoding="utf-8")
+    with pytest.raises(CatalogError, match=r"entry 1 \(a\): profile: no recorded backbone {'tr"):
+        Catalog.load(path)
+
+
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "catalog.csv").write_text(f"{HEADER}\na,1,1\n", encoding="utf-8-sig")
     assert list(Catalog.load(tmp_path / "catalog.csv")) == ["a"]
