@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -53,8 +54,11 @@ class Budgets:
     def __post_init__(self) -> None:
         for name in ("cost_usd", "latency_s"):
             values: tuple[float, ...] = getattr(self, name)
-            if not values or values[0] <= 0 or list(values) != sorted(set(values)):
-                raise ValueError(f"budgets: {name} must be positive and ascending, got {values}")
+            finite = all(math.isfinite(value) for value in values)
+            if not (values and finite and values[0] > 0 and list(values) == sorted(set(values))):
+                raise ValueError(
+                    f"budgets: {name} must be finite, positive and ascending, got {values}"
+                )
 
     def of(self, axis: Axis) -> tuple[float, ...]:
         return self.cost_usd if axis == "cost" else self.latency_s
