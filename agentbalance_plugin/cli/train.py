@@ -29,6 +29,8 @@ def run_training(
     config: TrainerConfig | None = None,
 ) -> None:
     """Train a policy on the suites' train splits and write it into `out`."""
+    # Before the traces, whose reader would name the extra of the simulator, which is not enough.
+    require("torch", extra="train")
     console = Console(stderr=True)
     loaded = [
         TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
