@@ -29,9 +29,12 @@ def read_catalog(path: str | Path) -> list[Backbone]:
     """The backbones of a CSV or YAML file (CatalogError names file, row, field and value)."""
     path = Path(path)
     if not path.is_file():
-        raise CatalogError(f"{path}: no such catalog file")
+        raise CatalogError(
+            f"{path}: no such catalog file in {path.absolute().parent}; name the one that lists "
+            "your backbones (docs/catalog.md says what goes into it)"
+        )
     try:
-        rows = list(_csv_rows(path) if path.suffix == ".csv" else _yaml_rows(path))
+        rows = list(_rows(path))
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path}: can't be read as UTF-8 text: {error}") from error
     if not rows:
@@ -60,11 +63,15 @@ def catalog_text(path: str | Path, found: Mapping[str, Mapping[str, Any]]) -> st
     import yaml
 
     path = Path(path)
-    rows = [row for _, row in (_csv_rows(path) if path.suffix == ".csv" else _yaml_rows(path))]
+    rows = [row for _, row in _rows(path)]
     entries = [{**row, **found[name]} for row in rows if (name := str(row["backbone"])) in found]
     return yaml.safe_dump(
         {"backbones": entries}, sort_keys=False, allow_unicode=True, default_flow_style=None
     )
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    return _csv_rows(path) if path.suffix.lower() == ".csv" else _yaml_rows(path)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -132,7 +132,7 @@ def test_a_bad_yaml_entry_is_named(tmp_path: Path, fields: str, message: str) ->
 
 
 def test_files_that_are_no_catalog(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match="no such catalog file"):
+    with pytest.raises(CatalogError, match=f"no such catalog file in {tmp_path}; name the one"):
         Catalog.load(tmp_path / "none.csv")
     with pytest.raises(CatalogError, match="not valid YAML"):
         Catalog.load(write(tmp_path, "a: [", "a.yaml"))
@@ -191,6 +191,11 @@ def test_a_profile_that_lists_no_names_is_refused(tmp_path: Path) -> None:
     path.write_text(f"- {{backbone: a, {prices}, profile: [{{trials: 1}}]}}\n", encoding="utf-8")
     with pytest.raises(CatalogError, match=r"entry 1 \(a\): profile: no recorded backbone {'tr"):
         Catalog.load(path)
+
+
+def test_a_tables_name_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "CATALOG.CSV").write_text(f"{HEADER}\na,1,1\n", encoding="utf-8")
+    assert list(Catalog.load(tmp_path / "CATALOG.CSV")) == ["a"]
 
 
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
