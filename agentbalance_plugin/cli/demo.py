@@ -29,12 +29,17 @@ from agentbalance_plugin.core.reference import reference_budgets
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.task_text import task_text
 from agentbalance_plugin.core.traces import Query, TraceSet
+from agentbalance_plugin.extras import require
 from agentbalance_plugin.runtime.report import RunReport
 from agentbalance_plugin.simulator.server import Simulator
 from agentbalance_plugin.simulator.virtual_time import run_virtual
 
 FrameworkName = Literal["autogen", "langgraph"]
 FRAMEWORKS: tuple[FrameworkName, ...] = ("autogen", "langgraph")
+_LIBRARIES: dict[FrameworkName, tuple[str, ...]] = {
+    "autogen": ("autogen_agentchat", "autogen_ext.models.openai"),
+    "langgraph": ("langgraph.graph", "langchain_openai"),
+}
 
 ROLES = {
     "planner": "You break the task down and solve it.",
@@ -145,6 +150,9 @@ def run_demo(
     """
     if framework not in FRAMEWORKS:
         raise ValueError(f"framework: {framework!r}; known are {', '.join(FRAMEWORKS)}")
+    # Both at once: each of them alone would be followed by a request for the other.
+    for module in ("starlette", "pyarrow", *_LIBRARIES[framework]):
+        require(module, extra=f"{framework},simulator")
     loaded = TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
     demo = _Demo(framework, loaded, suite, mean_usd, cap_usd, queries, seed, console)
     return run_virtual(demo.run())

@@ -113,7 +113,10 @@ def evaluate_command(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of replay and methods.")] = 3,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for results.json, results.md, figures, and what can be resumed."),
+        typer.Option(
+            file_okay=False,
+            help="Folder for results.json, results.md, figures, and what can be resumed.",
+        ),
     ] = None,
     page: Annotated[
         Path | None,
@@ -186,7 +189,9 @@ def record(
     questions: Annotated[
         Path, typer.Option(help=".jsonl or .csv with question, answer and, if any, category.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for profiles and recorded answers.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for profiles and recorded answers.")
+    ],
     max_cost_usd: Annotated[float, typer.Option(help="US dollars that this may cost, at most.")],
     backbones: Annotated[Path, typer.Option(help="Catalog of those to ask.")] = Path(
         "backbones.yaml"
@@ -204,7 +209,7 @@ def record(
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the policy.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the policy.")],
     suite: Annotated[
         list[str] | None,
         typer.Option(

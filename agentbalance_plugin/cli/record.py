@@ -54,8 +54,8 @@ def run_recording(
     catalog = Catalog.load(backbones)
     asked = in_turns(read_questions(questions))[:most]
     # Before money is spent: without it nothing could be written.
-    require("pyarrow", extra="simulator")
-    require("autogen_core", extra="autogen")
+    for module in ("pyarrow", "autogen_core"):
+        require(module, extra="autogen,simulator")
     if (out / CATALOG).resolve() == backbones.resolve():
         raise ValueError(f"--out {out}: {backbones} itself would be written over; take another one")
     out.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,10 @@ def _write(
     everything = replace(traces, queries=tuple(replace(q, split="all") for q in traces.queries))
     profiles = everything.profiles("all")
     found = {b: _fields(backbone, name, profiles[b]) for b, backbone in measured.items()}
-    (out / CATALOG).write_text(catalog_text(backbones, found), encoding="utf-8")
+    # Whoever reads it meanwhile, or after a kill, finds a whole catalog.
+    whole = out / f"{CATALOG}.tmp"
+    whole.write_text(catalog_text(backbones, found), encoding="utf-8")
+    whole.replace(out / CATALOG)
 
 
 def _measured(backbone: Backbone, name: str, rows: Sequence[Recorded]) -> Backbone:

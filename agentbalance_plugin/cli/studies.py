@@ -21,7 +21,8 @@ study = typer.Typer(help="Studies of one question each, on recorded answers.", n
 Suite = Annotated[str, typer.Option(help="Suite of the traces.")]
 PolicyName = Annotated[str, typer.Option(help="default, or a policy folder.")]
 Out = Annotated[
-    Path | None, typer.Option(help="Folder for the results: JSON, markdown, PNG and SVG.")
+    Path | None,
+    typer.Option(file_okay=False, help="Folder for the results: JSON, markdown, PNG and SVG."),
 ]
 
 

@@ -1,0 +1,61 @@
+"""What commands say before they start: of extras that are absent, of folders that are none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from agentbalance_plugin.cli.demo import FrameworkName, run_demo
+from agentbalance_plugin.cli.main import app
+from agentbalance_plugin.cli.train import run_training
+
+
+def test_training_without_extras_names_the_one_that_has_all_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("torch", "pyarrow"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"'agentbalance-plugin\[train\]'"):
+        run_training(None, ["reasoning"], tmp_path / "policy", seed=0, resume=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("framework", ["autogen", "langgraph"])
+def test_the_demo_without_extras_names_both_that_it_needs(
+    framework: FrameworkName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("starlette", "autogen_agentchat", "langchain_openai"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"'agentbalance-plugin\[{framework},simulator\]'"):
+        run_demo(
+            framework=framework,
+            queries=1,
+            suite="reasoning",
+            mean_usd=None,
+            cap_usd=None,
+            traces=None,
+            seed=0,
+            console=Console(quiet=True),
+        )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train"],
+        ["evaluate"],
+        ["study", "load"],
+        ["record", "--questions", "q.jsonl", "--max-cost-usd", "1"],
+    ],
+)
+def test_a_file_is_no_folder_for_results(tmp_path: Path, command: list[str]) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    result = CliRunner().invoke(app, [*command, "--out", str(taken)])
+    assert result.exit_code == 2
+    assert "'--out'" in result.output
+    assert taken.read_text() == "mine"
