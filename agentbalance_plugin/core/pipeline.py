@@ -10,16 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.design import pipeline_edges
-from agentbalance_plugin.core.limits import Limits
+from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits, normal_share
 from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.plan import Expected, Plan
 from agentbalance_plugin.team import Agent, Team
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 # How much of the answer's quality is the decider's own; the rest is that of those it hears.
 _DECIDER_SHARE = 0.6
+# Of the cap that may be set aside for the decider.
+_SET_ASIDE = 0.5
+# Bytes that bound a token that is heard.
+_BYTES_HEARD = 6.0
+# A choice fits if a reply of it is more likely to end than to be cut off.
+_ENDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,17 @@ class PipelineValues:
 
     Args:
         success, cost_usd, latency_s: [n] predicted. What a later step gains from a better earlier
-            one was recorded nowhere; success is taken to be a weighted mean of both backbones' own.
+            one was recorded nowhere; success is taken to be a weighted mean of both backbones' own,
+            each as often as its reply is not cut off.
         worst_usd: [n] most that the team may cost.
+        fits: [n] whether the cap has room for the replies of all of them.
     """
 
     success: FloatArray
     cost_usd: FloatArray
     latency_s: FloatArray
     worst_usd: FloatArray
+    fits: NDArray[np.bool_]
 
 
 def pipeline_values(
@@ -95,15 +105,70 @@ def pipeline_values(
     # Each agent reads about half of what the others write, in bytes four to six times its tokens.
     read = before / 2 * visible[others]
     reading = read * (before * table.price_in[others] + table.price_in[last])
-    worst = limits.prompt_bound[task] * table.price_in + limits.caps[task] * table.price_out
+    worst = limits.prompt_bound[task] * table.price_in + table.max_output * table.price_out
+    worst_usd = before * worst[others] + worst[last] + _BYTES_HEARD * reading
     share = _DECIDER_SHARE if before else 1.0
     cost, latency = predicted.cost_usd[task], predicted.latency_s[task]
+    first, second = success[others], success[last]
+    fits = worst_usd <= limits.cost_usd[task]
+    if not fits.all():
+        typical = cost[others] + read * table.price_in[others]
+        ends = _ends(pipeline, limits, task, typical, visible)
+        of_others, of_last = (np.where(fits, 1.0, chance) for chance in ends)
+        first, second = first * of_others, second * of_last
+        fits = np.minimum(of_others, of_last) >= _ENDS
     return PipelineValues(
-        success=share * success[last] + (1.0 - share) * success[others],
+        success=share * second + (1.0 - share) * first,
         cost_usd=before * cost[others] + cost[last] + reading,
         latency_s=(pipeline.in_turn - 1) * latency[others] + latency[last],
-        worst_usd=before * worst[others] + worst[last] + 6 * reading,
+        worst_usd=worst_usd,
+        fits=fits,
     )
+
+
+def _ends(
+    pipeline: Pipeline, limits: Limits, task: int, typical_usd: FloatArray, visible: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """[n] chance that a reply of the others, and of the decider, is not cut off by the cap.
+
+    Money goes as adapters share it out: up to half of the cap is set aside for the decider, the
+    others have even parts of the rest, and what one of them leaves is there for the next.
+
+    Args:
+        typical_usd: [n] what a call of the others takes.
+        visible: [B] mean tokens that an agent adds to the prompts of those after it.
+    """
+    table, cap = pipeline.table, limits.cost_usd[task]
+    before = max(0, len(pipeline.options) - 1)
+
+    def worst(column: IntArray, heard: FloatArray) -> tuple[FloatArray, FloatArray]:
+        prompt = (limits.prompt_bound[task] + _BYTES_HEARD * heard) * table.price_in[column]
+        return prompt, prompt + table.max_output[column] * table.price_out[column]
+
+    def chance(column: IntArray, money: FloatArray, prompt: FloatArray) -> FloatArray:
+        # A backbone whose output is free is limited by its prompt alone.
+        room = (money - prompt) / np.maximum(table.price_out[column], 1e-15)
+        room = np.floor(np.minimum(limits.caps[task, column], room))
+        longest = np.log(np.maximum(room - limits.hidden_tokens[task, column], 1.0))
+        share = normal_share((longest - limits.log_tokens[task, column]) / limits.sigma[task])
+        return share * (room >= USEFUL_TOKENS)
+
+    others, last = pipeline.others, pipeline.last
+    prompt, most = worst(others, before / 2 * visible[others])
+    last_prompt, last_most = worst(last, before * visible[others])
+    aside = np.maximum(_SET_ASIDE * cap if before else cap, cap - before * most)
+    aside = np.minimum(last_most, aside)
+    part = (cap - aside) / max(1, before)
+    # On average: the first has its own part, the last all that those before it left.
+    part = part + max(0, before - 1) / 2 * np.maximum(part - typical_usd, 0.0)
+    of_last = chance(last, aside, last_prompt)
+    of_others = chance(others, np.minimum(part, most), prompt) if before else np.ones_like(of_last)
+    if before > 1:
+        # The last of them hears most, and finds what the others left.
+        prompt, _ = worst(others, (before - 1) * visible[others])
+        left = cap - aside - (before - 1) * typical_usd
+        of_others = np.minimum(of_others, chance(others, left, prompt))
+    return of_others, of_last
 
 
 def pipeline_plan(
@@ -126,8 +191,8 @@ def pipeline_plan(
         )
     found = pipeline_values(pipeline, outlook, limits, task)
     worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s[task])
-    fits = found.worst_usd <= limits.cost_usd[task]
-    # Where nothing fits for certain, the cheapest: the meter sees to the cap.
+    fits = found.fits
+    # Where nothing fits, the cheapest: the meter sees to the cap.
     row = int(np.where(fits, worth, -np.inf).argmax() if fits.any() else found.worst_usd.argmin())
     others, last = int(pipeline.others[row]), int(pipeline.last[row])
     assignment: dict[str, str | None] = {}

@@ -212,9 +212,7 @@ class Policy:
                 pipeline_values(known.pipeline, outlook, limits, task)
                 for task in range(len(prompts))
             ]
-            success = np.array(
-                [np.where(f.worst_usd <= limits.cost_usd[0], f.success, -np.inf) for f in found]
-            )
+            success = np.array([np.where(f.fits, f.success, -np.inf) for f in found])
             cost = np.array([f.cost_usd for f in found])
 
             def mean_of_pipelines(price: float) -> float:

@@ -306,6 +306,23 @@ def test_what_knobs_ask_for_shows_in_the_plan() -> None:
         assert set(plan(delta=delta).assignment.values()) <= set(pools[pool])
 
 
+def test_in_a_pipeline_replies_count_for_the_chance_that_they_end() -> None:
+    names = [f"a{number}" for number in range(4)]
+    team = Team(team_of(4).agents, "a3", fixed_edges=tuple(pairwise(names)))
+    cheapest = min(TOOL_CATALOG, key=lambda name: TOOL_CATALOG[name].cost(300, 4096))
+
+    def used(budget: Budget, number: int) -> set[str | None]:
+        plan = POLICY.plan(recorded_query(number), team, budget, TOOL_CATALOG)
+        return set(plan.assignment.values())
+
+    # Four of the longest replies of the next cheapest backbone would cost more than the cap, four
+    # of its usual ones a small part of it.
+    budget = Budget.average(cost_usd=0.0005, max_cost_usd=0.002)
+    assert sum(used(budget, number) != {cheapest} for number in range(20)) > 10
+    # What could not answer at all is left alone.
+    assert used(Budget(cost_usd=0.00002), 0) == {cheapest}
+
+
 def test_in_a_pipeline_the_decider_gets_the_stronger_backbone() -> None:
     names = [f"a{number}" for number in range(4)]
     team = Team(team_of(4).agents, "a3", fixed_edges=tuple(pairwise(names)))
