@@ -10,21 +10,18 @@ from typing import Protocol
 
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
+from agentbalance_plugin.core.limits import BYTES_HEARD
 from agentbalance_plugin.core.policy import Knobs, Policy
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS
 from agentbalance_plugin.runtime.pacing import Pacer
 from agentbalance_plugin.team import Agent, Team
 
-LARGEST_SHARE = 0.5
-"""At most this much is set aside for the decider: those it listens to have to be paid as well."""
-
 # A loop that serves many runs is to be held up for five milliseconds at most, by a slower machine
 # than this one as well.
 _LONGEST_IN_LOOP_S = 0.003
 
-# Rough size of a token of prose; only used to set shares aside, never as a bound.
-_BYTES_PER_TOKEN = 6
+# Only used to set shares aside, never as a bound.
 _TYPICAL_OUTPUT_TOKENS = 400
 _LONGEST_HEARD_TOKENS = 1024
 
@@ -162,7 +159,7 @@ def check_needs(agents: Iterable[Agent], catalog: Catalog) -> None:
 def heard_bound(plan: Plan, name: str) -> int:
     """Tokens that an agent's parents typically add to its prompt, as bounds count them."""
     caps = [plan.output_caps.get(parent, _TYPICAL_OUTPUT_TOKENS) for parent in plan.parents(name)]
-    return sum(min(cap, _LONGEST_HEARD_TOKENS) * _BYTES_PER_TOKEN for cap in caps)
+    return sum(min(cap, _LONGEST_HEARD_TOKENS) * BYTES_HEARD for cap in caps)
 
 
 def expected_seconds(backbone: Backbone) -> float:

@@ -16,6 +16,12 @@ IntArray = NDArray[np.int64]
 USEFUL_TOKENS = 16
 """An answer takes at least so many output tokens."""
 
+LARGEST_SHARE = 0.5
+"""At most this much is set aside for the decider: those it listens to have to be paid as well."""
+
+BYTES_HEARD = 6
+"""Of a token that an agent hears: generous, so that shares of a prompt's bound are."""
+
 # Agents that a plan has at most.
 _MOST_CALLS = 4.0
 # How far a call's time spreads around its mean, as the deviation of its logarithm.

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.design import pipeline_edges
-from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits, normal_share
+from agentbalance_plugin.core.limits import (
+    BYTES_HEARD,
+    LARGEST_SHARE,
+    USEFUL_TOKENS,
+    Limits,
+    normal_share,
+)
 from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.plan import Expected, Plan
@@ -21,12 +27,8 @@ IntArray = NDArray[np.int64]
 
 # How much of the answer's quality is the decider's own; the rest is that of those it hears.
 _DECIDER_SHARE = 0.6
-# Of the cap that may be set aside for the decider.
-_SET_ASIDE = 0.5
-# Bytes that bound a token that is heard.
-_BYTES_HEARD = 6.0
 # A choice fits if a reply of it is more likely to end than to be cut off.
-_ENDS = 0.5
+_EVEN_CHANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def pipeline_values(
     read = before / 2 * visible[others]
     reading = read * (before * table.price_in[others] + table.price_in[last])
     worst = limits.prompt_bound[task] * table.price_in + table.max_output * table.price_out
-    worst_usd = before * worst[others] + worst[last] + _BYTES_HEARD * reading
+    worst_usd = before * worst[others] + worst[last] + BYTES_HEARD * reading
     share = _DECIDER_SHARE if before else 1.0
     cost, latency = predicted.cost_usd[task], predicted.latency_s[task]
     first, second = success[others], success[last]
@@ -116,7 +118,7 @@ def pipeline_values(
         ends = _ends(pipeline, limits, task, typical, visible)
         of_others, of_last = (np.where(fits, 1.0, chance) for chance in ends)
         first, second = first * of_others, second * of_last
-        fits = np.minimum(of_others, of_last) >= _ENDS
+        fits = np.minimum(of_others, of_last) >= _EVEN_CHANCE
     return PipelineValues(
         success=share * second + (1.0 - share) * first,
         cost_usd=before * cost[others] + cost[last] + reading,
@@ -142,7 +144,7 @@ def _ends(
     before = max(0, len(pipeline.options) - 1)
 
     def worst(column: IntArray, heard: FloatArray) -> tuple[FloatArray, FloatArray]:
-        prompt = (limits.prompt_bound[task] + _BYTES_HEARD * heard) * table.price_in[column]
+        prompt = (limits.prompt_bound[task] + BYTES_HEARD * heard) * table.price_in[column]
         return prompt, prompt + table.max_output[column] * table.price_out[column]
 
     def chance(column: IntArray, money: FloatArray, prompt: FloatArray) -> FloatArray:
@@ -156,7 +158,7 @@ def _ends(
     others, last = pipeline.others, pipeline.last
     prompt, most = worst(others, before / 2 * visible[others])
     last_prompt, last_most = worst(last, before * visible[others])
-    aside = np.maximum(_SET_ASIDE * cap if before else cap, cap - before * most)
+    aside = np.maximum(LARGEST_SHARE * cap if before else cap, cap - before * most)
     aside = np.minimum(last_most, aside)
     part = (cap - aside) / max(1, before)
     # On average: the first has its own part, the last all that those before it left.
@@ -191,9 +193,10 @@ def pipeline_plan(
         )
     found = pipeline_values(pipeline, outlook, limits, task)
     worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s[task])
-    fits = found.fits
-    # Where nothing fits, the cheapest: the meter sees to the cap.
-    row = int(np.where(fits, worth, -np.inf).argmax() if fits.any() else found.worst_usd.argmin())
+    row = int(np.where(found.fits, worth, -np.inf).argmax())
+    if not found.fits.any():
+        # The cheapest: the meter sees to the cap.
+        row = int(found.worst_usd.argmin())
     others, last = int(pipeline.others[row]), int(pipeline.last[row])
     assignment: dict[str, str | None] = {}
     for agent in team.agents:

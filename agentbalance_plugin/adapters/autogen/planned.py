@@ -45,7 +45,8 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     next_event,
     start_driver,
 )
-from agentbalance_plugin.adapters.planning import LARGEST_SHARE, expected_seconds, heard_bound
+from agentbalance_plugin.adapters.planning import expected_seconds, heard_bound
+from agentbalance_plugin.core.limits import LARGEST_SHARE
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.report import RunReport

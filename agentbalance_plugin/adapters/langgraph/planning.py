@@ -9,13 +9,13 @@ from langchain_core.messages import BaseMessage, HumanMessage
 
 from agentbalance_plugin.adapters.langgraph.run import Run
 from agentbalance_plugin.adapters.planning import (
-    LARGEST_SHARE,
     aplan_task,
     check_affordable,
     expected_seconds,
     heard_bound,
     plan_task,
 )
+from agentbalance_plugin.core.limits import LARGEST_SHARE
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.team import Team
