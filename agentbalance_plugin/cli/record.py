@@ -81,9 +81,14 @@ def run_recording(
 def _mend(log: Path, kept: Sequence[Recorded]) -> None:
     """Take out a last line that was not written whole, which the next one would continue."""
     if log.is_file() and not log.read_bytes().endswith(b"\n"):
-        whole = log.with_suffix(".tmp")
-        whole.write_text("".join(each.to_json() + "\n" for each in kept), encoding="utf-8")
-        whole.replace(log)
+        _put(log, "".join(each.to_json() + "\n" for each in kept))
+
+
+def _put(path: Path, text: str) -> None:
+    """Whoever reads the file meanwhile, or after a kill, finds a whole one."""
+    whole = path.with_suffix(".tmp")
+    whole.write_text(text, encoding="utf-8")
+    whole.replace(path)
 
 
 def _ask(
@@ -134,10 +139,7 @@ def _write(
     everything = replace(traces, queries=tuple(replace(q, split="all") for q in traces.queries))
     profiles = everything.profiles("all")
     found = {b: _fields(backbone, name, profiles[b]) for b, backbone in measured.items()}
-    # Whoever reads it meanwhile, or after a kill, finds a whole catalog.
-    whole = out / f"{CATALOG}.tmp"
-    whole.write_text(catalog_text(backbones, found), encoding="utf-8")
-    whole.replace(out / CATALOG)
+    _put(out / CATALOG, catalog_text(backbones, found))
 
 
 def _measured(backbone: Backbone, name: str, rows: Sequence[Recorded]) -> Backbone:
