@@ -36,7 +36,7 @@ from agentbalance_plugin.adapters.autogen.termination import (
     fresh_condition,
     reset_copies,
 )
-from agentbalance_plugin.adapters.autogen.turn import hidden_denial, take_turn
+from agentbalance_plugin.adapters.autogen.turn import denial_of, take_turn
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
     Run,
@@ -287,7 +287,9 @@ class PlannedTeam(WrappedTeam):
             if not any(each is message for each in said):
                 said.append(message)
                 queue.put_nowait(message)
-            if (hidden := hidden_denial(run.denials[denied:], name)) is not None:
+            if (hidden := denial_of(run.denials[denied:], name)) is not None:
+                # It caught what its model client raised, and what it says is most likely that it
+                # could not answer.
                 raise hidden
             # Of an agent others hear the answer alone, of a team every message.
             spoken[name] = own if isinstance(stage.agents[name], Team) else [message]

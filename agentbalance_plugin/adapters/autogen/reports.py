@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agentbalance_plugin.adapters.autogen.turn import denial_of
 from agentbalance_plugin.adapters.autogen.wrapped import Run
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
 from agentbalance_plugin.runtime.scheduler import Pass
-
-_ENDED = "The run did not end by itself"
 
 
 def planned_report(run: Run, names: Iterable[str], result: Pass[Any]) -> RunReport:
@@ -20,20 +19,13 @@ def planned_report(run: Run, names: Iterable[str], result: Pass[Any]) -> RunRepo
         names: of the team's agents.
         result: its last pass.
     """
-    plan, meter = run.plan, run.meter
 
-    def line(name: str) -> AgentReport:
-        status, reason = _in_pass(name, plan, result)
-        backbone = plan.assignment.get(name) if plan else None
-        return agent_report(meter, name, backbone, status, reason, result.answers.get(name))
+    def look(name: str) -> tuple[Status, str]:
+        return _in_pass(name, run.plan, result)
 
-    return RunReport(
-        plan=plan,
-        budget=run.budget,
-        spend=meter.spend(),
-        agents=tuple(line(name) for name in names),
-        calls=meter.calls,
-        stop_reason=run.stop_reason or _ENDED,
+    return _report(
+        run,
+        [_line(run, name, *look(name), result.answers.get(name)) for name in names],
         complete=result.complete,
         chosen=result.chosen,
         confidence=result.confidence,
@@ -46,30 +38,42 @@ def routed_report(run: Run, names: Iterable[str]) -> RunReport:
     Args:
         names: of the team's agents.
     """
-    plan, meter = run.plan, run.meter
     # Who agents inside an agent speak for is not told: a call that ended by itself will do.
-    heard = run.spoke | {call.agent for call in meter.calls if call.metered}
+    heard = run.spoke | {call.agent for call in run.meter.calls if call.metered}
 
-    def line(name: str) -> AgentReport:
-        backbone = plan.assignment.get(name) if plan else None
-        status: Status = "done" if backbone is None or name in heard else "skipped"
-        reason = ""
-        if status == "skipped":
-            reason = "its call was cut off" if meter.spend(name).calls else "made no call"
-        for denial in run.denials:
-            if denial.reason.startswith(f"{name}:"):
-                status, reason = "skipped", denial.reason
-        return agent_report(meter, name, backbone, status, reason, None)
+    def look(name: str) -> tuple[Status, str]:
+        if (denial := denial_of(run.denials, name)) is not None:
+            return "skipped", denial.reason
+        if _backbone_of(run, name) is None or name in heard:
+            return "done", ""
+        cut_off = run.meter.spend(name).calls
+        return "skipped", "its call was cut off" if cut_off else "made no call"
 
+    lines = [_line(run, name, *look(name)) for name in names]
+    return _report(run, lines, complete=run.ended and not run.exceeded)
+
+
+def _report(run: Run, lines: Iterable[AgentReport], *, complete: bool, **more: Any) -> RunReport:
     return RunReport(
-        plan=plan,
+        plan=run.plan,
         budget=run.budget,
-        spend=meter.spend(),
-        agents=tuple(line(name) for name in names),
-        calls=meter.calls,
-        stop_reason=run.stop_reason or _ENDED,
-        complete=run.ended and not run.exceeded,
+        spend=run.meter.spend(),
+        agents=tuple(lines),
+        calls=run.meter.calls,
+        stop_reason=run.stop_reason or "The run did not end by itself",
+        complete=complete,
+        **more,
     )
+
+
+def _line(
+    run: Run, name: str, status: Status, reason: str, answer: str | None = None
+) -> AgentReport:
+    return agent_report(run.meter, name, _backbone_of(run, name), status, reason, answer)
+
+
+def _backbone_of(run: Run, name: str) -> str | None:
+    return run.plan.assignment.get(name) if run.plan else None
 
 
 def _in_pass(name: str, plan: Plan | None, result: Pass[Any]) -> tuple[Status, str]:

@@ -38,12 +38,7 @@ async def take_turn(
         yield Response(chat_message=last)
 
 
-def hidden_denial(denials: Sequence[CallDenied], name: str) -> CallDenied | None:
-    """Why a participant's own call was denied in its turn, though it gave a message: it caught
-    what its model client raised, and what it says is most likely that it could not answer.
-
-    Args:
-        denials: since its turn began.
-    """
+def denial_of(denials: Sequence[CallDenied], name: str) -> CallDenied | None:
+    """The last one of a participant's own calls."""
     found = [each for each in denials if each.reason.startswith(f"{name}:")]
     return found[-1] if found else None
