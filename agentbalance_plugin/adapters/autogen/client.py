@@ -6,7 +6,7 @@ import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from autogen_core import CancellationToken
 from autogen_core._component_config import ComponentModel
@@ -123,10 +123,7 @@ class BudgetClient(ChatCompletionClient):
             if (other := self._in_place()) is None:
                 return await self._create(request, options)
         except CallDenied as denied:
-            self._denials.append(denied)
-            if self._halt is None:
-                raise
-            await self._halt.hold(denied)
+            await self._deny(denied)
         except Exception as error:
             if (other := self._in_place(error)) is None:
                 raise
@@ -162,10 +159,7 @@ class BudgetClient(ChatCompletionClient):
                         yield chunk
                 return
         except CallDenied as denied:
-            self._denials.append(denied)
-            if self._halt is None:
-                raise
-            await self._halt.hold(denied)
+            await self._deny(denied)
         except Exception as error:
             if spoken or (other := self._in_place(error)) is None:
                 raise
@@ -179,6 +173,12 @@ class BudgetClient(ChatCompletionClient):
         async with aclosing(rest) as stream:
             async for chunk in stream:
                 yield chunk
+
+    async def _deny(self, denied: CallDenied) -> NoReturn:
+        self._denials.append(denied)
+        if self._halt is None:
+            raise denied
+        await self._halt.hold(denied)
 
     def _in_place(self, error: Exception | None = None) -> BudgetClient | None:
         """Who answers in this backbone's place: where its endpoint has failed in this run, or
