@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agentbalance_plugin.runtime.clock import Clock
@@ -78,20 +78,16 @@ class Outages:
         self._downtimes = downtimes
         self._clock = clock
         # As it was when the run began: the order of who is asked must not change under way.
-        self._lately = downtimes.lately(clock.now())
-
-    @property
-    def lately(self) -> frozenset[str]:
-        """Backbones that failed in other runs."""
-        return frozenset(self._lately)
+        self.lately: Mapping[str, str] = downtimes.lately(clock.now())
+        """Backbones that failed in other runs, and why."""
 
     def order(self, agent: str, backbones: Sequence[str]) -> tuple[str, ...]:
         """Backbones in the order in which an agent asks them, from that in which it would."""
         planned = backbones[0]
-        order = tuple(sorted(backbones, key=lambda backbone: backbone in self._lately))
+        order = tuple(sorted(backbones, key=lambda backbone: backbone in self.lately))
         if order[0] != planned:
             with self._lock:
-                self._passed_over[agent] = Outage(agent, planned, self._lately[planned])
+                self._passed_over[agent] = Outage(agent, planned, self.lately[planned])
         return order
 
     def note(self, agent: str, backbone: str, fault: Fault) -> None:
