@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
@@ -166,6 +166,9 @@ def _results(parts: Sequence[Part], request: Request, jobs: int) -> Iterator[tup
                 yield asked[done], done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # Leaving the pool waits for what they are at, for minutes.
+            for worker in active_children():
+                worker.terminate()
             raise
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from agentbalance_plugin.cli.document import Failure, Part, parts_of
 from agentbalance_plugin.cli.document import _run as run_part  # pyright: ignore[reportPrivateUsage]
@@ -52,30 +54,32 @@ def test_no_run_passes_a_hard_cap() -> None:
         assert row.right > 40.0
 
 
-WORKER = """
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+WORKERS = """
 from threading import Event
 
-from agentbalance_plugin.cli.document import _end_with_parent
+from agentbalance_plugin.cli.document import Part, _results
+from agentbalance_plugin.cli.evaluate import Request
 
-def work():
+def work(request, console):
     print("at work", flush=True)
     Event().wait()
 
 if __name__ == "__main__":
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with_parent) as pool:
-        pool.submit(work).result()
+    request = Request(None, "test", None, ["default"], ["mix"], [], 1, None)
+    list(_results([Part("Catalogs", "25", work)] * 3, request, 2))
 """
 
 
-def test_workers_end_with_a_command_that_was_killed(tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(WORKER, encoding="utf-8")
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as command:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_command(tmp_path: Path, end: signal.Signals) -> None:
+    script = tmp_path / "stopped.py"
+    script.write_text(WORKERS, encoding="utf-8")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, str(script)], **pipes) as command:
         assert command.stdout is not None
         assert command.stdout.readline() == b"at work\n"
-        command.kill()
-        # The pipe is at its end once nobody holds it any more, the worker neither.
+        assert command.stdout.readline() == b"at work\n"
+        command.send_signal(end)
+        # The pipe is at its end once nobody holds it any more, the workers neither.
         assert command.communicate(timeout=60)[0] == b""
+        assert command.returncode == -end
