@@ -56,8 +56,13 @@ def run_training(
             task = tasks[progress.stage]
             bar.update(task, completed=progress.epoch, loss=f"{progress.val_loss:.4f}")
 
-        train(loaded, out, config, show, resume=resume, monitor=monitor)
-    close()
+        try:
+            train(loaded, out, config, show, resume=resume, monitor=monitor)
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command with --resume goes on")
+            raise
+        finally:
+            close()
     console.print(f"policy written to {out}")
     if (seconds := learning.seconds) is not None:
         console.print(
