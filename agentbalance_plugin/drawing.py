@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from agentbalance_plugin.plan import Plan
 
@@ -58,6 +59,16 @@ def text_tree(plan: Plan) -> str:
 
     walk(_deciding(plan), "")
     return "\n".join(lines)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows as lines, their columns below each other."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _deciding(plan: Plan) -> tuple[str, ...]:

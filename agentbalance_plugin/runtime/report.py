@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentbalance_plugin.budget import Budget, Spend
+from agentbalance_plugin.drawing import text_table
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.meter import CallRecord, Meter
 
@@ -123,12 +124,7 @@ class RunReport:
                     agent.reason,
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        lines.append(f"total: {_amount(self.spend)}; {self.stop_reason}")
+        lines = [text_table(rows), f"total: {_amount(self.spend)}; {self.stop_reason}"]
         expected = None if self.plan is None else self.plan.expected
         if expected is not None:
             lines.append(f"expected: {expected.cost_usd:.6f} USD, {expected.latency_s:.2f} s")

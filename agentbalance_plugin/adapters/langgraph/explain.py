@@ -16,6 +16,7 @@ from agentbalance_plugin.adapters.langgraph.discover import (
     routed_by_code,
 )
 from agentbalance_plugin.adapters.langgraph.layout import why_not_full
+from agentbalance_plugin.drawing import text_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,12 @@ class Explanation:
             outside = [f"{kind} (in no budget)" for kind in node.beyond]
             models = ", ".join([*node.models, *outside]) or "-"
             rows.append((node.name, "yes" if node.agent else "no", models, edges))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        lines.append(
+        planned = (
             f"planned in full, {self.decider} decides"
             if self.full is None
             else f"backbones and budget only: {self.full}"
         )
-        return "\n".join(lines)
+        return f"{text_table(rows)}\n{planned}"
 
 
 def explain(builder: StateGraph[Any, Any, Any, Any], agents: AgentsArgument = None) -> Explanation:
