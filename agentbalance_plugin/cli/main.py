@@ -88,6 +88,50 @@ def demo(
         print_table(result, Console())
 
 
+@app.command()
+def explain(
+    task: Annotated[str, typer.Argument(help="The task's text.")],
+    cost_usd: Annotated[
+        float | None, typer.Option(help="US dollars that the task may cost, at most.")
+    ] = None,
+    mean_cost_usd: Annotated[
+        float | None, typer.Option(help="US dollars that tasks may cost on average.")
+    ] = None,
+    latency_s: Annotated[
+        float | None, typer.Option(help="Seconds that the task may take, at most.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Tokens that the task may take, at most.")
+    ] = None,
+    backbones: Annotated[Path, typer.Option(help="Catalog of those that may be used.")] = Path(
+        "backbones.yaml"
+    ),
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="'name' or 'name: role' of an agent, may be given often; the last one decides. "
+            "Left out: four."
+        ),
+    ] = None,
+    keep_order: Annotated[
+        bool,
+        typer.Option("--keep-order", help="Let every agent run, and choose backbones alone."),
+    ] = False,
+    policy: Annotated[str, typer.Option(help="default, or a policy folder.")] = "default",
+    draw: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Picture of the plan, .png or .svg.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what would be planned for a task, why, and what other budgets would buy; calls no
+    backbone."""
+    from agentbalance_plugin.cli.explain import budget_of, run_explain
+
+    budget = budget_of(cost_usd, mean_cost_usd, latency_s, tokens)
+    agents = agent or ["planner", "solver", "critic", "decider"]
+    run_explain(task, backbones, budget, agents, policy, keep_order, draw, as_json)
+
+
 @app.command("evaluate")
 def evaluate_command(
     suite: Annotated[

@@ -93,9 +93,35 @@ def test_the_demo_takes_a_budget() -> None:
     assert "Budget: 0.004000 USD a query on average, never more than 0.020000." in shown
 
 
+CATALOG = str(Path(__file__).parents[2] / "examples" / "backbones.yaml")
+
+
+def test_a_task_is_explained_without_a_key(tmp_path: Path) -> None:
+    picture = tmp_path / "plan.svg"
+    asked = ("explain", "What is 17 * 23?", "--backbones", CATALOG, "--cost-usd", "0.004")
+    shown = run(*asked, "--draw", str(picture))
+    assert shown.returncode == 0, shown.stderr
+    assert "kind of task: mmlu/elementary_mathematics" in shown.stdout
+    assert "Predicted, not measured" in shown.stdout
+    assert "<svg" in picture.read_text(encoding="utf-8")
+    fixed = run(*asked, "--agent", "writer: You write.", "--agent", "editor", "--keep-order")
+    assert "answer of editor" in fixed.stdout
+    found = json.loads(run(*asked, "--mean-cost-usd", "0.001", "--json").stdout)
+    assert [each["mean_cost_usd"] for each in found["budgets"]][2] == 0.001
+    assert found["plan"] == found["budgets"][2]["plan"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("explain", "x", "--backbones", CATALOG), "at least one limit"),
+        (
+            ("explain", "x", "--backbones", CATALOG, "--cost-usd", "1e-8"),
+            "Budget.cost_usd is 1e-08",
+        ),
+        (("explain", "x", "--backbones", CATALOG, "--mean-cost-usd", "1"), "--cost-usd as well"),
+        (("explain", "x", "--cost-usd", "1", "--agent", ":x"), "--agent ':x' has no name"),
+        (("explain", "x", "--cost-usd", "1", "--backbones", "no.yaml"), "no.yaml"),
         (("demo", "--mean", "-1"), "average cost_usd"),
         (("demo", "--mean", "0.01", "--cap", "0.001"), "0.001"),
         (("demo", "--suite", "nothing"), "nothing"),

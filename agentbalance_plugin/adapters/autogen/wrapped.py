@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from autogen_agentchat.base import TaskResult, Team
@@ -23,6 +24,7 @@ from autogen_core import CancellationToken
 
 from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.endpoints import Clients
+from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.planning import (
     Planner,
     aplan_task,
@@ -212,6 +214,29 @@ class WrappedTeam(Team):
             self._reports.popitem(last=False)
         yield result
 
+    def explain(self, task: Task) -> TaskExplanation:
+        """What would be planned for a task now, why, and what other budgets would buy.
+
+        No backbone is called and the next run is not changed. The plan is that of the budget as it
+        was given: a run of an average may find less in hand.
+
+        Raises:
+            ValueError: as `run`.
+            PlanError: the planner's plan can't be run.
+        """
+        query, team, bound = self._read(_as_messages(task))
+        return explain_task(
+            self._planner,
+            query,
+            team,
+            self._budget,
+            self._catalog,
+            bound=bound,
+            price_usd=None if self._pacer is None else self._pacer.price_usd,
+            part=partial(_of_one, self._rounds),
+            finish=partial(_of_all, self._rounds),
+        )
+
     async def close(self) -> None:
         """Close the model clients that were made from the catalog; clients you made stay open.
 
@@ -231,13 +256,7 @@ class WrappedTeam(Team):
 
     async def _plan(self, run: Run, messages: Sequence[BaseChatMessage]) -> Plan:
         """A valid plan, made before any call (ValueError: nothing is affordable)."""
-        query = "\n".join(message.to_model_text() for message in messages)
-        bound = text_bound(query)
-        team = self._team
-        for message in messages:
-            if isinstance(message, MultiModalMessage):
-                bound += IMAGE_TOKENS * sum(not isinstance(part, str) for part in message.content)
-                team = team.needing("vision")
+        query, team, bound = self._read(messages)
         check_affordable(self._budget, self._catalog, bound)
         beside = self._slow or team is not self._team
         budget = _of_one(self._rounds, run.budget)
@@ -246,6 +265,17 @@ class WrappedTeam(Team):
         )
         run.plan = plan = _of_all(self._rounds, plan)
         return plan
+
+    def _read(self, messages: Sequence[BaseChatMessage]) -> tuple[str, neutral.Team, int]:
+        """The task as text, the team with what it needs, and a bound of the prompt's tokens."""
+        query = "\n".join(message.to_model_text() for message in messages)
+        bound = text_bound(query)
+        team = self._team
+        for message in messages:
+            if isinstance(message, MultiModalMessage):
+                bound += IMAGE_TOKENS * sum(not isinstance(part, str) for part in message.content)
+                team = team.needing("vision")
+        return query, team, bound
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:
         """Close the books and make the report, whether the run finished, failed or was left."""

@@ -18,6 +18,7 @@ from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 
+from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.langgraph.deadline import Deadline
 from agentbalance_plugin.adapters.langgraph.dress import dress, entered
 from agentbalance_plugin.adapters.langgraph.interception import intercept
@@ -27,7 +28,9 @@ from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
 from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
+from agentbalance_plugin.adapters.langgraph.steps import in_steps
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.report import RunReport
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
@@ -114,6 +117,41 @@ class BalancedGraph(_AnyCompiled):
             KeyError: there is none, or it is too old (the last few hundred are kept).
         """
         return self.shared.reports.of(config)
+
+    def explain(self, task: str) -> TaskExplanation:
+        """What would be planned for a task now, why, and what other budgets would buy.
+
+        No backbone is called and the next run is not changed. The plan is that of the budget as it
+        was given: a run of an average may find less in hand, and a call may override it.
+
+        Args:
+            task: its text, as a run would find it in the state.
+
+        Raises:
+            ValueError: the budget affords no call at all, or `task` is no text.
+            PlanError: the planner's plan can't be run.
+        """
+        if not isinstance(task, str):
+            raise ValueError(f"task must be the text of a task, got {task!r}")
+        layout = self.shared.layout
+        settings, catalog = layout.settings, layout.settings.models.catalog
+        pacer = settings.pacer(layout.team)
+
+        def finish(plan: Plan) -> Plan:
+            if layout.messages is None and layout.steps is None:
+                return plan
+            return in_steps(plan, catalog, layout.steps)[0]
+
+        return explain_task(
+            settings.planner,
+            task,
+            layout.team,
+            settings.budget,
+            catalog,
+            bound=text_bound(task),
+            price_usd=None if pacer is None else pacer.price_usd,
+            finish=finish,
+        )
 
     def get_graph(
         self,

@@ -417,6 +417,39 @@ async def test_a_round_is_planned_for_its_part_of_the_budget(bench: Bench) -> No
     assert team.report.spend.calls == 6
 
 
+async def test_explaining_a_task_tells_the_next_run_and_calls_nobody(bench: Bench) -> None:
+    chats = {
+        "planned": bench.chat(),
+        "in rounds": bench.chat(["a", "b"], max_turns=6),
+    }
+    for kind, chat in chats.items():
+        bench.simulator.books.clear()
+        mode: Any = "full" if kind == "planned" else "backbones"
+        budget = Budget(cost_usd=0.02, latency_s=1000)
+        team = bench.wrap(chat, mode=mode, budget=budget, policy=bench.policy())
+        explained = team.explain(bench.task())
+        assert bench.billed() == 0
+        with pytest.raises(RuntimeError, match="no run has ended"):
+            _ = team.report
+        await team.run(task=bench.task())
+        assert explained.plan == team.report.plan
+        assert explained.budgets[2] == (budget, explained.plan)
+
+
+async def test_explaining_leaves_what_steers_an_average_alone(bench: Bench) -> None:
+    average = Budget.average(cost_usd=0.001, max_cost_usd=0.01)
+    team, other = (bench.wrap(bench.chat(), budget=average, policy=bench.policy()) for _ in "ab")
+    for number in range(3):
+        explained = team.explain(bench.task(number))
+        assert explained.plan.notes["price_usd"] > 0.0
+        for each in (team, other):
+            await each.run(task=bench.task(number))
+        assert team.report.plan == other.report.plan
+        assert team.report.budget == other.report.budget
+    with pytest.raises(ValueError, match="Task list cannot be empty"):
+        team.explain([])
+
+
 def _hidden(bench: Bench, backbone: str) -> int:
     return bench.replay.catalog[backbone].hidden_tokens.get("gsm8k", 0)
 

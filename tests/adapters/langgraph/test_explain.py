@@ -115,6 +115,24 @@ async def test_what_no_budget_reaches_is_told(
         instant.balance(chain_of({"a": speak, "search": search})).compile()
 
 
+@pytest.mark.parametrize("mode", ["full", "backbones"])
+async def test_explaining_a_task_tells_the_next_run_and_calls_nobody(
+    instant: Bench, mode: Any
+) -> None:
+    budget = Budget(cost_usd=0.02, latency_s=1000)
+    app = instant.balance(
+        instant.chain(), mode=mode, budget=budget, policy=instant.policy()
+    ).compile()
+    explained = app.explain(instant.task())
+    assert instant.called() == []
+    await app.ainvoke(instant.ask())
+    assert explained.plan == app.report.plan
+    assert explained.budgets[2] == (budget, explained.plan)
+    assert explained.plan.to_tree() in explained.to_text()
+    with pytest.raises(ValueError, match=r"task must be the text of a task, got \{'messages'"):
+        app.explain(instant.ask())
+
+
 async def test_obstacles_to_full_planning_are_named(instant: Bench) -> None:
     class Two(MessagesState):
         drafts: Annotated[list[AnyMessage], add_messages]
