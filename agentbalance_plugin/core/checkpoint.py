@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +49,11 @@ class Checkpoint:
     anchors: NDArray[np.float32]
     anchor_category: NDArray[np.int64]
     trained_on: dict[str, Any]
+
+    @cached_property
+    def usual(self) -> NDArray[np.float32]:
+        """[E] the mean vector of training queries."""
+        return self.anchors.mean(axis=0)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: str | Path) -> None:

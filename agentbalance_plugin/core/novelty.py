@@ -33,6 +33,10 @@ FAR_DISCOUNT = 0.05
 """Success that a plan of one agent must be ahead by on a far query: predictions are worth less
 there, agreement is not. Chosen on validation queries of benchmarks that were held out."""
 
+# Distances up to which a text is read as ever, and from which not at all, where the kind of task is
+# new. Chosen on validation queries of suites that policies were not trained on (docs/tried.md).
+_NOTHING_NEW = -1.0
+_ALL_NEW = 1.0
 # Queries of all kinds that a category's own rates are mixed with.
 _SMOOTHING = 20.0
 # A category needs so many known queries nearest to it for figures of its own.
@@ -226,3 +230,10 @@ class Novelty:
             self.count / (_SMOOTHING * overall[self.feature])
         )
         return gains, np.log(overall), np.log(_SMOOTHING / (self.queries + _SMOOTHING))
+
+
+def trust_in_text(distance: FloatArray) -> FloatArray:
+    """[N] in [0, 1]: how much of what is read off a text holds where nobody was trained on tasks of
+    its kind. What texts of other kinds taught of success and length is mostly wrong there, and the
+    backbones' own profile is known."""
+    return np.clip((_ALL_NEW - distance) / (_ALL_NEW - _NOTHING_NEW), 0.0, 1.0)

@@ -20,7 +20,7 @@ from agentbalance_plugin.core.checkpoint import (
 )
 from agentbalance_plugin.core.decide import Asked, Decision, decide
 from agentbalance_plugin.core.design import cascade_plan, is_pipeline
-from agentbalance_plugin.core.encoder import HashedEncoder, QueryEncoder
+from agentbalance_plugin.core.encoder import Features, HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.explanation import explained
 from agentbalance_plugin.core.known import FRAMING_BYTES, Known, look_at, make_limits
 from agentbalance_plugin.core.limits import Limits
@@ -185,8 +185,9 @@ class Policy:
 
         table = self._known(team, catalog).roster.table
         size = np.array([float(len(query.encode("utf-8", errors="surrogatepass")))])
-        vector = embed(self._checkpoint.weights, self._encoder.encode(query))
-        outlook = look_ahead(self._checkpoint, table, vector, size)
+        features = self._encoder.encode(query)
+        vector = embed(self._checkpoint.weights, features)
+        outlook = look_ahead(self._checkpoint, table, vector, size, self._distance([features]))
         return plan_intervals(plan, forecast_of(outlook, table))
 
     def price_for(self, team: Team, budget: Budget, catalog: Catalog) -> float:
@@ -204,7 +205,10 @@ class Policy:
         checkpoint, roster = self._checkpoint, known.roster
         likely = roster.table.category_prior[checkpoint.anchor_category] == 0.0
         prompts = checkpoint.priors.prompt_tokens[checkpoint.anchor_category[likely]]
-        outlook = look_ahead(checkpoint, roster.table, checkpoint.anchors[likely], prompts)
+        # A stream of a new kind is like no training query.
+        distance = None if self._novelty is None else np.full(len(prompts), np.inf)
+        vectors = checkpoint.anchors[likely]
+        outlook = look_ahead(checkpoint, roster.table, vectors, prompts, distance)
         agents = len(known.team.agents)
         limits = make_limits(roster, outlook, budget, prompts + FRAMING_BYTES, agents)
         if is_pipeline(known.team):
@@ -271,7 +275,8 @@ class Policy:
         sizes = np.array([float(len(q.encode("utf-8", errors="surrogatepass"))) for q in queries])
         features = [self._encoder.encode(query) for query in queries]
         vectors = np.concatenate([embed(checkpoint.weights, each) for each in features])
-        outlook = look_ahead(checkpoint, roster.table, vectors, sizes)
+        distance = self._distance(features)
+        outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance)
         if len(knobs) > 1:
             outlook, sizes = outlook.repeated(len(knobs)), np.repeat(sizes, len(knobs))
         # Only where it is needed: a pacer gives each run a price, and a budget of its own.
@@ -284,18 +289,25 @@ class Policy:
         bound = sizes + FRAMING_BYTES + known.longest_role
         limits = make_limits(roster, outlook, budget, bound, len(team.agents))
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
-        if self._novelty is None:
+        if self._novelty is None or distance is None:
             return _View(asked, outlook, limits, None)
-        distance = np.array([self._novelty.distance(each) for each in features])
         distance = np.repeat(distance, len(knobs))
         lead = np.where(distance > self._novelty.threshold, FAR_DISCOUNT, 0.0)
         return _View(asked._replace(lead=lead), outlook, limits, distance)
 
+    def _distance(self, features: Sequence[Features]) -> FloatArray | None:
+        """[N] of queries from the training queries; None if unknown."""
+        if self._novelty is None:
+            return None
+        return np.array([self._novelty.distance(each) for each in features])
+
     def _decide(self, known: Known, view: _View) -> Decision | None:
         checkpoint = self._checkpoint
+        # Stages that never saw such tasks narrow down alone.
+        reach = np.inf if known.roster.table.own_kind else checkpoint.reach
         return decide(
             checkpoint.stages,
-            checkpoint.reach,
+            reach,
             known,
             self._config,
             view.outlook,

@@ -12,6 +12,7 @@ from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.encoder import Features
 from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
+from agentbalance_plugin.core.novelty import trust_in_text
 from agentbalance_plugin.core.pools import build_pools, pareto
 from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.stages.config import PolicyConfig
@@ -154,17 +155,26 @@ def look_ahead(
     table: ProfileTable,
     vectors: NDArray[np.float32],
     text_bytes: FloatArray,
+    distance: FloatArray | None = None,
 ) -> Outlook:
     """Predict for queries given by their vectors.
 
     Args:
         vectors: [N, E], from `embed`.
         text_bytes: [N] UTF-8 bytes of the queries.
+        distance: [N] from the training queries. Where the backbones were profiled on a kind of task
+            that is new, the further a query is, the more of it is predicted by the profile alone,
+            as if its text was a usual one. None: none is far.
     """
     priors = checkpoint.priors
+    query = vectors.astype(np.float64)
+    trust = None
+    if table.own_kind and distance is not None:
+        trust = trust_in_text(distance)[:, None]
+        query = checkpoint.usual + trust * (query - checkpoint.usual)
     found = predict(
         checkpoint.weights,
-        vectors.astype(np.float64),
+        query,
         table.log_odds,
         table.log_tokens,
         table.features,
@@ -172,7 +182,13 @@ def look_ahead(
     )
     share = np.exp(found.category)
     sigma = share @ priors.spread
-    log_tokens = np.clip(found.log_tokens, 0.0, 9.0)
+    success, log_tokens = found.success, found.log_tokens
+    if trust is not None:
+        success = trust * success + (1.0 - trust) * (share @ table.log_odds)
+        # So that their mean is the profile's.
+        profiled = share @ table.log_tokens - sigma[:, None] ** 2 / 2
+        log_tokens = trust * log_tokens + (1.0 - trust) * profiled
+    log_tokens = np.clip(log_tokens, 0.0, 9.0)
     visible = np.exp(log_tokens + sigma[:, None] ** 2 / 2)
     hidden = share @ table.hidden_tokens
     # Long texts count by their bytes; a short one that stands for a known kind by that kind's mean.
@@ -181,14 +197,14 @@ def look_ahead(
     )
     billed = np.minimum(visible + hidden, table.max_output)
     predicted = Predicted(
-        log_odds=found.success,
+        log_odds=success,
         cost_usd=prompt[:, None] * table.price_in + billed * table.price_out,
         latency_s=table.ttft_s + billed / table.tokens_per_s,
         shared=share @ priors.shared,
         coincidence=share @ priors.coincidence,
     )
     return Outlook(
-        query=vectors.astype(np.float64),
+        query=query,
         predicted=predicted,
         category=share,
         hard=np.asarray(found.difficulty, dtype=np.float64),

@@ -96,6 +96,8 @@ class ProfileTable:
         cuts: [C, B, L, 3] output caps that may pay, as in `Profile.cuts`; where there are none, and
             for backbones that reason, caps that cut nothing.
         max_output: [B] tokens.
+        own_kind: whether the backbones were profiled on nothing that the priors know, so that every
+            category has the figures of that kind.
         known: [B] whether its figures rest on at least half the trials of the best known one.
         capable: [B] sets of capabilities.
         names: [B], for the plan alone.
@@ -112,6 +114,7 @@ class ProfileTable:
     tokens_per_s: FloatArray
     cuts: FloatArray
     max_output: FloatArray
+    own_kind: bool
     known: BoolArray
     capable: tuple[frozenset[str], ...]
     names: tuple[str, ...]
@@ -157,6 +160,7 @@ class ProfileTable:
             tokens_per_s=_filled([b.tokens_per_s for b in backbones], _TYPICAL_TOKENS_PER_S),
             cuts=_cuts(backbones, priors.categories),
             max_output=np.array([float(b.max_output_tokens) for b in backbones]),
+            own_kind=bool(own),
             known=_well_known(trials.sum(axis=0)),
             capable=tuple(b.capabilities for b in backbones),
             names=tuple(catalog),
