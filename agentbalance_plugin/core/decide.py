@@ -62,7 +62,7 @@ class Decision:
 
     Args:
         outlook: under the output caps that were chosen.
-        caps: [N, B] output tokens that a call is given.
+        caps: [N, B] output tokens that pay; infinity where all do.
         scene: what the stages looked at.
         shortlist: what they left open.
         favourites: the critic's, columns of the shortlist.
@@ -138,9 +138,7 @@ def decide(
     found = _factors(weights, inner, inner_read, designs, config)
     log_prob = _total(found, config)
     best = best_within(favourites.worth, log_prob, reach)
-    return Decision(
-        outlook, np.minimum(caps, limits.caps), scene, shortlist, favourites, designs, found, best
-    )
+    return Decision(outlook, caps, scene, shortlist, favourites, designs, found, best)
 
 
 def best_within(worth: FloatArray, log_prob: FloatArray, reach: float) -> IntArray:

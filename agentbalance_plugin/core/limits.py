@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -114,6 +115,20 @@ class Limits:
         ends = np.ones((len(room), room.shape[1] + 1))
         np.multiply(chance, room >= USEFUL_TOKENS, out=ends[:, :-1])
         return ends
+
+    def given(self, task: int, columns: Sequence[int], longest: FloatArray) -> FloatArray:
+        """[B] output tokens that a plan's calls are given: `caps`, or the longest replies there are
+        where the budget has room for those of all its calls together.
+
+        Args:
+            columns: backbone of each call of the plan.
+            longest: [B] output tokens of the longest replies.
+        """
+        which, bound = list(columns), self.prompt_bound[task]
+        usd = bound * self.price_in[task] + longest * self.price_out[task]
+        holds = usd[which].sum() <= self.cost_usd[task]
+        holds = holds and (bound + longest)[which].sum() <= self.tokens[task]
+        return longest if holds else self.caps[task]
 
     def in_time(self, mean_s: FloatArray) -> FloatArray:
         """Chance that a log-normal time with this mean, [N, n], is within the deadline."""

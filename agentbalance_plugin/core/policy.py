@@ -332,7 +332,10 @@ class Policy:
             notes["far"] = bool(view.asked.lead[row] > 0.0)
         choice = None if decision is None else decision.choice(row)
         if decision is not None and choice is not None:
-            log_odds, caps = decision.outlook.predicted.log_odds[row], decision.caps[row]
+            log_odds = decision.outlook.predicted.log_odds[row]
+            caps = np.minimum(
+                decision.caps[row], limits.given(row, choice.columns, roster.table.max_output)
+            )
             return cascade_plan(team, choice, roster.table.names, log_odds, caps, notes)
         return pipeline_plan(known.pipeline, outlook, limits, row, price, notes)
 

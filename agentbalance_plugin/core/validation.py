@@ -95,7 +95,7 @@ def validate_stages(
                             choice,
                             table.names,
                             decision.outlook.predicted.log_odds[row],
-                            decision.caps[row],
+                            np.minimum(decision.caps[row], limits.caps[row]),
                             {},
                         )
                         for row, place in enumerate(best.tolist())

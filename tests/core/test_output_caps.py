@@ -95,6 +95,26 @@ def test_plans_carry_the_caps_and_say_what_they_expect_under_them() -> None:
     assert dear.expected.success < free.expected.success
 
 
+def test_a_budget_with_room_for_the_plans_own_longest_replies_cuts_none() -> None:
+    """However many agents more the team has, and however short a reply is expected to be."""
+    policy = Policy(random_checkpoint())
+    team = Team(tuple(Agent(name) for name in ("one", "two", "solver")), decider="solver")
+    more = {"reasoning": "yes", "hidden_tokens": {"sums": 900}, "max_output_tokens": 100_000}
+    thinker = wordy("a", cuts={}, **more)
+    # What the meter would hold for one call of the shortest prompt, and of one a little longer.
+    least, most = (thinker.cost(size, thinker.max_output_tokens) / 1e9 for size in (5, 400))
+    seen: set[bool] = set()
+    for money in np.linspace(0.3, 3.5, 9) * most:
+        plan = policy.plan("2 + 2?", team, Budget(cost_usd=money), Catalog([thinker]))
+        whole = set(plan.output_caps.values()) == {thinker.max_output_tokens}
+        if money > most * len(plan.assignment):
+            assert whole
+        if money < least * len(plan.assignment):
+            assert max(plan.output_caps.values()) < thinker.max_output_tokens
+        seen.add(whole)
+    assert seen == {True, False}
+
+
 def cuts_of(tokens: np.ndarray, correct: np.ndarray) -> object:
     """Of queries that are all of one category."""
     of_query = np.zeros(len(tokens), dtype=np.int64)
