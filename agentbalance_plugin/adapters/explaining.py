@@ -78,6 +78,7 @@ def explain_task(
     *,
     bound: int,
     price_usd: float | None = None,
+    beside_bytes: int = 0,
     part: Callable[[Budget], Budget] = lambda budget: budget,
     finish: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> TaskExplanation:
@@ -86,6 +87,7 @@ def explain_task(
     Args:
         bound: of the task's prompt tokens.
         price_usd: of the pacer, for this budget; None leaves it to the planner.
+        beside_bytes: of prompts, beside the task and an agent's role.
         part: of a run's budget that one plan may take.
         finish: what an adapter makes of a plan before it runs.
 
@@ -96,12 +98,14 @@ def explain_task(
     check_affordable(budget, catalog, bound)
 
     def planned(budget: Budget, price_usd: float | None) -> Plan:
-        return finish(plan_task(planner, query, team, part(budget), catalog, price_usd))
+        made = plan_task(planner, query, team, part(budget), catalog, price_usd, beside_bytes)
+        return finish(made)
 
     plan = planned(budget, price_usd)
     if not isinstance(planner, Policy):
         return TaskExplanation(plan, {}, ())
-    found = planner.explain(query, team, part(budget), catalog, Knobs(price_usd=price_usd))
+    knobs = Knobs(price_usd=price_usd)
+    found = planner.explain(query, team, part(budget), catalog, knobs, beside_bytes)
     stages = {key: value for key, value in found.items() if key != "plan"}
     budgets = [(budget, plan)]
     for other in _scaled(budget):

@@ -12,8 +12,9 @@ from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
 from agentbalance_plugin.core.limits import BYTES_HEARD
 from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS
+from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallRecord
 from agentbalance_plugin.runtime.pacing import Pacer
 from agentbalance_plugin.team import Agent, Team
 
@@ -64,14 +65,17 @@ def plan_task(
     budget: Budget,
     catalog: Catalog,
     price_usd: float | None,
+    beside_bytes: int = 0,
 ) -> Plan:
     """A valid plan (PlanError for a planner's that is not).
 
     Args:
         price_usd: of the pacer; None leaves it to the planner.
+        beside_bytes: of prompts, beside the task and an agent's role; a policy is told.
     """
     if isinstance(planner, Policy):
-        plan = planner.plan(query, team, budget, catalog, Knobs(price_usd=price_usd))
+        knobs = Knobs(price_usd=price_usd)
+        plan = planner.plan(query, team, budget, catalog, knobs, beside_bytes)
     else:
         plan = planner.plan(query, team, budget, catalog)
     plan.validate(team, catalog)
@@ -85,6 +89,7 @@ async def aplan_task(
     budget: Budget,
     catalog: Catalog,
     price_usd: float | None,
+    beside_bytes: int = 0,
     *,
     beside: bool,
 ) -> Plan:
@@ -94,7 +99,7 @@ async def aplan_task(
         beside: whether the event loop's other runs should not wait for a policy's plan: it takes
             long, or the team was not seen before. A planner of the user's own stays in the loop.
     """
-    arguments = (planner, query, team, budget, catalog, price_usd)
+    arguments = (planner, query, team, budget, catalog, price_usd, beside_bytes)
     if beside and isinstance(planner, Policy):
         return await asyncio.to_thread(plan_task, *arguments)
     return plan_task(*arguments)
@@ -154,6 +159,18 @@ def check_needs(agents: Iterable[Agent], catalog: Catalog) -> None:
                 f"agent {agent.name!r} needs {sorted(agent.needs)}, which no backbone has; add "
                 "them to the capabilities of the backbones that have them"
             )
+
+
+def bytes_kept(calls: Iterable[CallRecord], catalog: Catalog, team: Team) -> int:
+    """UTF-8 bytes that prompts of the next run are likely to hold beside its task and an agent's
+    role: what the last prompt of an agent held in this run, and what it said."""
+    tokens = 0
+    for call in {call.agent: call for call in calls if call.metered}.values():
+        # Nobody reads what was thought.
+        spoken = call.completion_tokens if catalog[call.backbone].reasoning == "no" else 0
+        tokens = max(tokens, call.prompt_tokens + spoken)
+    longest_role = max(len(agent.role.encode()) for agent in team.agents)
+    return max(0, int(BYTES_PER_TOKEN * tokens) - longest_role)
 
 
 def heard_bound(plan: Plan, name: str) -> int:

@@ -42,7 +42,7 @@ class Known:
         uniform: whether all agents may use the same backbones.
         least: agents that a plan must keep.
         fastest: [R] columns that plans may use, from fast to slow.
-        longest_role: bytes.
+        longest_role, mean_role: bytes, of the agents that call a backbone.
         profiled: how many of the catalog's backbones have a profile.
         prices: success per US dollar of the mean budgets asked for so far.
     """
@@ -54,6 +54,7 @@ class Known:
     least: int
     fastest: IntArray
     longest_role: int
+    mean_role: float
     profiled: int
     prices: dict[Budget, float] = field(default_factory=dict[Budget, float])
 
@@ -90,6 +91,7 @@ def look_at(
     table = roster.table
     speed = np.exp(table.log_tokens).mean(axis=0) / table.tokens_per_s + table.ttft_s
     fastest = np.array(sorted(roster.columns.tolist(), key=speed.__getitem__), dtype=np.int64)
+    sizes = [len(agent.role.encode()) for agent in team.agents if agent.calls_backbone] or [0]
     roles = [embed(checkpoint.weights, encoder.encode(agent.role))[0] for agent in slots]
     return Known(
         team=team,
@@ -104,7 +106,8 @@ def look_at(
         # The decider takes part in every plan, pinned or not.
         least=len(must_run(team).agents) if team.decider is not None else 1,
         fastest=fastest,
-        longest_role=max(len(agent.role.encode()) for agent in team.agents),
+        longest_role=max(sizes),
+        mean_role=sum(sizes) / len(sizes),
         profiled=sum(backbone.profile is not None for backbone in catalog.values()),
     )
 

@@ -124,6 +124,7 @@ class Policy:
         budget: Budget,
         catalog: Catalog,
         knobs: Knobs | None = None,
+        beside_bytes: int = 0,
     ) -> Plan:
         """The plan of most predicted success for the budget.
 
@@ -133,6 +134,8 @@ class Policy:
             budget: hard caps; with a mean, what cost is worth is worked out from it.
             catalog: the backbones that may be used, profiled or not.
             knobs: overrides.
+            beside_bytes: UTF-8 bytes that prompts hold beside the query and an agent's role: what
+                was said before, tools.
 
         Returns:
             a plan that `plan.validate(team, catalog)` accepts.
@@ -141,7 +144,7 @@ class Policy:
             ValueError: no backbone can do what an agent needs. A budget that affords no call is
                 refused by the adapters, which know the prompts; here the cheapest plan is made.
         """
-        return self._plans([query], team, budget, catalog, [knobs or Knobs()])[0]
+        return self._plans([query], team, budget, catalog, [knobs or Knobs()], beside_bytes)[0]
 
     def plan_batch(
         self,
@@ -167,10 +170,11 @@ class Policy:
         budget: Budget,
         catalog: Catalog,
         knobs: Knobs | None = None,
+        beside_bytes: int = 0,
     ) -> dict[str, Any]:
         """What every stage found on the way to `plan`; JSON values only."""
-        known = self._known(team, self._roomy.of(catalog, query, team))
-        view = self._view(known, [query], budget, [knobs or Knobs()])
+        known = self._known(team, self._roomy.of(catalog, query, team, beside_bytes))
+        view = self._view(known, [query], budget, [knobs or Knobs()], beside_bytes)
         decision = None if is_pipeline(team) else self._decide(known, view)
         plan = self._made(known, view, 0, decision)
         checkpoint = self._checkpoint
@@ -183,11 +187,13 @@ class Policy:
         # All of the replay comes with it, which planning does without.
         from agentbalance_plugin.core.intervals import forecast_of, plan_intervals
 
-        table = self._known(team, catalog).roster.table
+        known = self._known(team, catalog)
+        table, role = known.roster.table, known.mean_role
         size = np.array([float(len(query.encode("utf-8", errors="surrogatepass")))])
         features = self._encoder.encode(query)
         vector = embed(self._checkpoint.weights, features)
-        outlook = look_ahead(self._checkpoint, table, vector, size, self._distance([features]))
+        distance = self._distance([features])
+        outlook = look_ahead(self._checkpoint, table, vector, size, distance, role)
         return plan_intervals(plan, forecast_of(outlook, table))
 
     def price_for(self, team: Team, budget: Budget, catalog: Catalog) -> float:
@@ -208,7 +214,8 @@ class Policy:
         # A stream of a new kind is like no training query.
         distance = None if self._novelty is None else np.full(len(prompts), np.inf)
         vectors = checkpoint.anchors[likely]
-        outlook = look_ahead(checkpoint, roster.table, vectors, prompts, distance)
+        role = known.mean_role
+        outlook = look_ahead(checkpoint, roster.table, vectors, prompts, distance, role)
         agents = len(known.team.agents)
         limits = make_limits(roster, outlook, budget, prompts + FRAMING_BYTES, agents)
         if is_pipeline(known.team):
@@ -244,24 +251,34 @@ class Policy:
         budget: Budget,
         catalog: Catalog,
         knobs: Sequence[Knobs],
+        beside_bytes: int = 0,
     ) -> list[Plan]:
         """For each query, for each of the knobs."""
-        parts = [self._roomy.of(catalog, query, team) for query in queries]
+        parts = [self._roomy.of(catalog, query, team, beside_bytes) for query in queries]
         if all(part is catalog for part in parts):
-            return self._plans_with(self._known(team, catalog), queries, budget, knobs)
+            known = self._known(team, catalog)
+            return self._plans_with(known, queries, budget, knobs, beside_bytes)
         return [
             plan
             for query, part in zip(queries, parts, strict=True)
-            for plan in self._plans_with(self._known(team, part), [query], budget, knobs)
+            for plan in self._plans_with(
+                self._known(team, part), [query], budget, knobs, beside_bytes
+            )
         ]
 
     def _plans_with(
-        self, known: Known, queries: Sequence[str], budget: Budget, knobs: Sequence[Knobs]
+        self,
+        known: Known,
+        queries: Sequence[str],
+        budget: Budget,
+        knobs: Sequence[Knobs],
+        beside_bytes: int,
     ) -> list[Plan]:
         plans: list[Plan] = []
         together = max(1, _TOGETHER // len(knobs))
         for begin in range(0, len(queries), together):
-            view = self._view(known, queries[begin : begin + together], budget, knobs)
+            some = queries[begin : begin + together]
+            view = self._view(known, some, budget, knobs, beside_bytes)
             decision = None if is_pipeline(known.team) else self._decide(known, view)
             plans += [
                 self._made(known, view, row, decision) for row in range(len(view.asked.price_usd))
@@ -269,14 +286,20 @@ class Policy:
         return plans
 
     def _view(
-        self, known: Known, queries: Sequence[str], budget: Budget, knobs: Sequence[Knobs]
+        self,
+        known: Known,
+        queries: Sequence[str],
+        budget: Budget,
+        knobs: Sequence[Knobs],
+        beside_bytes: int,
     ) -> _View:
         checkpoint, team, roster = self._checkpoint, known.team, known.roster
         sizes = np.array([float(len(q.encode("utf-8", errors="surrogatepass"))) for q in queries])
         features = [self._encoder.encode(query) for query in queries]
         vectors = np.concatenate([embed(checkpoint.weights, each) for each in features])
         distance = self._distance(features)
-        outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance)
+        beside = known.mean_role + beside_bytes
+        outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance, beside)
         if len(knobs) > 1:
             outlook, sizes = outlook.repeated(len(knobs)), np.repeat(sizes, len(knobs))
         # Only where it is needed: a pacer gives each run a price, and a budget of its own.
@@ -286,7 +309,7 @@ class Policy:
             else k.price_usd
             for k in knobs
         ]
-        bound = sizes + FRAMING_BYTES + known.longest_role
+        bound = sizes + FRAMING_BYTES + known.longest_role + beside_bytes
         limits = make_limits(roster, outlook, budget, bound, len(team.agents))
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
         if self._novelty is None or distance is None:

@@ -156,6 +156,7 @@ def look_ahead(
     vectors: NDArray[np.float32],
     text_bytes: FloatArray,
     distance: FloatArray | None = None,
+    beside_bytes: float = 0.0,
 ) -> Outlook:
     """Predict for queries given by their vectors.
 
@@ -165,6 +166,7 @@ def look_ahead(
         distance: [N] from the training queries. Where the backbones were profiled on a kind of task
             that is new, the further a query is, the more of it is predicted by the profile alone,
             as if its text was a usual one. None: none is far.
+        beside_bytes: UTF-8 bytes of a prompt beside the query.
     """
     priors = checkpoint.priors
     query = vectors.astype(np.float64)
@@ -195,6 +197,7 @@ def look_ahead(
     prompt = np.maximum(
         text_bytes / BYTES_PER_TOKEN, np.minimum(share @ priors.prompt_tokens, text_bytes)
     )
+    prompt = prompt + beside_bytes / BYTES_PER_TOKEN
     billed = np.minimum(visible + hidden, table.max_output)
     predicted = Predicted(
         log_odds=success,

@@ -21,15 +21,19 @@ class RoomyCatalogs:
     def __init__(self) -> None:
         self._kept: list[tuple[Catalog, tuple[str, ...], Catalog]] = []
 
-    def of(self, catalog: Catalog, query: str, team: Team) -> Catalog:
+    def of(self, catalog: Catalog, query: str, team: Team, beside_bytes: int = 0) -> Catalog:
         """The catalog, or the part of it that has room for the query beside any agent's role.
 
         Where nothing has, what has most.
+
+        Args:
+            beside_bytes: of every prompt, beside these.
         """
         if catalog.smallest_context is None:
             return catalog
         roles = (len(agent.role) for agent in team.agents)
         size = len(query.encode("utf-8", errors="surrogatepass")) + max(roles) + FRAMING_BYTES
+        size += beside_bytes
         needed = size / _BYTES_PER_TOKEN + _REST_TOKENS
         if needed <= catalog.smallest_context:
             return catalog

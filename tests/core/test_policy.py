@@ -84,6 +84,27 @@ def test_agents_without_a_backbone_are_kept() -> None:
     assert plan.edges
 
 
+def test_what_prompts_hold_beside_the_task_is_paid_for() -> None:
+    agent = Team((Agent("solver"),), decider="solver")
+    long_role = Team((Agent("solver", role="x" * 42_000),), decider="solver")
+    query, budget = recorded_query(7), Budget(cost_usd=0.02)
+    short = POLICY.plan(query, agent, AMPLE, TOOL_CATALOG)
+    for team, beside in ((agent, 42_000), (long_role, 0)):
+        alone = POLICY.explain(query, team, AMPLE, TOOL_CATALOG, beside_bytes=beside)["backbones"]
+        usual = POLICY.explain(query, agent, AMPLE, TOOL_CATALOG)["backbones"]
+        for name, priced in TOOL_CATALOG.items():
+            more = alone[name]["cost_usd"] - usual[name]["cost_usd"]
+            assert more == pytest.approx(10_000 * float(priced.price_in_usd_per_mtok) / 1e6)
+        # By bytes, which bounds are counted in, most of them are not affordable.
+        plan = POLICY.plan(query, team, budget, TOOL_CATALOG, beside_bytes=beside)
+        [name] = plan.assignment.values()
+        assert name is not None
+        assert TOOL_CATALOG[name].cost(42_000, 16) <= budget.nanodollars
+    [name] = short.assignment.values()
+    assert name is not None
+    assert TOOL_CATALOG[name].cost(42_000, 16) > budget.nanodollars
+
+
 def keeping(*others: Agent, decider: Agent | None = None) -> Team:
     decider = decider or Agent("d")
     return Team((*others, decider), decider=decider.name)

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from autogen_agentchat.messages import BaseChatMessage, MessageFactory
 
+from agentbalance_plugin.runtime.byte_bound import json_size
+
 STATE = "agentbalance.PlannedTeam"
 """The type of states that planned chats save."""
 
@@ -65,6 +67,11 @@ class Conversation:
             self._waiting[name] = [
                 cast("BaseChatMessage", factory.create(message)) for message in state.get(name, ())
             ]
+
+
+def bytes_in(agents: Mapping[str, Any]) -> int:
+    """About how many bytes what was said takes in an agent's prompts, from their saved states."""
+    return max((json_size(state) for state in agents.values()), default=0)
 
 
 def read_state(state: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -18,7 +18,12 @@ from autogen_agentchat.messages import (
 from autogen_core import CancellationToken
 
 from agentbalance_plugin.adapters.autogen.chat_state import TeamStates, load_inside, states_inside
-from agentbalance_plugin.adapters.autogen.conversation import STATE, Conversation, read_state
+from agentbalance_plugin.adapters.autogen.conversation import (
+    STATE,
+    Conversation,
+    bytes_in,
+    read_state,
+)
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
@@ -134,6 +139,7 @@ class PlannedTeam(WrappedTeam):
             await self._termination.reset()
         self._conversation.clear()
         self._teams.clear()
+        self._beside_bytes = 0
 
     async def pause(self) -> None:
         """Let no further agent start, and tell those at work to pause."""
@@ -181,6 +187,7 @@ class PlannedTeam(WrappedTeam):
         self._conversation.load(unheard, self._messages)
         for name, participant in self._originals.items():
             await participant.load_state(agents[name])
+        self._beside_bytes = bytes_in(agents)
         self._teams = dict(state.get("teams") or {})
 
     async def _events(

@@ -15,6 +15,7 @@ from autogen_core.models import ChatCompletionClient
 
 from agentbalance_plugin.adapters.autogen.chat_state import load_into, state_of
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
+from agentbalance_plugin.adapters.autogen.conversation import bytes_in
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
     Participant,
@@ -75,6 +76,7 @@ class RoutedTeam(WrappedTeam):
                 "The group chat is currently running. It must be stopped before it can be reset."
             )
         self._state = None
+        self._beside_bytes = 0
         await self._chat.reset()
 
     async def pause(self) -> None:
@@ -102,6 +104,7 @@ class RoutedTeam(WrappedTeam):
             raise RuntimeError("The team cannot be loaded while it is running.")
         await self._chat.load_state(state)
         self._state = dict(state)
+        self._beside_bytes = bytes_in(state.get("agent_states") or {})
 
     async def _events(
         self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
@@ -188,6 +191,9 @@ class RoutedTeam(WrappedTeam):
             elif event.id not in told:
                 run.spoke.add(event.source)
                 queue.put_nowait(event)
+
+    def _remembers(self, run: Run) -> bool:
+        return run.ended
 
     def _refuse_while_running(self) -> None:
         if self._inner is not None:

@@ -28,6 +28,7 @@ from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_tas
 from agentbalance_plugin.adapters.planning import (
     Planner,
     aplan_task,
+    bytes_kept,
     check_affordable,
     pacer_of,
     takes_long,
@@ -117,6 +118,8 @@ class WrappedTeam(Team):
         self._rounds = wiring.rounds
         self._slow = takes_long(self._planner, self._team, self._budget, self._catalog)
         self._pacer = pacer_of(self._planner, self._team, self._budget, self._catalog)
+        # Of prompts, from what was said before.
+        self._beside_bytes = 0
         self._last_report: RunReport | None = None
         self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
 
@@ -206,6 +209,8 @@ class WrappedTeam(Team):
         finally:
             self._end(run, ticket)
         assert run.report is not None
+        if self._remembers(run):
+            self._beside_bytes = bytes_kept(run.meter.calls, self._catalog, self._team)
         if run.exceeded and run.budget.on_exceeded == "raise":
             raise BudgetExceeded(run.report)
         result = TaskResult(messages=run.output, stop_reason=run.stop_reason)
@@ -233,6 +238,7 @@ class WrappedTeam(Team):
             self._catalog,
             bound=bound,
             price_usd=None if self._pacer is None else self._pacer.price_usd,
+            beside_bytes=self._beside_bytes,
             part=partial(_of_one, self._rounds),
             finish=partial(_of_all, self._rounds),
         )
@@ -261,10 +267,21 @@ class WrappedTeam(Team):
         beside = self._slow or team is not self._team
         budget = _of_one(self._rounds, run.budget)
         plan = await aplan_task(
-            self._planner, query, team, budget, self._catalog, run.price_usd, beside=beside
+            self._planner,
+            query,
+            team,
+            budget,
+            self._catalog,
+            run.price_usd,
+            self._beside_bytes,
+            beside=beside,
         )
         run.plan = plan = _of_all(self._rounds, plan)
         return plan
+
+    def _remembers(self, run: Run) -> bool:
+        """Whether the next run goes on from this one, which has come to an end."""
+        return True
 
     def _read(self, messages: Sequence[BaseChatMessage]) -> tuple[str, neutral.Team, int]:
         """The task as text, the team with what it needs, and a bound of the prompt's tokens."""

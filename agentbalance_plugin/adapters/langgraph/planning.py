@@ -38,8 +38,10 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
         PlanError: the planner's plan can't be run.
     """
     query, team = _task(run, values, read_query)
-    catalog = run.models.catalog
-    plan = run.plan = plan_task(run.planner, query, team, run.budget, catalog, run.price_usd)
+    catalog, beside = run.models.catalog, _beside(values, query)
+    plan = run.plan = plan_task(
+        run.planner, query, team, run.budget, catalog, run.price_usd, beside
+    )
     return plan
 
 
@@ -49,7 +51,14 @@ async def amake_plan(run: Run, values: object, read_query: QueryReader | None) -
     query, team = _task(run, values, read_query)
     catalog, beside = run.models.catalog, run.plans_beside or team is not run.team
     plan = run.plan = await aplan_task(
-        run.planner, query, team, run.budget, catalog, run.price_usd, beside=beside
+        run.planner,
+        query,
+        team,
+        run.budget,
+        catalog,
+        run.price_usd,
+        _beside(values, query),
+        beside=beside,
     )
     return plan
 
@@ -122,6 +131,11 @@ def _shares(worst: Mapping[str, int], left: int | None, decider: str | None) -> 
 def prompt_of(values: object) -> int:
     """A bound of the prompt tokens of the text in a state."""
     return sum(text_bound(text) for text in _texts(values))
+
+
+def _beside(values: object, query: str) -> int:
+    """Bytes that a state holds beside the task: what was said before, documents."""
+    return max(0, prompt_of(values) - text_bound(query))
 
 
 def _last_user_message(values: object) -> HumanMessage | None:

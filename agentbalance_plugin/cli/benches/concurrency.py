@@ -50,9 +50,10 @@ class _Watched(Policy):
         budget: Budget,
         catalog: Catalog,
         knobs: Knobs | None = None,
+        beside_bytes: int = 0,
     ) -> Plan:
         began, busy = time.perf_counter(), time.thread_time()
-        plan = super().plan(query, team, budget, catalog, knobs)
+        plan = super().plan(query, team, budget, catalog, knobs, beside_bytes)
         if threading.current_thread() is threading.main_thread():
             self.busy.append(time.thread_time() - busy)
             self.wall.append(time.perf_counter() - began)

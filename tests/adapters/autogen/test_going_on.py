@@ -13,8 +13,9 @@ from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupCh
 from autogen_core import CancellationToken
 from chats import LARGE, MINI, Bench, Echo, chain, texts
 
-from agentbalance_plugin import Plan
+from agentbalance_plugin import Budget, Plan, Policy
 from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
+from agentbalance_plugin.core.encoder import RecordedEncoder
 
 pytestmark = pytest.mark.virtual_time
 REVIEW = ("writer", "reviewer", "editor")
@@ -27,6 +28,51 @@ def on_mini(*names: str) -> Plan:
 
 async def speakers(team: Any, task: str | None) -> list[str]:
     return [source for source, _ in texts((await team.run(task=task)).messages)]
+
+
+class Heard(Policy):
+    """Notes what it is told of prompts."""
+
+    asked: list[int]
+
+    def plan(self, *arguments: Any, **named: Any) -> Plan:
+        if arguments[0]:
+            self.asked.append(arguments[5])
+        return super().plan(*arguments, **named)
+
+
+@pytest.mark.parametrize("mode", ["full", "backbones"])
+async def test_plans_are_told_how_long_a_chat_has_become(bench: Bench, mode: str) -> None:
+    policy = Heard.load("default", RecordedEncoder(bench.replay.traces))
+    policy.asked = asked = []
+    budget = Budget(cost_usd=0.05, latency_s=1000)
+    one, two = bench.assistant("one"), bench.assistant("two")
+    graph = DiGraphBuilder().add_node(one).add_node(two).add_edge(one, two)
+    chat: Any = bench.chat() if mode == "full" else GraphFlow([one, two], graph=graph.build())
+
+    def wrapped() -> WrappedTeam:
+        return bench.wrap(chat, policy=policy, budget=budget)
+
+    team = wrapped()
+    for number in range(3):
+        await team.run(task=bench.task(number))
+    last = {call.agent: call for call in team.report.calls}.values()
+    longest = max(call.prompt_tokens + call.completion_tokens for call in last)
+    assert asked[0] == 0
+    assert min(asked[1:]) > 0
+    assert team.explain(bench.task(3)).plan.expected is not None
+    assert asked[3] == pytest.approx(4.2 * longest, rel=0.3)
+    # A chat that is restored, here in another process as it were, is as long.
+    restored = wrapped()
+    await restored.load_state(json.loads(json.dumps(await team.save_state())))
+    asked.clear()
+    await restored.run(task=bench.task(3))
+    assert asked[0] > 500
+    for each in (team, restored):
+        await each.reset()
+        asked.clear()
+        await each.run(task=bench.task(3))
+        assert asked == [0]
 
 
 def loop(bench: Bench) -> GraphFlow:

@@ -15,7 +15,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, interrupt
 
-from agentbalance_plugin import Budget, Catalog, Plan, Team
+from agentbalance_plugin import Budget, Catalog, Plan, Policy, Team
+from agentbalance_plugin.core.encoder import RecordedEncoder
 
 THREAD: Any = {"configurable": {"thread_id": "one"}}
 
@@ -98,6 +99,26 @@ async def test_a_resumed_run_sets_aside_a_part_of_what_is_left(bench: Bench) -> 
     assert app.report.spend.nanodollars > 900_000
     result = await app.ainvoke(None, THREAD)
     assert speakers(result) == ["human", "planner", "solver", "writer"]
+
+
+@pytest.mark.virtual_time
+async def test_plans_are_told_how_long_a_thread_has_become(bench: Bench) -> None:
+    class Heard(Policy):
+        def plan(self, *arguments: Any, **named: Any) -> Plan:
+            if arguments[0]:
+                asked.append(arguments[5])
+            return super().plan(*arguments, **named)
+
+    asked: list[int] = []
+    policy = Heard.load("default", RecordedEncoder(bench.replay.traces))
+    app = bench.balance(bench.chain(), policy=policy).compile(checkpointer=InMemorySaver())
+    said = 0
+    for number in range(3):
+        result = await app.ainvoke(bench.ask(number), THREAD)
+        assert said <= asked[-1] <= said + 40 * len(result["messages"])
+        said = sum(len(message.text) for message in result["messages"])
+    await app.ainvoke(bench.ask(3), {"configurable": {"thread_id": "another"}})
+    assert asked[0] == asked[-1] == 0
 
 
 @pytest.mark.virtual_time
