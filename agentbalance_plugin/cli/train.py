@@ -89,8 +89,13 @@ def run_training(
     for stage, scores in found.items():
         change = "" if stage == "none" else " ({:+.2f})"
         cells = [f"{s:.2f}" + change.format(s - w) for s, w in zip(scores, whole, strict=True)]
-        table.add_row(stage, *cells)
+        table.add_row("the shipped policy instead" if stage == "shipped" else stage, *cells)
     Console().print(table)
+    if traces is not None and sum(found["shipped"]) > sum(whole):
+        console.print(
+            "the shipped policy does better on these queries: leave policy='default', or record "
+            "more questions"
+        )
 
 
 def _curves(folder: Path) -> tuple[Callable[[Report], None], Callable[[], None]]:

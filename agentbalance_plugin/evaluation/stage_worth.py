@@ -41,20 +41,26 @@ def stage_worth(
         progress: called with how many of how many parts are done.
 
     Returns:
-        "none", the policy as it is, and each stage that `PolicyConfig` can make random.
+        "none", the policy as it is, each stage that `PolicyConfig` can make random, and "shipped",
+        the policy that comes with the package, in its place.
     """
     checkpoint = load_checkpoint(policy)
-    stages = ("none", *STAGES)
+    rows = ("none", *STAGES, "shipped")
     found: dict[str, tuple[float, float]] = {}
     replays = [Replay(suite) for suite in suites]
-    for number, stage in enumerate(stages):
-        changes: dict[str, Any] = {} if stage == "none" else {stage: "random"}
-        config = replace(PolicyConfig(), **changes)
+
+    def policy_of(row: str, encoder: RecordedEncoder) -> Policy:
+        if row == "shipped":
+            return Policy.load("default", encoder)
+        changes: dict[str, Any] = {} if row == "none" else {row: "random"}
+        return Policy(checkpoint, encoder, replace(PolicyConfig(), **changes))
+
+    for number, stage in enumerate(rows):
         scores: list[tuple[float, float]] = []
         for place, replay in enumerate(replays):
             encoder = RecordedEncoder(replay.traces)
-            scores.append(_areas(Policy(checkpoint, encoder, config), replay))
-            progress(number * len(replays) + place + 1, len(stages) * len(replays))
+            scores.append(_areas(policy_of(stage, encoder), replay))
+            progress(number * len(replays) + place + 1, len(rows) * len(replays))
         mean = np.mean(scores, axis=0)
         found[stage] = (float(mean[0]), float(mean[1]))
     return found

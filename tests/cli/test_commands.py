@@ -188,8 +188,8 @@ def test_a_policy_can_be_trained_and_used(
     run_training(None, ["reasoning"], tmp_path / "policy", 0, resume=False, config=config)
     said = capsys.readouterr()
     assert "policy written to" in said.err.replace("\n", " ")
-    for stage in ("none", *STAGES):
-        assert stage in said.out
+    for row in ("none", *STAGES, "the shipped policy instead"):
+        assert row in said.out
     assert list((tmp_path / "policy" / "tensorboard").glob("events.*"))
     assert Policy.load(tmp_path / "policy")
 
@@ -213,6 +213,24 @@ def test_a_suite_without_a_reference_backbone_can_be_trained_on(
     assert "sums in suites.yaml names no reference backbone" in " ".join(said.err.split())
     assert said.out == ""
     assert Policy.load(out)
+
+
+def test_a_training_that_was_not_worth_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("traces", "catalog.csv"):
+        (tmp_path / name).symlink_to(SHIPPED / name)
+    names = ["gpt-4o-mini-2024-07-18", "gemini-1.5-flash", "gpt-4o-2024-08-06"]
+    suite = {"benchmarks": ["crux", "math_l5"], "candidates": names, "reference": names[-1]}
+    (tmp_path / "suites.yaml").write_text(json.dumps({"sums": suite}), encoding="utf-8")
+    steps = StageConfig(
+        imitation_steps=1, gradient_steps=1, val_queries=20, imitation_tasks=4, gradient_tasks=4
+    )
+    config = TrainerConfig(embedding_epochs=1, category_epochs=1, head_epochs=1, stages=steps)
+    out = tmp_path / "policy"
+    run_training(tmp_path, ["sums"], out, 0, resume=False, tensorboard=False, config=config)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the shipped policy does better on these queries: leave policy='default'" in said
 
 
 def test_the_deadline_is_measured() -> None:
