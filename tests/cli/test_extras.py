@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from agentbalance_plugin.adapters import langgraph
 from agentbalance_plugin.cli.demo import FrameworkName, run_demo
 from agentbalance_plugin.cli.main import app
 from agentbalance_plugin.cli.train import run_training
@@ -41,6 +42,16 @@ def test_the_demo_without_extras_names_both_that_it_needs(
             seed=0,
             console=Console(quiet=True),
         )
+
+
+def test_the_middleware_without_langchain_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    middleware = "agentbalance_plugin.adapters.langgraph.middleware"
+    monkeypatch.delitem(sys.modules, middleware, raising=False)
+    for module in [name for name in sys.modules if name.split(".")[0] == "langchain"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "langchain.agents", None)
+    with pytest.raises(ImportError, match=r"pip install langchain$"):
+        _ = langgraph.BudgetMiddleware
 
 
 @pytest.mark.parametrize(

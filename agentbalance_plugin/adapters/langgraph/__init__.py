@@ -34,8 +34,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # The middleware needs `langchain`, which graphs do not.
     if name == "BudgetMiddleware":
-        require("langchain.agents", extra="langgraph")
-        from agentbalance_plugin.adapters.langgraph.middleware import BudgetMiddleware
-
+        try:
+            from agentbalance_plugin.adapters.langgraph.middleware import BudgetMiddleware
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "BudgetMiddleware needs langchain, which comes with no extra: pip install langchain"
+            ) from error
         return BudgetMiddleware
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
