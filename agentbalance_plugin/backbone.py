@@ -122,6 +122,8 @@ class Backbone:
         params_b: parameters in billions; None if unknown.
         reasoning: whether it bills hidden reasoning tokens ("hybrid": on request).
         hidden_tokens: estimate of hidden reasoning tokens per benchmark; absent means 0.
+        output_spread: where hidden tokens were measured, the standard deviation of the logarithm of
+            all output tokens, per benchmark; absent: hidden tokens are taken not to vary.
         capabilities: subset of `CAPABILITIES`.
         max_output_tokens: most completion tokens of one call, hidden ones included.
         context_tokens: prompt + completion tokens that fit; None if unknown.
@@ -141,6 +143,7 @@ class Backbone:
     params_b: float | None = None
     reasoning: Reasoning = "no"
     hidden_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
+    output_spread: Mapping[str, float] = field(default_factory=dict[str, float])
     capabilities: frozenset[str] = frozenset({"text"})
     max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS
     context_tokens: int | None = None
@@ -184,6 +187,11 @@ class Backbone:
         for benchmark, tokens in self.hidden_tokens.items():
             if tokens < 0:
                 raise ValueError(f"hidden_reasoning_tokens_{benchmark} is negative: {tokens}")
+        for benchmark, spread in self.output_spread.items():
+            if not (math.isfinite(spread) and spread >= 0):
+                raise ValueError(
+                    f"output_spread_{benchmark} must be a finite number of at least 0, got {spread}"
+                )
         if not isinstance(self.capabilities, (set, frozenset)):
             raise ValueError(f"capabilities must be a set of names, got {self.capabilities!r}")
         unknown = self.capabilities - CAPABILITIES

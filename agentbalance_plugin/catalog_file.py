@@ -16,6 +16,7 @@ from agentbalance_plugin.backbone import Backbone, CatalogError, Endpoint, Profi
 
 _RECORDED = Path(__file__).resolve().parent / "data" / "profiles.json.gz"
 _HIDDEN = "hidden_reasoning_tokens_"
+_SPREAD = "output_spread_"
 _NUMBERS = {"ttft_s": float, "tokens_per_s": float, "params_b": float}
 _COUNTS = {"max_output_tokens": int, "context_tokens": int}
 _ENDPOINT = ("model", "base_url", "api_key_env", "output_cap", "component")
@@ -107,6 +108,7 @@ def _backbone(where: str, row: Mapping[str, Any]) -> Backbone:
     fields: dict[str, Any] = {}
     endpoint: dict[str, Any] = {}
     hidden: dict[str, int] = {}
+    spread: dict[str, float] = {}
     where = f"{where} ({row.get('backbone', 'unnamed')})"
     for raw_key, value in row.items():
         # YAML keys may be numbers.
@@ -126,6 +128,8 @@ def _backbone(where: str, row: Mapping[str, Any]) -> Backbone:
             fields[key] = _capabilities(where, value)
         elif key.startswith(_HIDDEN):
             hidden[key.removeprefix(_HIDDEN)] = int(_number(where, raw_key, value, whole=True))
+        elif key.startswith(_SPREAD):
+            spread[key.removeprefix(_SPREAD)] = _number(where, raw_key, value, whole=False)
         elif key in _ENDPOINT:
             endpoint[key] = value
         elif key == "profile":
@@ -140,7 +144,7 @@ def _backbone(where: str, row: Mapping[str, Any]) -> Backbone:
     try:
         if endpoint:
             fields["endpoint"] = Endpoint(**endpoint)
-        return Backbone(hidden_tokens=hidden, **fields)
+        return Backbone(hidden_tokens=hidden, output_spread=spread, **fields)
     except ValueError as error:
         raise CatalogError(f"{where}: {error}") from error
 

@@ -123,6 +123,11 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
         ("reasoning: [1]", r"reasoning must be no, hybrid or yes, got '\[1\]'"),
         ("7: x", "unknown field 7 \\(value 'x'\\)"),
         ("hidden_reasoning_tokens_x: -1", "hidden_reasoning_tokens_x is negative"),
+        (
+            "output_spread_x: -0.1",
+            "output_spread_x must be a finite number of at least 0, got -0.1",
+        ),
+        ("output_spread_x: .nan", "output_spread_x must be a finite number"),
         ("profile: [{trials: 1}]", "profile: no recorded backbone {'tr"),
         ("model: 4", "model must be a text, got 4"),
         ("model: m\n  base_url: [x]", "base_url must be a text, got"),

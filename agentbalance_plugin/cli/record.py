@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +31,8 @@ from agentbalance_plugin.extras import require
 
 _LOG = "answers.jsonl"
 CATALOG = "backbones.yaml"
+
+_ENOUGH_FOR_SPREAD = 10
 
 
 def run_recording(
@@ -163,6 +166,9 @@ def _measured(backbone: Backbone, name: str, rows: Sequence[Recorded]) -> Backbo
     if not plain and name not in backbone.hidden_tokens:
         mean = round(fmean(r.hidden_tokens for r in rows))
         changed["hidden_tokens"] = {**backbone.hidden_tokens, name: mean}
+        if len(rows) >= _ENOUGH_FOR_SPREAD:
+            logs = [math.log(max(1, r.visible_tokens + r.hidden_tokens)) for r in rows]
+            changed["output_spread"] = {name: round(stdev(logs), 3)}
     return replace(backbone, **changed) if changed else backbone
 
 
@@ -175,6 +181,7 @@ def _fields(backbone: Backbone, name: str, profile: Profile) -> dict[str, Any]:
     }
     if backbone.reasoning != "no":
         found[f"hidden_reasoning_tokens_{name}"] = backbone.hidden_tokens.get(name, 0)
+        found[f"output_spread_{name}"] = backbone.output_spread.get(name)
     found["profile"] = {
         "successes": dict(profile.successes),
         "trials": dict(profile.trials),

@@ -26,7 +26,7 @@ IntArray = NDArray[np.int64]
 # What an endpoint wraps around a task: roles, separators, the question's own framing.
 FRAMING_BYTES = 160
 # Output caps leave room for all but one in a hundred replies, where the budget has that room, and
-# for half more hidden tokens than were estimated.
+# for half more hidden tokens than were estimated where they were not measured.
 _CAP_DEVIATIONS = 2.33
 _HIDDEN_MARGIN = 1.5
 # What a call that is over has taken: seldom more than this many means.
@@ -124,8 +124,13 @@ def make_limits(
     table = roster.table
     tasks = len(outlook.log_tokens)
     sigma, hidden, log_tokens = outlook.sigma, outlook.hidden_tokens, outlook.log_tokens
-    visible = np.exp(log_tokens + _CAP_DEVIATIONS * sigma[:, None]) + USEFUL_TOKENS
-    caps = np.minimum(np.ceil(visible + _HIDDEN_MARGIN * hidden), table.max_output)
+    longest = np.exp(log_tokens + _CAP_DEVIATIONS * sigma[:, None]) + _HIDDEN_MARGIN * hidden
+    spread = outlook.output_spread
+    if spread.any():
+        mean = np.exp(log_tokens + sigma[:, None] ** 2 / 2) + hidden
+        varied = mean * np.exp(_CAP_DEVIATIONS * spread - spread**2 / 2)
+        longest = np.where(spread > 0.0, varied, longest)
+    caps = np.minimum(np.ceil(longest + USEFUL_TOKENS), table.max_output)
     # A budget with room for the longest replies there are need not cut any.
     full = bound[:, None] * table.price_in + table.max_output * table.price_out
     roomy = agents * full <= (np.inf if budget.cost_usd is None else budget.cost_usd)
@@ -152,6 +157,7 @@ def make_limits(
         likely_tokens=_LIKELY * mean_tokens,
         log_tokens=log_tokens,
         hidden_tokens=hidden,
+        output_spread=spread,
     )
 
 

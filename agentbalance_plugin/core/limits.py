@@ -44,7 +44,7 @@ class Limits:
         caps: [N, B] output tokens that calls are given where the budget has room.
         likely_usd, likely_tokens: [N, B] what a call that is over has seldom taken more than.
         log_tokens: [N, B] predicted logarithm of visible tokens.
-        hidden_tokens: [N, B] billed but not visible.
+        hidden_tokens, output_spread: [N, B], see `ProfileTable`.
     """
 
     cost_usd: FloatArray
@@ -59,6 +59,7 @@ class Limits:
     likely_tokens: FloatArray
     log_tokens: FloatArray
     hidden_tokens: FloatArray
+    output_spread: FloatArray
 
     def of(self, local: IntArray) -> Limits:
         """For some of the backbones alone.
@@ -85,7 +86,7 @@ class Limits:
             return None
         backbone, group = candidates.call_backbone, candidates.call_group
         at_once = candidates.call_at_once
-        price_in, price_out, caps, hidden, log_tokens = (
+        price_in, price_out, caps, hidden, spread, log_tokens = (
             values.take(backbone, axis=1)
             for values in (
                 self.price_in,
@@ -93,6 +94,7 @@ class Limits:
                 np.maximum(self.price_out, 1e-15),
                 self.caps,
                 self.hidden_tokens,
+                self.output_spread,
                 self.log_tokens,
             )
         )
@@ -110,8 +112,7 @@ class Limits:
             tokens = self.tokens[:, None] - held(self._worst_tokens, self.likely_tokens)
             room = np.minimum(room, tokens - bound)
         room = np.floor(np.maximum(room, 0.0))
-        visible = np.log(np.maximum(room - hidden, 1.0))
-        chance = normal_share((visible - log_tokens) / self.sigma[:, None])
+        chance = chance_of_end(room, log_tokens, self.sigma[:, None], hidden, spread)
         ends = np.ones((len(room), room.shape[1] + 1))
         np.multiply(chance, room >= USEFUL_TOKENS, out=ends[:, :-1])
         return ends
@@ -153,6 +154,31 @@ class Limits:
     @cached_property
     def _worst_tokens(self) -> FloatArray:
         return self.prompt_bound[:, None] + self.caps
+
+
+def chance_of_end(
+    room: FloatArray,
+    log_tokens: FloatArray,
+    sigma: FloatArray | np.float64,
+    hidden: FloatArray,
+    spread: FloatArray,
+) -> FloatArray:
+    """Chance that a reply ends within so many output tokens.
+
+    Where hidden tokens are known to vary, all of a reply's tokens are log-normal around their mean;
+    elsewhere the visible ones have what the hidden ones leave of the room.
+
+    Args:
+        room: output tokens that a call is given.
+        log_tokens, sigma: mean and deviation of the logarithm of visible tokens.
+        hidden, spread: see `ProfileTable.hidden_tokens` and `output_spread`.
+    """
+    z = (np.log(np.maximum(room - hidden, 1.0)) - log_tokens) / sigma
+    if not spread.any():
+        return normal_share(z)
+    median = np.log(hidden + np.exp(log_tokens + sigma**2 / 2)) - spread**2 / 2
+    together = (np.log(np.maximum(room, 1.0)) - median) / np.maximum(spread, 1e-6)
+    return normal_share(np.where(spread > 0.0, together, z))
 
 
 def normal_share(z: FloatArray) -> FloatArray:

@@ -15,7 +15,7 @@ from agentbalance_plugin.core.limits import (
     LARGEST_SHARE,
     USEFUL_TOKENS,
     Limits,
-    normal_share,
+    chance_of_end,
 )
 from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.profiles import ProfileTable
@@ -151,8 +151,11 @@ def _ends(
         # A backbone whose output is free is limited by its prompt alone.
         room = (money - prompt) / np.maximum(table.price_out[column], 1e-15)
         room = np.floor(np.minimum(limits.caps[task, column], room))
-        longest = np.log(np.maximum(room - limits.hidden_tokens[task, column], 1.0))
-        share = normal_share((longest - limits.log_tokens[task, column]) / limits.sigma[task])
+        hidden, spread, log_tokens = (
+            values[task, column]
+            for values in (limits.hidden_tokens, limits.output_spread, limits.log_tokens)
+        )
+        share = chance_of_end(room, log_tokens, limits.sigma[task], hidden, spread)
         return share * (room >= USEFUL_TOKENS)
 
     others, last = pipeline.others, pipeline.last

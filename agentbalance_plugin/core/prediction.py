@@ -59,7 +59,7 @@ class Outlook:
         hard: [N] log-odds that a backbone fails.
         prompt_tokens: [N] of a call that reads no one.
         log_tokens: [N, B] mean logarithm of visible completion tokens.
-        hidden_tokens: [N, B].
+        hidden_tokens, output_spread: [N, B], see `ProfileTable`.
         sigma: [N] deviation of that logarithm.
     """
 
@@ -70,6 +70,7 @@ class Outlook:
     prompt_tokens: FloatArray
     log_tokens: FloatArray
     hidden_tokens: FloatArray
+    output_spread: FloatArray
     sigma: FloatArray
 
     @property
@@ -214,6 +215,7 @@ def look_ahead(
         prompt_tokens=prompt,
         log_tokens=log_tokens,
         hidden_tokens=hidden,
+        output_spread=share @ table.output_spread,
         sigma=sigma,
     )
 

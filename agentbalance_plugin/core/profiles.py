@@ -88,6 +88,8 @@ class ProfileTable:
         log_odds: [C, B] shrunk log-odds of a right answer.
         log_tokens: [C, B] logarithm of mean visible completion tokens.
         hidden_tokens: [C, B] billed but not visible.
+        output_spread: [C, B] deviation of the logarithm of all output tokens; 0 where hidden ones
+            are not known to vary.
         features: [B, F] standardised, in the order of `FEATURES`.
         category_prior: [C] log weight of each category before a text is looked at: a stream of
             tasks is likely to be of the kind that the backbones were profiled on.
@@ -106,6 +108,7 @@ class ProfileTable:
     log_odds: FloatArray
     log_tokens: FloatArray
     hidden_tokens: FloatArray
+    output_spread: FloatArray
     features: FloatArray
     category_prior: FloatArray
     price_in: FloatArray
@@ -146,12 +149,8 @@ class ProfileTable:
         return cls(
             log_odds=log_odds,
             log_tokens=log_tokens,
-            hidden_tokens=np.array(
-                [
-                    [float(b.hidden_tokens.get(c.partition("/")[0], 0)) for b in backbones]
-                    for c in priors.categories
-                ]
-            ),
+            hidden_tokens=_by_benchmark([b.hidden_tokens for b in backbones], priors.categories),
+            output_spread=_by_benchmark([b.output_spread for b in backbones], priors.categories),
             features=(raw - priors.mean) / priors.scale,
             category_prior=_category_prior(trials),
             price_in=price[:, 0] * 1e-12,
@@ -165,6 +164,14 @@ class ProfileTable:
             capable=tuple(b.capabilities for b in backbones),
             names=tuple(catalog),
         )
+
+
+def _by_benchmark(
+    values: list[Mapping[str, int]] | list[Mapping[str, float]], categories: tuple[str, ...]
+) -> FloatArray:
+    """[C, B], 0 where a backbone has none."""
+    names = [category.partition("/")[0] for category in categories]
+    return np.array([[float(each.get(name, 0)) for each in values] for name in names])
 
 
 def _well_known(trials: FloatArray) -> BoolArray:
@@ -194,9 +201,11 @@ def _everywhere(backbone: Backbone, kinds: frozenset[str], categories: tuple[str
     known = sorted({category.partition("/")[0] for category in categories})
     cuts = next((profile.cuts[name] for name in benchmarks if name in profile.cuts), ())
     hidden = max((backbone.hidden_tokens.get(name, 0) for name in benchmarks), default=0)
+    spread = max((backbone.output_spread.get(name, 0.0) for name in benchmarks), default=0.0)
     return replace(
         backbone,
         hidden_tokens=dict.fromkeys(known, hidden),
+        output_spread=dict.fromkeys(known, spread),
         profile=Profile(
             successes=dict.fromkeys(categories, sum(profile.successes.get(k, 0.0) for k in kinds)),
             trials=dict.fromkeys(categories, trials),

@@ -125,6 +125,29 @@ def test_profiles_and_traces_come_of_labelled_questions(
     assert plan.expected is not None
 
 
+def test_how_much_hidden_tokens_vary_is_measured(folder: Path, served: str) -> None:
+    thinker = {
+        "backbone": "think",
+        "model": "o1-mini-2024-09-12",
+        "base_url": served,
+        "price_in_usd_per_mtok": 3,
+        "price_out_usd_per_mtok": 12,
+        "reasoning": "yes",
+        "output_cap": "max_completion_tokens",
+    }
+    (folder / "backbones.yaml").write_text(yaml.safe_dump({"backbones": [thinker]}))
+    done = record(folder, "--most", "12")
+    assert done.returncode == 0, done.stderr
+    found = Catalog.load(folder / "own" / "backbones.yaml")["think"]
+    lines = (folder / "own" / "answers.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    logs = [np.log(row["visible_tokens"] + row["hidden_tokens"]) for row in rows]
+    assert found.hidden_tokens["tickets"] > 100
+    assert found.output_spread["tickets"] == pytest.approx(np.std(logs, ddof=1), abs=1e-3)
+    # The maths and the code among them are not thought about equally long.
+    assert found.output_spread["tickets"] > 0.1
+
+
 def test_the_same_command_goes_on_where_it_stopped(folder: Path, served: str) -> None:
     process = subprocess.Popen(
         command(folder, "--at-once", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

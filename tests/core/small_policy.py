@@ -161,6 +161,7 @@ def limits(count: int, **more: Any) -> Limits:
         "likely_tokens": np.full(count, 400.0),
         "log_tokens": np.full(count, np.log(100.0)),
         "hidden_tokens": np.zeros(count),
+        "output_spread": np.zeros(count),
     }
     return Limits(**{name: np.array([value]) for name, value in {**figures, **more}.items()})
 

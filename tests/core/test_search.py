@@ -17,7 +17,7 @@ from agentbalance_plugin.core.candidates import (
     table,
     valid,
 )
-from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
+from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits, chance_of_end
 from agentbalance_plugin.core.search import Choice, Objective, ranked
 from agentbalance_plugin.core.stream_price import solve_price
 from agentbalance_plugin.core.subteams import values
@@ -234,6 +234,32 @@ def test_no_candidate_is_no_choice() -> None:
     figures = predicted([1.0, 1.0])
     nothing = chosen(figures, range(2), masks_of([0], 2), 1, 1, limits(2), objective(2))
     assert nothing is None
+
+
+def test_hidden_tokens_that_vary_may_not_fit_where_their_mean_does() -> None:
+    sigma, hidden, spread = 0.4, 900.0, 0.7
+    log_tokens = np.full(1, np.log(60.0))
+    mean = hidden + 60.0 * np.exp(sigma**2 / 2)
+    drawn = np.random.default_rng(0).normal(np.log(mean) - spread**2 / 2, spread, size=100_000)
+    for room in (200.0, 700.0, 1200.0, 2500.0, 6000.0):
+        rooms, hiddens = np.full(1, room), np.full(1, hidden)
+        known = chance_of_end(rooms, log_tokens, np.float64(sigma), hiddens, np.full(1, spread))
+        assert known[0] == pytest.approx((drawn < np.log(room)).mean(), abs=0.015)
+        # Taken to be always as many, they fit or they do not.
+        steady = chance_of_end(rooms, log_tokens, np.float64(sigma), hiddens, np.zeros(1))
+        assert steady[0] < 0.01 if room < hidden else steady[0] > 0.99
+
+
+def test_caps_leave_room_for_hidden_tokens_that_vary() -> None:
+    figures = predicted([1.0])
+    tight = limits(1, cost_usd=1.7e-3, hidden_tokens=np.full(1, 1000.0))
+    alone: dict[float, float] = {}
+    for spread in (0.0, 0.7):
+        caps = replace(tight, output_spread=np.full((1, 1), spread))
+        choice = chosen(figures, range(1), masks_of([1], 1), 1, 1, caps, objective(1))
+        assert choice is not None
+        alone[spread] = choice.success
+    assert alone[0.7] < 0.9 * alone[0.0]
 
 
 FAMILY_ROWS = [("single", (0,)), ("triple", (0, 1, 2)), ("pair_then_two", (0, 1, 2, 3))]
