@@ -77,6 +77,11 @@ def test_a_profile_may_be_that_of_recorded_backbones(tmp_path: Path) -> None:
     header = "backbone,price_in_usd_per_mtok,price_out_usd_per_mtok,profile"
     table = write(tmp_path, f"{header}\na,1,1,{one}\n")
     assert Catalog.load(table)["a"].profile == a
+    # How long they write is not that of prompts that asked for a letter, nor are its longest.
+    least, most = min(a.visible_tokens.values()), max(a.visible_tokens.values())
+    of_mmlu = {n for kind, n in b.visible_tokens.items() if kind.startswith("mmlu/")}
+    assert 20 < least < min(of_mmlu) <= max(of_mmlu) < most
+    assert (a.cuts, b.cuts) == ({}, {})
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ BYTES_HEARD = 6
 
 # Agents that a plan has at most.
 _MOST_CALLS = 4.0
+# Of a budget; prompts may turn out longer than they look from here, and tools take further calls.
+_PLANNED = 0.9
 # How far a call's time spreads around its mean, as the deviation of its logarithm.
 _LATENCY_SIGMA = 0.45
 
@@ -118,18 +120,25 @@ class Limits:
         return ends
 
     def given(self, task: int, columns: Sequence[int], longest: FloatArray) -> FloatArray:
-        """[B] output tokens that a plan's calls are given: `caps`, or the longest replies there are
-        where the budget has room for those of all its calls together.
+        """[B] output tokens that a plan's calls are given: `caps`, or as many times that as the
+        budget has room for in all of them together.
+
+        How long replies are is predicted from what was recorded of other prompts; an agent that is
+        asked for more than those must not be cut short while there is money.
 
         Args:
             columns: backbone of each call of the plan.
             longest: [B] output tokens of the longest replies.
         """
-        which, bound = list(columns), self.prompt_bound[task]
-        usd = bound * self.price_in[task] + longest * self.price_out[task]
-        holds = usd[which].sum() <= self.cost_usd[task]
-        holds = holds and (bound + longest)[which].sum() <= self.tokens[task]
-        return longest if holds else self.caps[task]
+        which, bound, caps = list(columns), self.prompt_bound[task], self.caps[task]
+        some, most = caps[which], longest[which]
+        money = _PLANNED * self.cost_usd[task] - bound * self.price_in[task, which].sum()
+        tokens = _PLANNED * self.tokens[task] - bound * len(which)
+        times = min(
+            _times(some, most, self.price_out[task, which], float(money)),
+            _times(some, most, np.ones(len(which)), float(tokens)),
+        )
+        return caps if times <= 1.0 else np.minimum(longest, np.floor(caps * times))
 
     def in_time(self, mean_s: FloatArray) -> FloatArray:
         """Chance that a log-normal time with this mean, [N, n], is within the deadline."""
@@ -154,6 +163,19 @@ class Limits:
     @cached_property
     def _worst_tokens(self) -> FloatArray:
         return self.prompt_bound[:, None] + self.caps
+
+
+def _times(caps: FloatArray, longest: FloatArray, price: FloatArray, left: float) -> float:
+    """How many times `caps` calls may have, none more than its longest reply, for what is left."""
+    slope = float((price * caps).sum())
+    if slope == 0.0:
+        return float("inf") if left >= 0.0 else 0.0
+    for call in np.argsort(longest / caps).tolist():
+        if left < slope * longest[call] / caps[call]:
+            return left / slope
+        left -= float(price[call] * longest[call])
+        slope -= float(price[call] * caps[call])
+    return float("inf")
 
 
 def chance_of_end(

@@ -46,6 +46,8 @@ _DOUBT = 1.0
 _LOG_UNPROFILED = -3.0
 # A multiple of the mean that no reply comes near.
 _NO_CUT = 1e3
+# Of an answer that is reasoned in words.
+_USUAL_TOKENS = 150.0
 _TYPICAL_TTFT_S = 0.5
 _TYPICAL_TOKENS_PER_S = 60.0
 
@@ -346,6 +348,14 @@ def _log_tokens(
     excess = np.where(known, np.log(np.maximum(tokens, 1.0)) - priors.log_tokens[:, None], 0.0)
     verbosity = excess.sum(axis=0) / (known.sum(axis=0) + 0.5)
     filled = np.where(known, excess, verbosity) + priors.log_tokens[:, None]
+    if all(backbone.endpoint is not None for backbone in backbones):
+        # Some kinds were recorded of prompts that ask for a letter. Agents are not asked so, and
+        # what they are asked was profiled at best on other kinds.
+        profiled = known.any(axis=1)
+        usual = np.log(_USUAL_TOKENS) + verbosity
+        if profiled.any():
+            usual = filled[profiled].mean(axis=0)
+        filled[~profiled] = np.maximum(filled[~profiled], usual)
     return filled, verbosity
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_policy import answered, backbone, plain_priors, shipped_catalog, shipped_traces
 
-from agentbalance_plugin.backbone import Backbone, Catalog, Profile
+from agentbalance_plugin.backbone import Backbone, Catalog, Endpoint, Profile
 from agentbalance_plugin.core.profiles import FEATURES, ProfileTable, learn_priors
 from agentbalance_plugin.core.traces import TraceSet
 
@@ -39,6 +39,25 @@ def test_a_category_with_few_trials_leans_on_strength_elsewhere() -> None:
     # A category never tried is strength alone, and so is every other such category.
     assert strong[HARD] > strong[EASY] > 0
     assert column(logic=(390, 400))[EASY] == column(logic=(390, 400))[HARD]
+
+
+def test_agents_are_not_taken_to_answer_in_a_letter() -> None:
+    """Kinds that were recorded so are no measure of how long live replies are."""
+    priors = replace(PRIORS, log_tokens=np.log([300.0, 2.0, 100.0]))
+    own = Profile(
+        successes={"logic": 30.0}, trials={"logic": 40.0}, visible_tokens={"logic": 200.0}
+    )
+    endpoint = Endpoint(model="m", base_url="http://127.0.0.1:9/v1")
+    for profile, logic, others in ((own, 200.0, 200.0), (None, 300.0, 150.0)):
+        recorded = backbone("b", "1", profile)
+        live = replace(recorded, endpoint=endpoint)
+        before, after = (
+            np.exp(ProfileTable.of(Catalog([each]), priors).log_tokens[:, 0])
+            for each in (recorded, live)
+        )
+        assert before[EASY] < 10.0
+        assert after[LOGIC] == pytest.approx(before[LOGIC]) == pytest.approx(logic)
+        assert after[EASY] == pytest.approx(after[HARD]) == pytest.approx(others)
 
 
 def test_trials_count_alike_in_one_category_and_spread_over_many() -> None:

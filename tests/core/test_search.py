@@ -250,6 +250,32 @@ def test_hidden_tokens_that_vary_may_not_fit_where_their_mean_does() -> None:
         assert steady[0] < 0.01 if room < hidden else steady[0] > 0.99
 
 
+@given(
+    caps=st.lists(st.integers(16, 500), min_size=1, max_size=4),
+    money=st.floats(1e-6, 1e-1),
+    tokens=st.sampled_from([np.inf, 900.0, 3000.0]),
+)
+def test_calls_are_given_what_the_budget_has_room_for(
+    caps: list[int], money: float, tokens: float
+) -> None:
+    count = len(caps)
+    prices = np.geomspace(1e-7, 1e-5, count)
+    budget = limits(
+        count, cost_usd=money, tokens=tokens, caps=np.array(caps, dtype=float), price_out=prices
+    )
+    longest = np.full(count, 4096.0)
+    given_ = budget.given(0, range(count), longest)
+    assert (given_ >= caps).all()
+    assert (given_ <= longest).all()
+    if (given_ > caps).any():
+        assert (200 * 1e-6 + given_ * prices).sum() <= money * (1 + 1e-9)
+        assert (200 + given_).sum() <= tokens
+        # Not much longer ones would be too much, or no reply is longer.
+        more = np.minimum(longest, 1.2 * given_ + 2)
+        usd, out = (200 * 1e-6 + more * prices).sum(), (200 + more).sum()
+        assert usd > 0.9 * money or out > 0.9 * tokens or (more == longest).any()
+
+
 def test_caps_leave_room_for_hidden_tokens_that_vary() -> None:
     figures = predicted([1.0])
     tight = limits(1, cost_usd=1.7e-3, hidden_tokens=np.full(1, 1000.0))
