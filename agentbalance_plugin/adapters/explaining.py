@@ -10,7 +10,8 @@ from typing import Any
 from agentbalance_plugin.adapters.planning import Planner, check_affordable, plan_task
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
-from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.core.knobs import NO_PAST, Knobs, Past
+from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.drawing import text_table
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Team
@@ -78,7 +79,7 @@ def explain_task(
     *,
     bound: int,
     price_usd: float | None = None,
-    beside_bytes: int = 0,
+    past: Past = NO_PAST,
     part: Callable[[Budget], Budget] = lambda budget: budget,
     finish: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> TaskExplanation:
@@ -87,7 +88,7 @@ def explain_task(
     Args:
         bound: of the task's prompt tokens.
         price_usd: of the pacer, for this budget; None leaves it to the planner.
-        beside_bytes: of prompts, beside the task and an agent's role.
+        past: what earlier runs tell; a policy is told.
         part: of a run's budget that one plan may take.
         finish: what an adapter makes of a plan before it runs.
 
@@ -98,14 +99,14 @@ def explain_task(
     check_affordable(budget, catalog, bound)
 
     def planned(budget: Budget, price_usd: float | None) -> Plan:
-        made = plan_task(planner, query, team, part(budget), catalog, price_usd, beside_bytes)
+        made = plan_task(planner, query, team, part(budget), catalog, price_usd, past)
         return finish(made)
 
     plan = planned(budget, price_usd)
     if not isinstance(planner, Policy):
         return TaskExplanation(plan, {}, ())
     knobs = Knobs(price_usd=price_usd)
-    found = planner.explain(query, team, part(budget), catalog, knobs, beside_bytes)
+    found = planner.explain(query, team, part(budget), catalog, knobs, past)
     stages = {key: value for key, value in found.items() if key != "plan"}
     budgets = [(budget, plan)]
     for other in _scaled(budget):

@@ -10,8 +10,9 @@ from typing import Protocol
 
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
+from agentbalance_plugin.core.knobs import NO_PAST, Knobs, Past
 from agentbalance_plugin.core.limits import BYTES_HEARD
-from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallRecord
@@ -65,17 +66,17 @@ def plan_task(
     budget: Budget,
     catalog: Catalog,
     price_usd: float | None,
-    beside_bytes: int = 0,
+    past: Past = NO_PAST,
 ) -> Plan:
     """A valid plan (PlanError for a planner's that is not).
 
     Args:
         price_usd: of the pacer; None leaves it to the planner.
-        beside_bytes: of prompts, beside the task and an agent's role; a policy is told.
+        past: what earlier runs tell; a policy is told.
     """
     if isinstance(planner, Policy):
         knobs = Knobs(price_usd=price_usd)
-        plan = planner.plan(query, team, budget, catalog, knobs, beside_bytes)
+        plan = planner.plan(query, team, budget, catalog, knobs, past)
     else:
         plan = planner.plan(query, team, budget, catalog)
     plan.validate(team, catalog)
@@ -89,7 +90,7 @@ async def aplan_task(
     budget: Budget,
     catalog: Catalog,
     price_usd: float | None,
-    beside_bytes: int = 0,
+    past: Past = NO_PAST,
     *,
     beside: bool,
 ) -> Plan:
@@ -99,7 +100,7 @@ async def aplan_task(
         beside: whether the event loop's other runs should not wait for a policy's plan: it takes
             long, or the team was not seen before. A planner of the user's own stays in the loop.
     """
-    arguments = (planner, query, team, budget, catalog, price_usd, beside_bytes)
+    arguments = (planner, query, team, budget, catalog, price_usd, past)
     if beside and isinstance(planner, Policy):
         return await asyncio.to_thread(plan_task, *arguments)
     return plan_task(*arguments)

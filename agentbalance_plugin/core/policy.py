@@ -22,6 +22,7 @@ from agentbalance_plugin.core.decide import Asked, Decision, decide
 from agentbalance_plugin.core.design import cascade_plan, is_pipeline
 from agentbalance_plugin.core.encoder import Features, HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.explanation import explained
+from agentbalance_plugin.core.knobs import NO_PAST, Knobs, Past
 from agentbalance_plugin.core.known import FRAMING_BYTES, Known, look_at, make_limits
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.novelty import FAR_DISCOUNT, Novelty
@@ -41,26 +42,10 @@ __all__ = ["Knobs", "Policy", "PolicyConfig", "PolicyError"]
 FloatArray = NDArray[np.float64]
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "data" / "policy"
+# Success that no team is ahead of a single agent by.
+_ALONE = -1.0
 # Tasks that are decided together: more only take more memory.
 _TOGETHER = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Knobs:
-    """Overrides of what the policy would choose by itself.
-
-    Args:
-        price_usd: success that a US dollar must buy (the multiplier of cost); None: what meets the
-            budget's mean, or nothing for a budget of hard caps alone.
-        second_price: success that a second must buy (the multiplier of latency).
-        delta: offset towards stronger (+) or weaker (-) pools, in success per pool.
-        lambda_len: success that each further hop must buy.
-    """
-
-    price_usd: float | None = None
-    second_price: float = 0.0
-    delta: float = 0.0
-    lambda_len: float = 0.0
 
 
 class Policy:
@@ -124,7 +109,7 @@ class Policy:
         budget: Budget,
         catalog: Catalog,
         knobs: Knobs | None = None,
-        beside_bytes: int = 0,
+        past: Past = NO_PAST,
     ) -> Plan:
         """The plan of most predicted success for the budget.
 
@@ -134,8 +119,7 @@ class Policy:
             budget: hard caps; with a mean, what cost is worth is worked out from it.
             catalog: the backbones that may be used, profiled or not.
             knobs: overrides.
-            beside_bytes: UTF-8 bytes that prompts hold beside the query and an agent's role: what
-                was said before, tools.
+            past: what earlier runs tell of this one.
 
         Returns:
             a plan that `plan.validate(team, catalog)` accepts.
@@ -144,7 +128,7 @@ class Policy:
             ValueError: no backbone can do what an agent needs. A budget that affords no call is
                 refused by the adapters, which know the prompts; here the cheapest plan is made.
         """
-        return self._plans([query], team, budget, catalog, [knobs or Knobs()], beside_bytes)[0]
+        return self._plans([query], team, budget, catalog, [knobs or Knobs()], past)[0]
 
     def plan_batch(
         self,
@@ -170,11 +154,11 @@ class Policy:
         budget: Budget,
         catalog: Catalog,
         knobs: Knobs | None = None,
-        beside_bytes: int = 0,
+        past: Past = NO_PAST,
     ) -> dict[str, Any]:
         """What every stage found on the way to `plan`; JSON values only."""
-        known = self._known(team, self._roomy.of(catalog, query, team, beside_bytes))
-        view = self._view(known, [query], budget, [knobs or Knobs()], beside_bytes)
+        known = self._known(team, self._roomy.of(catalog, query, team, past.beside_bytes))
+        view = self._view(known, [query], budget, [knobs or Knobs()], past)
         decision = None if is_pipeline(team) else self._decide(known, view)
         plan = self._made(known, view, 0, decision)
         checkpoint = self._checkpoint
@@ -251,19 +235,17 @@ class Policy:
         budget: Budget,
         catalog: Catalog,
         knobs: Sequence[Knobs],
-        beside_bytes: int = 0,
+        past: Past = NO_PAST,
     ) -> list[Plan]:
         """For each query, for each of the knobs."""
-        parts = [self._roomy.of(catalog, query, team, beside_bytes) for query in queries]
+        parts = [self._roomy.of(catalog, query, team, past.beside_bytes) for query in queries]
         if all(part is catalog for part in parts):
             known = self._known(team, catalog)
-            return self._plans_with(known, queries, budget, knobs, beside_bytes)
+            return self._plans_with(known, queries, budget, knobs, past)
         return [
             plan
             for query, part in zip(queries, parts, strict=True)
-            for plan in self._plans_with(
-                self._known(team, part), [query], budget, knobs, beside_bytes
-            )
+            for plan in self._plans_with(self._known(team, part), [query], budget, knobs, past)
         ]
 
     def _plans_with(
@@ -272,13 +254,13 @@ class Policy:
         queries: Sequence[str],
         budget: Budget,
         knobs: Sequence[Knobs],
-        beside_bytes: int,
+        past: Past,
     ) -> list[Plan]:
         plans: list[Plan] = []
         together = max(1, _TOGETHER // len(knobs))
         for begin in range(0, len(queries), together):
             some = queries[begin : begin + together]
-            view = self._view(known, some, budget, knobs, beside_bytes)
+            view = self._view(known, some, budget, knobs, past)
             decision = None if is_pipeline(known.team) else self._decide(known, view)
             plans += [
                 self._made(known, view, row, decision) for row in range(len(view.asked.price_usd))
@@ -291,14 +273,14 @@ class Policy:
         queries: Sequence[str],
         budget: Budget,
         knobs: Sequence[Knobs],
-        beside_bytes: int,
+        past: Past,
     ) -> _View:
         checkpoint, team, roster = self._checkpoint, known.team, known.roster
         sizes = np.array([float(len(q.encode("utf-8", errors="surrogatepass"))) for q in queries])
         features = [self._encoder.encode(query) for query in queries]
         vectors = np.concatenate([embed(checkpoint.weights, each) for each in features])
         distance = self._distance(features)
-        beside = known.mean_role + beside_bytes
+        beside = known.mean_role + past.beside_bytes
         outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance, beside)
         if len(knobs) > 1:
             outlook, sizes = outlook.repeated(len(knobs)), np.repeat(sizes, len(knobs))
@@ -309,14 +291,19 @@ class Policy:
             else k.price_usd
             for k in knobs
         ]
-        bound = sizes + FRAMING_BYTES + known.longest_role + beside_bytes
+        bound = sizes + FRAMING_BYTES + known.longest_role + past.beside_bytes
         limits = make_limits(roster, outlook, budget, bound, len(team.agents))
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
-        if self._novelty is None or distance is None:
-            return _View(asked, outlook, limits, None)
-        distance = np.repeat(distance, len(knobs))
-        lead = np.where(distance > self._novelty.threshold, FAR_DISCOUNT, 0.0)
-        return _View(asked._replace(lead=lead), outlook, limits, distance)
+        if self._novelty is not None and distance is not None:
+            distance = np.repeat(distance, len(knobs))
+            lead = np.where(distance > self._novelty.threshold, FAR_DISCOUNT, 0.0)
+            asked = asked._replace(lead=lead)
+        if not past.comparable:
+            asked = asked._replace(lead=np.full_like(asked.lead, _ALONE))
+        return _View(asked, outlook, limits, distance)
+
+    def _is_far(self, distance: float) -> bool:
+        return self._novelty is not None and bool(distance > self._novelty.threshold)
 
     def _distance(self, features: Sequence[Features]) -> FloatArray | None:
         """[N] of queries from the training queries; None if unknown."""
@@ -352,7 +339,7 @@ class Policy:
         if view.novelty is not None:
             # JSON has no infinity.
             notes["novelty"] = round(min(float(view.novelty[row]), 1e6), 3)
-            notes["far"] = bool(view.asked.lead[row] > 0.0)
+            notes["far"] = self._is_far(view.novelty[row])
         choice = None if decision is None else decision.choice(row)
         if decision is not None and choice is not None:
             log_odds = decision.outlook.predicted.log_odds[row]

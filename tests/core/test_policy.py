@@ -24,6 +24,7 @@ from small_policy import (
 
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.core.policy import Knobs
 from agentbalance_plugin.evaluation.studies.catalogs import profiled_in_short
 from agentbalance_plugin.plan import Plan
@@ -90,19 +91,36 @@ def test_what_prompts_hold_beside_the_task_is_paid_for() -> None:
     query, budget = recorded_query(7), Budget(cost_usd=0.02)
     short = POLICY.plan(query, agent, AMPLE, TOOL_CATALOG)
     for team, beside in ((agent, 42_000), (long_role, 0)):
-        alone = POLICY.explain(query, team, AMPLE, TOOL_CATALOG, beside_bytes=beside)["backbones"]
+        alone = POLICY.explain(query, team, AMPLE, TOOL_CATALOG, past=Past(beside))["backbones"]
         usual = POLICY.explain(query, agent, AMPLE, TOOL_CATALOG)["backbones"]
         for name, priced in TOOL_CATALOG.items():
             more = alone[name]["cost_usd"] - usual[name]["cost_usd"]
             assert more == pytest.approx(10_000 * float(priced.price_in_usd_per_mtok) / 1e6)
         # By bytes, which bounds are counted in, most of them are not affordable.
-        plan = POLICY.plan(query, team, budget, TOOL_CATALOG, beside_bytes=beside)
+        plan = POLICY.plan(query, team, budget, TOOL_CATALOG, past=Past(beside))
         [name] = plan.assignment.values()
         assert name is not None
         assert TOOL_CATALOG[name].cost(42_000, 16) <= budget.nanodollars
     [name] = short.assignment.values()
     assert name is not None
     assert TOOL_CATALOG[name].cost(42_000, 16) > budget.nanodollars
+
+
+@pytest.mark.parametrize("money", [0.0005, 0.004, 1.0])
+def test_one_agent_answers_where_answers_can_not_be_compared(money: float) -> None:
+    budget, past = Budget(cost_usd=money), Past(comparable=False)
+    more = 0
+    for number in range(0, 1500, 250):
+        query = recorded_query(number)
+        more += len(POLICY.plan(query, UNPINNED, budget, TOOL_CATALOG).assignment) > 1
+        plan = POLICY.plan(query, UNPINNED, budget, TOOL_CATALOG, past=past)
+        assert len(plan.assignment) == 1
+        assert plan.decision == "agent"
+        # Who is pinned is kept all the same.
+        pinned = Team((Agent("a", keep=True), Agent("b"), Agent("c")), decider="c")
+        kept = POLICY.plan(query, pinned, budget, TOOL_CATALOG, past=past).assignment
+        assert set(kept) >= {"a", "c"}
+    assert more > 0
 
 
 def keeping(*others: Agent, decider: Agent | None = None) -> Team:

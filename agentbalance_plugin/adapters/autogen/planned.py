@@ -221,6 +221,7 @@ class PlannedTeam(WrappedTeam):
                 await condition.reset()
         # One that was stopped in the middle could not go on from there.
         spoke = self._passed[id(run)].messages
+        self._comparable.note(self._passed[id(run)].answers.values())
         teams = {name: await states_inside(a) for name, a in agents.items() if name in spoke}
         for name, agent in agents.items():
             adopt_state(self._originals[name], agent)

@@ -34,7 +34,9 @@ from agentbalance_plugin.adapters.planning import (
     takes_long,
 )
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.answers import Comparable
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
@@ -118,8 +120,9 @@ class WrappedTeam(Team):
         self._rounds = wiring.rounds
         self._slow = takes_long(self._planner, self._team, self._budget, self._catalog)
         self._pacer = pacer_of(self._planner, self._team, self._budget, self._catalog)
-        # Of prompts, from what was said before.
+        # What was said before takes of prompts.
         self._beside_bytes = 0
+        self._comparable = Comparable()
         self._last_report: RunReport | None = None
         self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
 
@@ -238,7 +241,7 @@ class WrappedTeam(Team):
             self._catalog,
             bound=bound,
             price_usd=None if self._pacer is None else self._pacer.price_usd,
-            beside_bytes=self._beside_bytes,
+            past=self._past,
             part=partial(_of_one, self._rounds),
             finish=partial(_of_all, self._rounds),
         )
@@ -273,11 +276,15 @@ class WrappedTeam(Team):
             budget,
             self._catalog,
             run.price_usd,
-            self._beside_bytes,
+            self._past,
             beside=beside,
         )
         run.plan = plan = _of_all(self._rounds, plan)
         return plan
+
+    @property
+    def _past(self) -> Past:
+        return Past(self._beside_bytes, self._comparable.likely)
 
     def _remembers(self, run: Run) -> bool:
         """Whether the next run goes on from this one, which has come to an end."""

@@ -261,9 +261,9 @@ class _AgentNode(_Callable):
             result, message = self._hearing.sign(seen, result, config)
             if message is not None:
                 run.speakers.add(self._agent)
+            extract = self._layout.settings.extract
+            answer = None if message is None else run.answer(message.text, extract)
             if run.race is not None:
-                extract = self._layout.settings.extract
-                answer = None if message is None else run.answer(message.text, extract)
                 run.race.answered(self._agent, answer)
         self._book(run, config)
         return result

@@ -29,6 +29,7 @@ from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
 from agentbalance_plugin.adapters.langgraph.steps import in_steps
+from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.report import RunReport
@@ -150,6 +151,7 @@ class BalancedGraph(_AnyCompiled):
             catalog,
             bound=text_bound(task),
             price_usd=None if pacer is None else pacer.price_usd,
+            past=Past(comparable=layout.comparable.likely),
             finish=finish,
         )
 

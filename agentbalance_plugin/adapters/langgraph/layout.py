@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from agentbalance_plugin.adapters.langgraph.steps import Steps
 from agentbalance_plugin.adapters.planning import check_needs, takes_long
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.answers import Comparable
 from agentbalance_plugin.team import Agent, Team
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
@@ -48,6 +49,7 @@ class Layout:
         messages: the state's key of the messages, where agents are planned in full; None where
             they keep the user's edges.
         steps: in which the agents run by the user's edges; None where a plan or code decides.
+        comparable: whether the agents' answers are, by the runs so far.
     """
 
     builder: _AnyGraph
@@ -56,6 +58,7 @@ class Layout:
     routed: dict[str, str]
     messages: str | None
     steps: Steps | None = None
+    comparable: Comparable = field(default_factory=Comparable)
 
     @classmethod
     def of(cls, builder: _AnyGraph, settings: Settings) -> Layout:

@@ -15,6 +15,7 @@ from agentbalance_plugin.adapters.planning import (
     heard_bound,
     plan_task,
 )
+from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.core.limits import LARGEST_SHARE
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
@@ -38,10 +39,8 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
         PlanError: the planner's plan can't be run.
     """
     query, team = _task(run, values, read_query)
-    catalog, beside = run.models.catalog, _beside(values, query)
-    plan = run.plan = plan_task(
-        run.planner, query, team, run.budget, catalog, run.price_usd, beside
-    )
+    catalog, past = run.models.catalog, _past(run, values, query)
+    plan = run.plan = plan_task(run.planner, query, team, run.budget, catalog, run.price_usd, past)
     return plan
 
 
@@ -57,7 +56,7 @@ async def amake_plan(run: Run, values: object, read_query: QueryReader | None) -
         run.budget,
         catalog,
         run.price_usd,
-        _beside(values, query),
+        _past(run, values, query),
         beside=beside,
     )
     return plan
@@ -133,9 +132,9 @@ def prompt_of(values: object) -> int:
     return sum(text_bound(text) for text in _texts(values))
 
 
-def _beside(values: object, query: str) -> int:
-    """Bytes that a state holds beside the task: what was said before, documents."""
-    return max(0, prompt_of(values) - text_bound(query))
+def _past(run: Run, values: object, query: str) -> Past:
+    beside = max(0, prompt_of(values) - text_bound(query))
+    return Past(beside, run.comparable.likely)
 
 
 def _last_user_message(values: object) -> HumanMessage | None:

@@ -24,6 +24,7 @@ from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import Budget, Spend
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.answers import Comparable
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
 from agentbalance_plugin.runtime.turns import Turns
@@ -75,6 +76,7 @@ class Run:
         steps: in which that plan runs; None where the user's edges hold.
         before: what that part spent.
         stored: whether there are checkpoints to keep the books in.
+        comparable: whether agents' answers are, by the runs before.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Run:
         steps: Steps | None = None,
         before: Books | None = None,
         stored: bool = True,
+        comparable: Comparable | None = None,
     ) -> None:
         self.models = models
         self.team = team
@@ -105,6 +108,7 @@ class Run:
         self.plan = plan
         self.steps = steps
         self.stored = stored
+        self.comparable = comparable or Comparable()
         self.race: Race | None = None
         self.turns = Turns()
         if steps is not None:
@@ -165,6 +169,11 @@ class Run:
         if text not in self._answers:
             self._answers[text] = extract(text)
         return self._answers[text]
+
+    @property
+    def answers(self) -> tuple[str | None, ...]:
+        """Of all messages that were looked at."""
+        return tuple(self._answers.values())
 
     def spoke(self, agent: str) -> None:
         """The agent's node has ended."""

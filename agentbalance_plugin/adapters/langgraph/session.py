@@ -133,6 +133,7 @@ class Session:
             steps=task.steps if task is not None else None,
             before=task.books if task is not None else None,
             stored=self.saver is not None,
+            comparable=layout.comparable,
         )
         run.control.outer = self._outer
         if task is not None:
@@ -159,6 +160,7 @@ class Session:
         run = self.run
         report = self.report = make_report(run, waits_at)
         self._reports.add(report, self._config)
+        run.comparable.note(run.answers)
         pacer = self._layout.settings.pacer(self._layout.team)
         if self._ticket is not None and pacer is not None:
             spent = report.spend.nanodollars - run.before.total.nanodollars

@@ -16,7 +16,8 @@ from agentbalance_plugin.cli.benches import made_up
 from agentbalance_plugin.cli.benches.local_server import local_server, served
 from agentbalance_plugin.cli.benches.measure import Figure, Findings, Ratio
 from agentbalance_plugin.cli.progress import counting
-from agentbalance_plugin.core.policy import Knobs, Policy
+from agentbalance_plugin.core.knobs import NO_PAST, Knobs, Past
+from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Team
@@ -50,10 +51,10 @@ class _Watched(Policy):
         budget: Budget,
         catalog: Catalog,
         knobs: Knobs | None = None,
-        beside_bytes: int = 0,
+        past: Past = NO_PAST,
     ) -> Plan:
         began, busy = time.perf_counter(), time.thread_time()
-        plan = super().plan(query, team, budget, catalog, knobs, beside_bytes)
+        plan = super().plan(query, team, budget, catalog, knobs, past)
         if threading.current_thread() is threading.main_thread():
             self.busy.append(time.thread_time() - busy)
             self.wall.append(time.perf_counter() - began)

@@ -37,7 +37,7 @@ class Heard(Policy):
 
     def plan(self, *arguments: Any, **named: Any) -> Plan:
         if arguments[0]:
-            self.asked.append(arguments[5])
+            self.asked.append(arguments[5].beside_bytes)
         return super().plan(*arguments, **named)
 
 
@@ -73,6 +73,31 @@ async def test_plans_are_told_how_long_a_chat_has_become(bench: Bench, mode: str
         asked.clear()
         await each.run(task=bench.task(3))
         assert asked == [0]
+
+
+async def test_several_are_asked_only_while_their_answers_can_be_compared(bench: Bench) -> None:
+    given: list[str | None] = [None]
+    team = bench.wrap(
+        bench.chat(),
+        policy=bench.policy(),
+        budget=Budget(cost_usd=0.05, latency_s=1000),
+        answer=lambda _: given[0],
+    )
+
+    async def agents(number: int) -> int:
+        await team.reset()
+        await team.run(task=bench.task(number))
+        plan = team.report.plan
+        assert plan is not None
+        return len(plan.assignment)
+
+    assert await agents(0) > 1
+    # A vote could only take the last one's message.
+    assert [await agents(number) for number in (0, 1, 2)] == [1, 1, 1]
+    assert len(team.explain(bench.task()).plan.assignment) == 1
+    given[0] = "42"
+    assert await agents(0) == 1
+    assert await agents(0) > 1
 
 
 def loop(bench: Bench) -> GraphFlow:

@@ -106,7 +106,7 @@ async def test_plans_are_told_how_long_a_thread_has_become(bench: Bench) -> None
     class Heard(Policy):
         def plan(self, *arguments: Any, **named: Any) -> Plan:
             if arguments[0]:
-                asked.append(arguments[5])
+                asked.append(arguments[5].beside_bytes)
             return super().plan(*arguments, **named)
 
     asked: list[int] = []

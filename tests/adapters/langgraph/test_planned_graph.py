@@ -362,3 +362,26 @@ async def test_an_edited_state_goes_on_along_the_plan(bench: Bench) -> None:
     result = await app.ainvoke(None, edited)
     assert result["messages"][-2].content == "edited"
     assert speakers(result)[-1] == "writer"
+
+
+async def test_several_are_asked_only_while_their_answers_can_be_compared(instant: Bench) -> None:
+    given: list[str | None] = [None]
+    app = instant.balance(
+        instant.chain(),
+        mode="full",
+        policy=instant.policy(),
+        budget=Budget(cost_usd=0.05, latency_s=1000),
+        answer=lambda _: given[0],
+    ).compile()
+
+    async def agents() -> int:
+        await app.ainvoke(instant.ask())
+        return len(app.report.plan.assignment)
+
+    assert await agents() > 1
+    # A vote could only take the last one's message.
+    assert [await agents(), await agents()] == [1, 1]
+    assert len(app.explain(instant.task()).plan.assignment) == 1
+    given[0] = "42"
+    assert await agents() == 1
+    assert await agents() > 1
