@@ -42,7 +42,6 @@ from agentbalance_plugin.adapters.langgraph.planning import (
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.retries import too_late
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, own_run
-from agentbalance_plugin.adapters.langgraph.steps import in_steps
 from agentbalance_plugin.adapters.langgraph.stored import (
     AUTHORS,
     SPEND,
@@ -117,10 +116,9 @@ def _planner(layout: Layout, select: str | list[str]) -> tuple[Any, Any]:
         return ChannelRead.do_read(config, select=select, fresh=True)
 
     def lay_out(run: Run, made: Plan, values: Any, config: RunnableConfig) -> None:
-        if layout.messages is not None:
-            run.lay_out(*in_steps(made, run.models.catalog))
-        elif layout.steps is not None:
-            run.plan, _ = in_steps(made, run.models.catalog, layout.steps)
+        run.plan, steps = layout.in_steps(made)
+        if layout.messages is not None and steps is not None:
+            run.lay_out(run.plan, steps)
         allot(run, layout.certain, prompt_of(values))
         if not run.stored:
             return

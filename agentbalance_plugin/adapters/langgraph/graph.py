@@ -28,7 +28,6 @@ from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
 from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
-from agentbalance_plugin.adapters.langgraph.steps import in_steps
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
@@ -135,24 +134,18 @@ class BalancedGraph(_AnyCompiled):
         if not isinstance(task, str):
             raise ValueError(f"task must be the text of a task, got {task!r}")
         layout = self.shared.layout
-        settings, catalog = layout.settings, layout.settings.models.catalog
+        settings = layout.settings
         pacer = settings.pacer(layout.team)
-
-        def finish(plan: Plan) -> Plan:
-            if layout.messages is None and layout.steps is None:
-                return plan
-            return in_steps(plan, catalog, layout.steps)[0]
-
         return explain_task(
             settings.planner,
             task,
             layout.team,
             settings.budget,
-            catalog,
+            settings.models.catalog,
             bound=text_bound(task),
             price_usd=None if pacer is None else pacer.price_usd,
             past=Past(comparable=layout.comparable.likely),
-            finish=finish,
+            finish=lambda plan: layout.in_steps(plan)[0],
         )
 
     def get_graph(

@@ -26,7 +26,7 @@ from agentbalance_plugin.adapters.langgraph.discover import (
 )
 from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.planned import lay_edges
-from agentbalance_plugin.adapters.langgraph.steps import Steps
+from agentbalance_plugin.adapters.langgraph.steps import Steps, in_steps
 from agentbalance_plugin.adapters.planning import check_needs, takes_long
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.plan import Plan
@@ -108,6 +108,12 @@ class Layout:
     def mode(self) -> str:
         """ "full" or "backbones"."""
         return "backbones" if self.messages is None else "full"
+
+    def in_steps(self, plan: Plan) -> tuple[Plan, Steps | None]:
+        """A plan as it runs here, and its steps; None where code decides on them."""
+        if self.messages is None and self.steps is None:
+            return plan, None
+        return in_steps(plan, self.settings.models.catalog, self.steps)
 
     @cached_property
     def plans_beside(self) -> bool:
