@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +16,7 @@ from agentbalance_plugin.drawing import text_table
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Team
 
-# Beside the budget itself.
-_FACTORS = (0.25, 0.5, 2.0, 4.0)
+_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 # More of a large catalog than anybody reads.
 _MOST_BACKBONES = 20
 _MATCHES_SHOWN = 3
@@ -99,8 +98,7 @@ def explain_task(
     check_affordable(budget, catalog, bound)
 
     def planned(budget: Budget, price_usd: float | None) -> Plan:
-        made = plan_task(planner, query, team, part(budget), catalog, price_usd, past)
-        return finish(made)
+        return finish(plan_task(planner, query, team, part(budget), catalog, price_usd, past))
 
     plan = planned(budget, price_usd)
     if not isinstance(planner, Policy):
@@ -108,29 +106,27 @@ def explain_task(
     knobs = Knobs(price_usd=price_usd)
     found = planner.explain(query, team, part(budget), catalog, knobs, past)
     stages = {key: value for key, value in found.items() if key != "plan"}
-    budgets = [(budget, plan)]
-    for other in _scaled(budget):
+    budgets: list[tuple[Budget, Plan]] = []
+    for factor in _FACTORS:
+        if factor == 1.0:
+            budgets.append((budget, plan))
+            continue
         with suppress(ValueError):
+            other = _scaled(budget, factor)
             check_affordable(other, catalog, bound)
             budgets.append((other, planned(other, None)))
-    return TaskExplanation(plan, stages, tuple(sorted(budgets, key=lambda each: _size(each[0]))))
+    return TaskExplanation(plan, stages, tuple(budgets))
 
 
-def _scaled(budget: Budget) -> Iterator[Budget]:
-    """Parts and multiples of what is limited first: money, else time, else tokens."""
-    for factor in _FACTORS:
-        if budget.cost_usd is not None:
-            mean = budget.mean_cost_usd
-            mean = None if mean is None else mean * factor
-            yield replace(budget, cost_usd=budget.cost_usd * factor, mean_cost_usd=mean)
-        elif budget.latency_s is not None:
-            yield replace(budget, latency_s=budget.latency_s * factor)
-        else:
-            yield replace(budget, tokens=max(1, int((budget.tokens or 0) * factor)))
-
-
-def _size(budget: Budget) -> float:
-    return budget.cost_usd or budget.latency_s or budget.tokens or 0.0
+def _scaled(budget: Budget, factor: float) -> Budget:
+    """With more or less of what is limited first: money, else time, else tokens."""
+    if budget.cost_usd is not None:
+        mean = budget.mean_cost_usd
+        mean = None if mean is None else mean * factor
+        return replace(budget, cost_usd=budget.cost_usd * factor, mean_cost_usd=mean)
+    if budget.latency_s is not None:
+        return replace(budget, latency_s=budget.latency_s * factor)
+    return replace(budget, tokens=max(1, int((budget.tokens or 0) * factor)))
 
 
 def _query_lines(stages: Mapping[str, Any], plan: Plan) -> list[str]:
@@ -157,8 +153,8 @@ def _backbones(stages: Mapping[str, Any]) -> str:
             right, usd = f"{alone['success']:.0%}", f"{alone['cost_usd']:.6f}"
             rows.append((pool, name, right, usd, f"{alone['latency_s']:.1f}"))
     lines = [text_table(rows[: _MOST_BACKBONES + 1])]
-    if more := len(rows) - 1 - _MOST_BACKBONES:
-        lines += [f"and {more} more"] * (more > 0)
+    if (more := len(rows) - 1 - _MOST_BACKBONES) > 0:
+        lines.append(f"and {more} more")
     if beaten := len(stages["backbones"]) - (len(rows) - 1):
         lines.append(f"{beaten} beaten by others of these on strength, price and speed")
     return "\n".join(lines)

@@ -21,9 +21,7 @@ def budget_of(
     cost_usd: float | None, mean_cost_usd: float | None, latency_s: float | None, tokens: int | None
 ) -> Budget:
     """The budget that was given by its fields (ValueError: there is none, or it can't be)."""
-    if mean_cost_usd is None:
-        return Budget(cost_usd=cost_usd, latency_s=latency_s, tokens=tokens)
-    if cost_usd is None:
+    if mean_cost_usd is not None and cost_usd is None:
         raise ValueError("--mean-cost-usd needs a hard cap for each task: give --cost-usd as well")
     return Budget(
         cost_usd=cost_usd, mean_cost_usd=mean_cost_usd, latency_s=latency_s, tokens=tokens
