@@ -14,6 +14,9 @@ CAPABILITIES = frozenset({"text", "tools", "json", "structured_output", "vision"
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4_096
 
+USUAL_TOKENS = 150.0
+"""Visible tokens of an answer that is reasoned in words, where nothing else is known."""
+
 # Decimals of the usual precision still count the pico-dollars of a price below it.
 _PRICE_BOUND = 10**15
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
-from agentbalance_plugin.backbone import Backbone, CatalogError, Endpoint, Profile
+from agentbalance_plugin.backbone import USUAL_TOKENS, Backbone, CatalogError, Endpoint, Profile
 
 _RECORDED = Path(__file__).resolve().parent / "data" / "profiles.json.gz"
 _HIDDEN = "hidden_reasoning_tokens_"
 _SPREAD = "output_spread_"
 
-# An answer of fewer tokens was not reasoned in words; one that is has about so many.
+# An answer of fewer tokens was not reasoned in words.
 _REASONED_TOKENS = 20.0
-_USUAL_TOKENS = 150.0
 _NUMBERS = {"ttft_s": float, "tokens_per_s": float, "params_b": float}
 _COUNTS = {"max_output_tokens": int, "context_tokens": int}
 _ENDPOINT = ("model", "base_url", "api_key_env", "output_cap", "component")
@@ -216,7 +215,7 @@ def _recorded_profile(where: str, names: list[Any]) -> Profile:
                 parts.setdefault(field, {}).update(values)
     lengths = parts.get("visible_tokens", {})
     reasoned = [tokens for tokens in lengths.values() if tokens >= _REASONED_TOKENS]
-    usual = fmean(reasoned) if reasoned else _USUAL_TOKENS
+    usual = fmean(reasoned) if reasoned else USUAL_TOKENS
     parts["visible_tokens"] = {
         kind: tokens if tokens >= _REASONED_TOKENS else usual for kind, tokens in lengths.items()
     }

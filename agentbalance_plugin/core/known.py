@@ -124,10 +124,10 @@ def make_limits(
     table = roster.table
     tasks = len(outlook.log_tokens)
     sigma, hidden, log_tokens = outlook.sigma, outlook.hidden_tokens, outlook.log_tokens
+    mean = hidden + np.exp(log_tokens + sigma[:, None] ** 2 / 2)
     longest = np.exp(log_tokens + _CAP_DEVIATIONS * sigma[:, None]) + _HIDDEN_MARGIN * hidden
     spread = outlook.output_spread
     if spread.any():
-        mean = np.exp(log_tokens + sigma[:, None] ** 2 / 2) + hidden
         varied = mean * np.exp(_CAP_DEVIATIONS * spread - spread**2 / 2)
         longest = np.where(spread > 0.0, varied, longest)
     caps = np.minimum(np.ceil(longest + USEFUL_TOKENS), table.max_output)
@@ -137,9 +137,6 @@ def make_limits(
     if budget.tokens is not None:
         roomy &= agents * (bound[:, None] + table.max_output) <= budget.tokens
     caps = np.where(roomy, table.max_output, caps)
-    mean_tokens = (
-        outlook.prompt_tokens[:, None] + hidden + np.exp(log_tokens + sigma[:, None] ** 2 / 2)
-    )
 
     def cap(limit: float | None) -> FloatArray:
         return np.full(tasks, np.inf if limit is None else float(limit))
@@ -154,7 +151,7 @@ def make_limits(
         price_out=for_tasks(table.price_out, tasks),
         caps=caps,
         likely_usd=_LIKELY * outlook.predicted.cost_usd,
-        likely_tokens=_LIKELY * mean_tokens,
+        likely_tokens=_LIKELY * (outlook.prompt_tokens[:, None] + mean),
         log_tokens=log_tokens,
         hidden_tokens=hidden,
         output_spread=spread,

@@ -294,16 +294,15 @@ class Policy:
         bound = sizes + FRAMING_BYTES + known.longest_role + past.beside_bytes
         limits = make_limits(roster, outlook, budget, bound, len(team.agents))
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
-        if self._novelty is not None and distance is not None:
+        if distance is not None:
             distance = np.repeat(distance, len(knobs))
-            lead = np.where(distance > self._novelty.threshold, FAR_DISCOUNT, 0.0)
-            asked = asked._replace(lead=lead)
+            asked = asked._replace(lead=np.where(self._is_far(distance), FAR_DISCOUNT, 0.0))
         if not past.comparable:
             asked = asked._replace(lead=np.full_like(asked.lead, _ALONE))
         return _View(asked, outlook, limits, distance)
 
-    def _is_far(self, distance: float) -> bool:
-        return self._novelty is not None and bool(distance > self._novelty.threshold)
+    def _is_far(self, distance: FloatArray) -> NDArray[np.bool_]:
+        return distance > (np.inf if self._novelty is None else self._novelty.threshold)
 
     def _distance(self, features: Sequence[Features]) -> FloatArray | None:
         """[N] of queries from the training queries; None if unknown."""
@@ -339,7 +338,7 @@ class Policy:
         if view.novelty is not None:
             # JSON has no infinity.
             notes["novelty"] = round(min(float(view.novelty[row]), 1e6), 3)
-            notes["far"] = self._is_far(view.novelty[row])
+            notes["far"] = bool(self._is_far(view.novelty[row]))
         choice = None if decision is None else decision.choice(row)
         if decision is not None and choice is not None:
             log_odds = decision.outlook.predicted.log_odds[row]

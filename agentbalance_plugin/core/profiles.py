@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.backbone import Backbone, Catalog, Profile
+from agentbalance_plugin.backbone import USUAL_TOKENS, Backbone, Catalog, Profile
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -46,8 +46,6 @@ _DOUBT = 1.0
 _LOG_UNPROFILED = -3.0
 # A multiple of the mean that no reply comes near.
 _NO_CUT = 1e3
-# Of an answer that is reasoned in words.
-_USUAL_TOKENS = 150.0
 _TYPICAL_TTFT_S = 0.5
 _TYPICAL_TOKENS_PER_S = 60.0
 
@@ -352,7 +350,7 @@ def _log_tokens(
         # Some kinds were recorded of prompts that ask for a letter. Agents are not asked so, and
         # what they are asked was profiled at best on other kinds.
         profiled = known.any(axis=1)
-        usual = np.log(_USUAL_TOKENS) + verbosity
+        usual = np.log(USUAL_TOKENS) + verbosity
         if profiled.any():
             usual = filled[profiled].mean(axis=0)
         filled[~profiled] = np.maximum(filled[~profiled], usual)

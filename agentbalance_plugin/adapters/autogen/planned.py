@@ -220,9 +220,10 @@ class PlannedTeam(WrappedTeam):
             if condition is not None and not self._running:
                 await condition.reset()
         # One that was stopped in the middle could not go on from there.
-        spoke = self._passed[id(run)].messages
-        self._comparable.note(self._passed[id(run)].answers.values())
-        teams = {name: await states_inside(a) for name, a in agents.items() if name in spoke}
+        last = self._passed[id(run)]
+        self._comparable.note(last.answers.values())
+        spoke = {name: agent for name, agent in agents.items() if name in last.messages}
+        teams = {name: await states_inside(agent) for name, agent in spoke.items()}
         for name, agent in agents.items():
             adopt_state(self._originals[name], agent)
         self._teams.update(teams)
