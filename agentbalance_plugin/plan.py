@@ -37,12 +37,19 @@ class LateGate:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the policy predicts of a plan: means over its late gates."""
+    """What the policy predicts of a plan: means over its late gates.
+
+    Args:
+        prompt_tokens: of a call that hears no one; 0 if unknown.
+        reply_tokens: agent -> completion tokens of a reply of it that is not cut off, on average;
+            only of agents whose backbones do not reason.
+    """
 
     success: float
     cost_usd: float
     latency_s: float
-    tokens: float = 0.0
+    prompt_tokens: float = 0.0
+    reply_tokens: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,8 @@ class Plan:
                 "success": self.expected.success,
                 "cost_usd": self.expected.cost_usd,
                 "latency_s": self.expected.latency_s,
-                "tokens": self.expected.tokens,
+                "prompt_tokens": self.expected.prompt_tokens,
+                "reply_tokens": dict(self.expected.reply_tokens),
             },
             "notes": dict(self.notes),
         }

@@ -139,6 +139,11 @@ def _query_lines(stages: Mapping[str, Any], plan: Plan) -> list[str]:
     if novelty is not None:
         far = " (unlike all that was trained on)" if plan.notes.get("far") else ""
         lines.append(f"novelty: {novelty:.2f}{far}")
+    if past := plan.notes.get("past"):
+        lines.append(
+            f"by the runs before: {past['calls']:.1f} calls of an agent, replies "
+            f"{past['length']:.1f} times as long as predicted"
+        )
     if price := plan.notes.get("price_usd"):
         lines.append(f"a US dollar must buy {price:.4g} right answers")
     return lines

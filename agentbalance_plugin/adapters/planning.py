@@ -15,7 +15,8 @@ from agentbalance_plugin.core.limits import BYTES_HEARD
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallRecord
+from agentbalance_plugin.runtime.habits import Work
+from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallRecord, Meter
 from agentbalance_plugin.runtime.pacing import Pacer
 from agentbalance_plugin.team import Agent, Team
 
@@ -172,6 +173,25 @@ def bytes_kept(calls: Iterable[CallRecord], catalog: Catalog, team: Team) -> int
         tokens = max(tokens, call.prompt_tokens + spoken)
     longest_role = max(len(agent.role.encode()) for agent in team.agents)
     return max(0, int(BYTES_PER_TOKEN * tokens) - longest_role)
+
+
+def past_of(work: Work, comparable: bool, beside_bytes: int, *, with_extra: bool) -> Past:
+    """What a planner is told.
+
+    Args:
+        work: by the runs before.
+        comparable: whether the answers were.
+        beside_bytes: of prompts, beside the task and an agent's role.
+        with_extra: whether prompts hold what nothing but earlier runs tells of, beside these.
+    """
+    beside = beside_bytes + int(BYTES_PER_TOKEN * work.extra_tokens * with_extra)
+    longest = beside_bytes + int(BYTES_PER_TOKEN * work.most_extra_tokens)
+    return Past(beside, comparable, longest, work.length, work.calls, work.replies)
+
+
+def denied_tokens(meter: Meter) -> dict[str, float]:
+    """Agents whose calls the budget had no room for -> about how many prompt tokens they had."""
+    return {name: bound / BYTES_PER_TOKEN for name, bound in meter.denied.items()}
 
 
 def heard_bound(plan: Plan, name: str) -> int:

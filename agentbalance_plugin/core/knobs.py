@@ -33,10 +33,18 @@ class Past:
         comparable: whether agents give answers that can be compared. Where they do not, nothing is
             gained by asking several of them: a vote takes the message of the last, so that a plan
             of one agent is made where the team allows it.
+        longest_bytes: the same of the longest prompt of an agent's turn.
+        length: how many times as long replies are as the task and the backbones' profiles say.
+        calls: prompts that a turn of an agent sends, of `beside_bytes` each.
+        replies: output tokens of a turn, in replies of `length`.
     """
 
     beside_bytes: int = 0
     comparable: bool = True
+    longest_bytes: int = 0
+    length: float = 1.0
+    calls: float = 1.0
+    replies: float = 1.0
 
 
 NO_PAST = Past()

@@ -13,6 +13,7 @@ from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.design import is_pipeline, must_run, slot_agents
 from agentbalance_plugin.core.encoder import QueryEncoder
+from agentbalance_plugin.core.knobs import NO_PAST, Past
 from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
 from agentbalance_plugin.core.pipeline import Pipeline, wish_of
 from agentbalance_plugin.core.prediction import Outlook, Roster, embed, for_tasks, make_roster
@@ -113,13 +114,19 @@ def look_at(
 
 
 def make_limits(
-    roster: Roster, outlook: Outlook, budget: Budget, bound: FloatArray, agents: int
+    roster: Roster,
+    outlook: Outlook,
+    budget: Budget,
+    bound: FloatArray,
+    agents: int,
+    past: Past = NO_PAST,
 ) -> Limits:
     """The hard caps of a budget, for the N queries of an outlook.
 
     Args:
         bound: [N] tokens of a prompt, at most.
         agents: of the team.
+        past: that the outlook was made with.
     """
     table = roster.table
     tasks = len(outlook.log_tokens)
@@ -133,25 +140,32 @@ def make_limits(
     caps = np.minimum(np.ceil(longest + USEFUL_TOKENS), table.max_output)
     # A budget with room for the longest replies there are need not cut any.
     full = bound[:, None] * table.price_in + table.max_output * table.price_out
-    roomy = agents * full <= (np.inf if budget.cost_usd is None else budget.cost_usd)
+    calls = agents * max(1.0, past.calls)
+    roomy = calls * full <= (np.inf if budget.cost_usd is None else budget.cost_usd)
     if budget.tokens is not None:
-        roomy &= agents * (bound[:, None] + table.max_output) <= budget.tokens
+        roomy &= calls * (bound[:, None] + table.max_output) <= budget.tokens
     caps = np.where(roomy, table.max_output, caps)
 
     def cap(limit: float | None) -> FloatArray:
         return np.full(tasks, np.inf if limit is None else float(limit))
 
+    prompt = outlook.prompt_tokens[:, None]
+    read = (past.calls - 1.0) * prompt
+    written = (past.replies - 1.0) * np.minimum(mean, table.max_output)
     return Limits(
         cost_usd=cap(budget.cost_usd),
         tokens=cap(budget.tokens),
         latency_s=cap(budget.latency_s),
         prompt_bound=bound,
         sigma=sigma,
+        calls=np.full(tasks, past.calls),
         price_in=for_tasks(table.price_in, tasks),
         price_out=for_tasks(table.price_out, tasks),
         caps=caps,
+        earlier_usd=np.maximum(0.0, read * table.price_in + written * table.price_out),
+        earlier_tokens=np.maximum(0.0, read + written),
         likely_usd=_LIKELY * outlook.predicted.cost_usd,
-        likely_tokens=_LIKELY * (outlook.prompt_tokens[:, None] + mean),
+        likely_tokens=_LIKELY * (past.calls * prompt + past.replies * mean),
         log_tokens=log_tokens,
         hidden_tokens=hidden,
         output_spread=spread,

@@ -44,7 +44,9 @@ class Limits:
         sigma: [N] deviation of the logarithm of visible tokens.
         price_in, price_out: [N, B] US dollars per token.
         caps: [N, B] output tokens that calls are given where the budget has room.
-        likely_usd, likely_tokens: [N, B] what a call that is over has seldom taken more than.
+        calls: [N] prompts that a turn of an agent sends.
+        earlier_usd, earlier_tokens: [N, B] what a turn takes before its last call.
+        likely_usd, likely_tokens: [N, B] what a turn that is over has seldom taken more than.
         log_tokens: [N, B] predicted logarithm of visible tokens.
         hidden_tokens, output_spread: [N, B], see `ProfileTable`.
     """
@@ -54,9 +56,12 @@ class Limits:
     latency_s: FloatArray
     prompt_bound: FloatArray
     sigma: FloatArray
+    calls: FloatArray
     price_in: FloatArray
     price_out: FloatArray
     caps: FloatArray
+    earlier_usd: FloatArray
+    earlier_tokens: FloatArray
     likely_usd: FloatArray
     likely_tokens: FloatArray
     log_tokens: FloatArray
@@ -108,11 +113,13 @@ class Limits:
             return np.where(at_once, together, group_sums(likely, candidates).take(group, axis=1))
 
         bound = self.prompt_bound[:, None]
-        left = self.cost_usd[:, None] - held(self._worst_usd, self.likely_usd) - bound * price_in
-        room = np.minimum(caps, left / price_out)
+        earlier = self.earlier_usd.take(backbone, axis=1)
+        left = self.cost_usd[:, None] - held(self._worst_usd, self.likely_usd)
+        room = np.minimum(caps, (left - earlier - bound * price_in) / price_out)
         if np.isfinite(self.tokens).any():
             tokens = self.tokens[:, None] - held(self._worst_tokens, self.likely_tokens)
-            room = np.minimum(room, tokens - bound)
+            earlier = self.earlier_tokens.take(backbone, axis=1)
+            room = np.minimum(room, tokens - earlier - bound)
         room = np.floor(np.maximum(room, 0.0))
         chance = chance_of_end(room, log_tokens, self.sigma[:, None], hidden, spread)
         ends = np.ones((len(room), room.shape[1] + 1))
@@ -132,8 +139,10 @@ class Limits:
         """
         which, bound, caps = list(columns), self.prompt_bound[task], self.caps[task]
         some, most = caps[which], longest[which]
-        money = _PLANNED * self.cost_usd[task] - bound * self.price_in[task, which].sum()
-        tokens = _PLANNED * self.tokens[task] - bound * len(which)
+        used = bound * self.price_in[task, which] + self.earlier_usd[task, which]
+        money = _PLANNED * self.cost_usd[task] - used.sum()
+        used = bound + self.earlier_tokens[task, which]
+        tokens = _PLANNED * self.tokens[task] - used.sum()
         times = min(
             _times(some, most, self.price_out[task, which], float(money)),
             _times(some, most, np.ones(len(which)), float(tokens)),
@@ -158,11 +167,12 @@ class Limits:
 
     @cached_property
     def _worst_usd(self) -> FloatArray:
-        return self.prompt_bound[:, None] * self.price_in + self.caps * self.price_out
+        prompt = self.prompt_bound[:, None] * self.price_in
+        return self.earlier_usd + prompt + self.caps * self.price_out
 
     @cached_property
     def _worst_tokens(self) -> FloatArray:
-        return self.prompt_bound[:, None] + self.caps
+        return self.earlier_tokens + self.prompt_bound[:, None] + self.caps
 
 
 def _times(caps: FloatArray, longest: FloatArray, price: FloatArray, left: float) -> float:

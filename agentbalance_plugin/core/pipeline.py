@@ -105,9 +105,10 @@ def pipeline_values(
     visible = np.exp(outlook.log_tokens[task] + outlook.sigma[task] ** 2 / 2)
     before = max(0, len(pipeline.options) - 1)
     # Each agent reads about half of what the others write, in bytes four to six times its tokens.
-    read = before / 2 * visible[others]
+    read = before / 2 * visible[others] * limits.calls[task]
     reading = read * (before * table.price_in[others] + table.price_in[last])
-    worst = limits.prompt_bound[task] * table.price_in + table.max_output * table.price_out
+    worst = limits.earlier_usd[task] + limits.prompt_bound[task] * table.price_in
+    worst = worst + table.max_output * table.price_out
     worst_usd = before * worst[others] + worst[last] + BYTES_HEARD * reading
     share = _DECIDER_SHARE if before else 1.0
     cost, latency = predicted.cost_usd[task], predicted.latency_s[task]
@@ -145,6 +146,7 @@ def _ends(
 
     def worst(column: IntArray, heard: FloatArray) -> tuple[FloatArray, FloatArray]:
         prompt = (limits.prompt_bound[task] + BYTES_HEARD * heard) * table.price_in[column]
+        prompt = prompt + limits.earlier_usd[task, column]
         return prompt, prompt + table.max_output[column] * table.price_out[column]
 
     def chance(column: IntArray, money: FloatArray, prompt: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from agentbalance_plugin.core.known import FRAMING_BYTES, Known, look_at, make_l
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.novelty import FAR_DISCOUNT, Novelty
 from agentbalance_plugin.core.pipeline import pipeline_plan, pipeline_values
-from agentbalance_plugin.core.prediction import Outlook, embed, look_ahead
+from agentbalance_plugin.core.prediction import Outlook, Roster, embed, look_ahead
 from agentbalance_plugin.core.roomy import RoomyCatalogs
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stream_price import solve_price
@@ -280,8 +280,8 @@ class Policy:
         features = [self._encoder.encode(query) for query in queries]
         vectors = np.concatenate([embed(checkpoint.weights, each) for each in features])
         distance = self._distance(features)
-        beside = known.mean_role + past.beside_bytes
-        outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance, beside)
+        role = known.mean_role
+        outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance, role, past)
         if len(knobs) > 1:
             outlook, sizes = outlook.repeated(len(knobs)), np.repeat(sizes, len(knobs))
         # Only where it is needed: a pacer gives each run a price, and a budget of its own.
@@ -291,15 +291,16 @@ class Policy:
             else k.price_usd
             for k in knobs
         ]
-        bound = sizes + FRAMING_BYTES + known.longest_role + past.beside_bytes
-        limits = make_limits(roster, outlook, budget, bound, len(team.agents))
+        beside = max(past.beside_bytes, past.longest_bytes)
+        bound = sizes + FRAMING_BYTES + known.longest_role + beside
+        limits = make_limits(roster, outlook, budget, bound, len(team.agents), past)
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
         if distance is not None:
             distance = np.repeat(distance, len(knobs))
             asked = asked._replace(lead=np.where(self._is_far(distance), FAR_DISCOUNT, 0.0))
         if not past.comparable:
             asked = asked._replace(lead=np.full_like(asked.lead, _ALONE))
-        return _View(asked, outlook, limits, distance)
+        return _View(asked, outlook, limits, distance, past)
 
     def _is_far(self, distance: FloatArray) -> NDArray[np.bool_]:
         return distance > (np.inf if self._novelty is None else self._novelty.threshold)
@@ -340,13 +341,18 @@ class Policy:
             notes["novelty"] = round(min(float(view.novelty[row]), 1e6), 3)
             notes["far"] = bool(self._is_far(view.novelty[row]))
         choice = None if decision is None else decision.choice(row)
+        past = view.past
+        if past.length != 1.0 or past.calls != 1.0:
+            notes["past"] = {"length": round(past.length, 3), "calls": round(past.calls, 3)}
         if decision is not None and choice is not None:
             log_odds = decision.outlook.predicted.log_odds[row]
             caps = np.minimum(
                 decision.caps[row], limits.given(row, choice.columns, roster.table.max_output)
             )
-            return cascade_plan(team, choice, roster.table.names, log_odds, caps, notes)
-        return pipeline_plan(known.pipeline, outlook, limits, row, price, notes)
+            plan = cascade_plan(team, choice, roster.table.names, log_odds, caps, notes)
+        else:
+            plan = pipeline_plan(known.pipeline, outlook, limits, row, price, notes)
+        return _with_tokens(plan, roster, outlook, row)
 
     def _known(self, team: Team, catalog: Catalog) -> Known:
         """Kept for the last few teams and catalogs; catalogs are compared by identity."""
@@ -364,12 +370,30 @@ class _View:
 
     Args:
         novelty: [N] distance of each query from the training queries; None if unknown.
+        past: what earlier runs tell.
     """
 
     asked: Asked
     outlook: Outlook
     limits: Limits
     novelty: FloatArray | None
+    past: Past = NO_PAST
+
+
+def _with_tokens(plan: Plan, roster: Roster, outlook: Outlook, row: int) -> Plan:
+    """The plan, with how long prompts and replies are likely to be."""
+    if plan.expected is None:
+        return plan
+    names, catalog = roster.table.names, roster.catalog
+    mean = np.exp(outlook.log_tokens[row] + outlook.sigma[row] ** 2 / 2).tolist()
+    tokens = {
+        agent: round(mean[names.index(backbone)], 1)
+        for agent, backbone in plan.assignment.items()
+        if backbone is not None and catalog[backbone].reasoning == "no"
+    }
+    prompt = round(float(outlook.prompt_tokens[row]), 1)
+    expected = replace(plan.expected, prompt_tokens=prompt, reply_tokens=tokens)
+    return replace(plan, expected=expected)
 
 
 def _asked(knobs: Sequence[Knobs], prices: Sequence[float]) -> Asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.encoder import Features
+from agentbalance_plugin.core.knobs import NO_PAST, Past
 from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
 from agentbalance_plugin.core.novelty import trust_in_text
 from agentbalance_plugin.core.pools import build_pools, pareto
@@ -157,7 +159,8 @@ def look_ahead(
     vectors: NDArray[np.float32],
     text_bytes: FloatArray,
     distance: FloatArray | None = None,
-    beside_bytes: float = 0.0,
+    role_bytes: float = 0.0,
+    past: Past = NO_PAST,
 ) -> Outlook:
     """Predict for queries given by their vectors.
 
@@ -167,7 +170,8 @@ def look_ahead(
         distance: [N] from the training queries. Where the backbones were profiled on a kind of task
             that is new, the further a query is, the more of it is predicted by the profile alone,
             as if its text was a usual one. None: none is far.
-        beside_bytes: UTF-8 bytes of a prompt beside the query.
+        role_bytes: UTF-8 bytes of an agent's role.
+        past: what earlier runs tell. With it cost and latency are those of a whole turn.
     """
     priors = checkpoint.priors
     query = vectors.astype(np.float64)
@@ -191,6 +195,8 @@ def look_ahead(
         # So that their mean is the profile's.
         profiled = share @ table.log_tokens - sigma[:, None] ** 2 / 2
         log_tokens = trust * log_tokens + (1.0 - trust) * profiled
+    if past.length != 1.0:
+        log_tokens = log_tokens + math.log(past.length)
     log_tokens = np.clip(log_tokens, 0.0, 9.0)
     visible = np.exp(log_tokens + sigma[:, None] ** 2 / 2)
     hidden = share @ table.hidden_tokens
@@ -198,12 +204,13 @@ def look_ahead(
     prompt = np.maximum(
         text_bytes / BYTES_PER_TOKEN, np.minimum(share @ priors.prompt_tokens, text_bytes)
     )
-    prompt = prompt + beside_bytes / BYTES_PER_TOKEN
+    prompt = prompt + (role_bytes + past.beside_bytes) / BYTES_PER_TOKEN
     billed = np.minimum(visible + hidden, table.max_output)
     predicted = Predicted(
         log_odds=success,
-        cost_usd=prompt[:, None] * table.price_in + billed * table.price_out,
-        latency_s=table.ttft_s + billed / table.tokens_per_s,
+        cost_usd=past.calls * prompt[:, None] * table.price_in
+        + past.replies * billed * table.price_out,
+        latency_s=past.calls * table.ttft_s + past.replies * billed / table.tokens_per_s,
         shared=share @ priors.shared,
         coincidence=share @ priors.coincidence,
     )

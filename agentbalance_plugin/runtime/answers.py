@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from collections.abc import Iterable
 from typing import Any, cast
-
-# Messages that say enough of those to come, and how many of them are remembered.
-_ENOUGH = 2
-_REMEMBERED = 8
 
 _ANSWER_LINE = re.compile(r"^[\s*_#>-]*(?:final\s+)?answer[*_]*\s*:[\s*_]*(?P<answer>\S.*)$", re.I)
 _BOXED = r"\boxed{"
@@ -30,26 +24,6 @@ def extract_answer(text: str) -> str | None:
         if answer:
             return canonical(answer)
     return None
-
-
-class Comparable:
-    """Whether agents give answers that can be compared, as far as their last messages tell.
-
-    Safe to use from several threads.
-    """
-
-    def __init__(self) -> None:
-        self._last: deque[bool] = deque(maxlen=_REMEMBERED)
-
-    def note(self, answers: Iterable[str | None]) -> None:
-        """What the messages of a run gave: None for one without an answer."""
-        self._last.extend([answer is not None for answer in answers])
-
-    @property
-    def likely(self) -> bool:
-        """False once several messages in a row had none."""
-        last = tuple(self._last)
-        return len(last) < _ENOUGH or any(last)
 
 
 def canonical(answer: str) -> str:

@@ -39,6 +39,7 @@ class CallRecord:
     Args:
         metered: False when the endpoint reported no usage and the whole reservation was booked.
         overrun: True when the endpoint billed more than the cap it was given allows.
+        cut: True when the reply took all the output tokens that it was given.
         started_s, ended_s: clock seconds since the run began.
     """
 
@@ -49,6 +50,7 @@ class CallRecord:
     nanodollars: int
     metered: bool
     overrun: bool
+    cut: bool
     started_s: float
     ended_s: float
 
@@ -117,6 +119,7 @@ class Meter:
         self._shares: dict[str, _Share] = {}
         self._uses: dict[str, _Use] = {}
         self._calls: list[CallRecord] = []
+        self._denied: dict[str, int] = {}
         self._open: set[Call] = set()
         self._over = False
 
@@ -125,6 +128,13 @@ class Meter:
         """The settled calls, in the order in which they ended."""
         with self._lock:
             return tuple(self._calls)
+
+    @property
+    def denied(self) -> dict[str, int]:
+        """Agents whose last calls the money or tokens had no room for -> prompt bound of the
+        largest of these."""
+        with self._lock:
+            return dict(self._denied)
 
     def spend(self, agent: str | None = None) -> Spend:
         """Settled spend of one agent (latency: the sum over its calls) or of the whole run
@@ -231,8 +241,10 @@ class Meter:
             if tokens is not None:
                 cap = min(cap, tokens - prompt_bound)
             if cap < min(wanted, USEFUL_OUTPUT_TOKENS):
+                self._denied[agent] = max(prompt_bound, self._denied.get(agent, 0))
                 reason = self._denial(agent, backbone, prompt_bound, money, tokens)
                 raise CallDenied(reason)
+            self._denied.pop(agent, None)
             held = backbone.cost(prompt_bound, cap)
             use = self._uses.setdefault(agent, _Use(Spend()))
             use.held_nanodollars += held
@@ -283,6 +295,7 @@ class Meter:
                 nanodollars=cost,
                 metered=metered,
                 overrun=cost > held or prompt + completion > held_tokens,
+                cut=metered and completion >= call.output_cap,
                 started_s=call.started - self.started,
                 ended_s=now - self.started,
             )

@@ -106,6 +106,55 @@ def test_what_prompts_hold_beside_the_task_is_paid_for() -> None:
     assert TOOL_CATALOG[name].cost(42_000, 16) > budget.nanodollars
 
 
+def test_turns_that_earlier_runs_showed_are_paid_for() -> None:
+    team, query = Team((Agent("solver"),), decider="solver"), recorded_query(7)
+    usual = POLICY.explain(query, team, AMPLE, TOOL_CATALOG)
+    past = Past(length=3.0, calls=4.0, replies=2.0)
+    turns = POLICY.explain(query, team, AMPLE, TOOL_CATALOG, past=past)
+    prompt = usual["plan"]["expected"]["prompt_tokens"]
+    for name, priced in TOOL_CATALOG.items():
+        before, after = usual["backbones"][name], turns["backbones"][name]
+        assert after["success"] == before["success"]
+        if priced.reasoning != "no":
+            continue
+        read = prompt * float(priced.price_in_usd_per_mtok) / 1e6
+        written = before["cost_usd"] - read
+        assert after["cost_usd"] == pytest.approx(4 * read + 2 * 3 * written, rel=0.01)
+        seconds = (before["latency_s"] - priced.ttft_s) * 2 * 3 + 4 * priced.ttft_s
+        assert after["latency_s"] == pytest.approx(seconds, rel=0.01)
+    assert turns["plan"]["notes"]["past"] == {"length": 3.0, "calls": 4.0}
+    assert "past" not in usual["plan"]["notes"]
+
+
+@pytest.mark.parametrize(
+    ("past", "least"),
+    [
+        (Past(length=12.0), 12.0),
+        (Past(calls=12.0, replies=12.0), 12.0),
+        (Past(longest_bytes=8000), 1.0),
+    ],
+)
+def test_backbones_whose_turns_a_cap_has_no_room_for_are_left_alone(
+    past: Past, least: float
+) -> None:
+    team, query = Team((Agent("solver"),), decider="solver"), recorded_query(7)
+    # Room for one usual call of a strong backbone.
+    budget = Budget(cost_usd=0.004)
+
+    def chosen(past: Past) -> Backbone:
+        [name] = POLICY.plan(query, team, budget, TOOL_CATALOG, past=past).assignment.values()
+        assert name is not None
+        return TOOL_CATALOG[name]
+
+    prompt, reply = past.longest_bytes + 500, 100 * least
+    fits = (prompt * chosen(past).price_in_usd_per_mtok) + (
+        Decimal(reply) * chosen(past).price_out_usd_per_mtok
+    )
+    assert fits / 10**6 <= Decimal("0.004")
+    usual = chosen(Past())
+    assert usual.price_out_usd_per_mtok > 2 * chosen(past).price_out_usd_per_mtok
+
+
 @pytest.mark.parametrize("money", [0.0005, 0.004, 1.0])
 def test_one_agent_answers_where_answers_can_not_be_compared(money: float) -> None:
     budget, past = Budget(cost_usd=money), Past(comparable=False)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentbalance_plugin.runtime.answers import Comparable, extract_answer
+from agentbalance_plugin.runtime.answers import extract_answer
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,3 @@ def test_first_rule_that_matches_wins(text: str, answer: str | None) -> None:
 )
 def test_numbers_that_mean_the_same_are_equal(one: str, other: str) -> None:
     assert extract_answer(f"Answer: {one}") == extract_answer(other)
-
-
-def test_answers_are_taken_to_be_comparable_until_several_messages_had_none() -> None:
-    seen = Comparable()
-    assert seen.likely
-    seen.note([None])
-    assert seen.likely
-    seen.note([None])
-    assert not seen.likely
-    seen.note(["4", None])
-    assert seen.likely
-    seen.note([None] * 7)
-    assert not seen.likely
-    # An empty string is an answer.
-    seen.note([""])
-    assert seen.likely

@@ -221,7 +221,7 @@ class PlannedTeam(WrappedTeam):
                 await condition.reset()
         # One that was stopped in the middle could not go on from there.
         last = self._passed[id(run)]
-        self._comparable.note(last.answers.values())
+        self._habits.note_answers(last.answers.values())
         spoke = {name: agent for name, agent in agents.items() if name in last.messages}
         teams = {name: await states_inside(agent) for name, agent in spoke.items()}
         for name, agent in agents.items():

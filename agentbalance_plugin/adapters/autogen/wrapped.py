@@ -30,15 +30,17 @@ from agentbalance_plugin.adapters.planning import (
     aplan_task,
     bytes_kept,
     check_affordable,
+    denied_tokens,
     pacer_of,
+    past_of,
     takes_long,
 )
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.answers import Comparable
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.habits import Habits, Work
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
@@ -57,6 +59,8 @@ class Run:
     Args:
         turns: of its calls, which wait for what others hold.
         plan: None until planned.
+        told: what the runs before told of it; None until it is planned.
+        goes_on: whether something was said before.
         denials: of calls, which agents and chats may hide.
         spoke: who said something, in a chat that routes by itself.
         output: what goes into TaskResult.messages.
@@ -70,6 +74,8 @@ class Run:
     price_usd: float | None
     turns: Turns = field(default_factory=Turns)
     plan: Plan | None = None
+    told: Work | None = None
+    goes_on: bool = False
     denials: list[CallDenied] = field(default_factory=list[CallDenied])
     spoke: set[str] = field(default_factory=set[str])
     output: list[Event] = field(default_factory=list[Event])
@@ -122,7 +128,7 @@ class WrappedTeam(Team):
         self._pacer = pacer_of(self._planner, self._team, self._budget, self._catalog)
         # What was said before takes of prompts.
         self._beside_bytes = 0
-        self._comparable = Comparable()
+        self._habits = Habits()
         self._last_report: RunReport | None = None
         self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
 
@@ -241,7 +247,7 @@ class WrappedTeam(Team):
             self._catalog,
             bound=bound,
             price_usd=None if self._pacer is None else self._pacer.price_usd,
-            past=self._past,
+            past=self._past_of(self._habits.work),
             part=partial(_of_one, self._rounds),
             finish=partial(_of_all, self._rounds),
         )
@@ -269,6 +275,7 @@ class WrappedTeam(Team):
         check_affordable(self._budget, self._catalog, bound)
         beside = self._slow or team is not self._team
         budget = _of_one(self._rounds, run.budget)
+        run.told, run.goes_on = self._habits.work, bool(self._beside_bytes)
         plan = await aplan_task(
             self._planner,
             query,
@@ -276,15 +283,16 @@ class WrappedTeam(Team):
             budget,
             self._catalog,
             run.price_usd,
-            self._past,
+            self._past_of(run.told),
             beside=beside,
         )
         run.plan = plan = _of_all(self._rounds, plan)
         return plan
 
-    @property
-    def _past(self) -> Past:
-        return Past(self._beside_bytes, self._comparable.likely)
+    def _past_of(self, work: Work) -> Past:
+        # The last prompts of the run before held all there is beside their task.
+        before = self._beside_bytes
+        return past_of(work, self._habits.comparable, before, with_extra=not before)
 
     def _remembers(self, run: Run) -> bool:
         """Whether the next run goes on from this one, which has come to an end."""
@@ -305,6 +313,16 @@ class WrappedTeam(Team):
         """Close the books and make the report, whether the run finished, failed or was left."""
         run.meter.close()
         run.report = self._last_report = self._make_report(run)
+        if run.told is not None and run.plan is not None:
+            self._habits.note_calls(
+                run.plan,
+                run.meter.calls,
+                told=run.told,
+                denied=denied_tokens(run.meter),
+                rounds=self._rounds,
+                complete=run.stop_reason is not None and not run.exceeded,
+                goes_on=run.goes_on,
+            )
         if ticket is not None and self._pacer is not None:
             self._pacer.settle(ticket, run.report.spend.nanodollars)
 

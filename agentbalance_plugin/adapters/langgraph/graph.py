@@ -28,7 +28,7 @@ from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
 from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
-from agentbalance_plugin.core.knobs import Past
+from agentbalance_plugin.adapters.planning import past_of
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.report import RunReport
@@ -135,7 +135,7 @@ class BalancedGraph(_AnyCompiled):
             raise ValueError(f"task must be the text of a task, got {task!r}")
         layout = self.shared.layout
         settings = layout.settings
-        pacer = settings.pacer(layout.team)
+        pacer, work = settings.pacer(layout.team), layout.habits.work
         return explain_task(
             settings.planner,
             task,
@@ -144,7 +144,7 @@ class BalancedGraph(_AnyCompiled):
             settings.models.catalog,
             bound=text_bound(task),
             price_usd=None if pacer is None else pacer.price_usd,
-            past=Past(comparable=layout.comparable.likely),
+            past=past_of(work, layout.habits.comparable, 0, with_extra=True),
             finish=lambda plan: layout.in_steps(plan)[0],
         )
 

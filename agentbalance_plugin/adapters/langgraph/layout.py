@@ -30,7 +30,7 @@ from agentbalance_plugin.adapters.langgraph.steps import Steps, in_steps
 from agentbalance_plugin.adapters.planning import check_needs, takes_long
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.answers import Comparable
+from agentbalance_plugin.runtime.habits import Habits
 from agentbalance_plugin.team import Agent, Team
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
@@ -49,7 +49,7 @@ class Layout:
         messages: the state's key of the messages, where agents are planned in full; None where
             they keep the user's edges.
         steps: in which the agents run by the user's edges; None where a plan or code decides.
-        comparable: whether the agents' answers are, by the runs so far.
+        habits: of its agents.
     """
 
     builder: _AnyGraph
@@ -58,7 +58,7 @@ class Layout:
     routed: dict[str, str]
     messages: str | None
     steps: Steps | None = None
-    comparable: Comparable = field(default_factory=Comparable)
+    habits: Habits = field(default_factory=Habits)
 
     @classmethod
     def of(cls, builder: _AnyGraph, settings: Settings) -> Layout:

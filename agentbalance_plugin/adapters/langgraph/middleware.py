@@ -24,7 +24,12 @@ from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.internals import control_of
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import Settings
-from agentbalance_plugin.adapters.langgraph.planning import QueryReader, amake_plan, make_plan
+from agentbalance_plugin.adapters.langgraph.planning import (
+    QueryReader,
+    amake_plan,
+    learn_from,
+    make_plan,
+)
 from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
 from agentbalance_plugin.adapters.langgraph.run import (
     Books,
@@ -43,6 +48,7 @@ from agentbalance_plugin.adapters.langgraph.stored import (
 from agentbalance_plugin.adapters.planning import Planner, takes_long
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.habits import Habits
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
 from agentbalance_plugin.team import Agent, Team
 
@@ -112,6 +118,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         planner = self._settings.planner
         self._plans_beside = takes_long(planner, self._team, budget, catalog)
         self._reports = Reports()
+        self._habits = Habits()
         self._lock = threading.Lock()
         self._runs: OrderedDict[str, Run] = OrderedDict()
         intercept()
@@ -198,6 +205,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run.ended = True
         run.meter.close()
         self._reported(run)
+        learn_from(run)
         with self._lock:
             self._runs.pop(run.number, None)
         return {"agentbalance_spend": spend_value(run)}
@@ -210,6 +218,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             budget=resumed.pop("budget", settings.budget),
             planner=settings.planner,
             plans_beside=self._plans_beside,
+            habits=self._habits,
             clock=settings.clock,
             **resumed,
         )

@@ -11,8 +11,10 @@ from agentbalance_plugin.adapters.langgraph.run import Run
 from agentbalance_plugin.adapters.planning import (
     aplan_task,
     check_affordable,
+    denied_tokens,
     expected_seconds,
     heard_bound,
+    past_of,
     plan_task,
 )
 from agentbalance_plugin.core.knobs import Past
@@ -132,9 +134,22 @@ def prompt_of(values: object) -> int:
     return sum(text_bound(text) for text in _texts(values))
 
 
+def learn_from(run: Run) -> None:
+    """What a run that has ended tells of the next ones."""
+    run.habits.note_answers(run.answers)
+    # A resumed run was planned elsewhere, and made some of its calls there.
+    if run.plan is not None and run.told is not None:
+        complete = run.ended and not run.exceeded
+        denied = denied_tokens(run.meter)
+        run.habits.note_calls(
+            run.plan, run.meter.calls, told=run.told, denied=denied, complete=complete
+        )
+
+
 def _past(run: Run, values: object, query: str) -> Past:
+    work = run.told = run.habits.work
     beside = max(0, prompt_of(values) - text_bound(query))
-    return Past(beside, run.comparable.likely)
+    return past_of(work, run.habits.comparable, beside, with_extra=True)
 
 
 def _last_user_message(values: object) -> HumanMessage | None:

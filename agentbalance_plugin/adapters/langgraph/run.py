@@ -24,8 +24,8 @@ from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import Budget, Spend
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.answers import Comparable
 from agentbalance_plugin.runtime.clock import Clock
+from agentbalance_plugin.runtime.habits import Habits, Work
 from agentbalance_plugin.runtime.meter import CallDenied, Meter
 from agentbalance_plugin.runtime.turns import Turns
 from agentbalance_plugin.team import Team
@@ -76,7 +76,7 @@ class Run:
         steps: in which that plan runs; None where the user's edges hold.
         before: what that part spent.
         stored: whether there are checkpoints to keep the books in.
-        comparable: whether agents' answers are, by the runs before.
+        habits: of the agents, by the runs before.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Run:
         steps: Steps | None = None,
         before: Books | None = None,
         stored: bool = True,
-        comparable: Comparable | None = None,
+        habits: Habits | None = None,
     ) -> None:
         self.models = models
         self.team = team
@@ -108,7 +108,8 @@ class Run:
         self.plan = plan
         self.steps = steps
         self.stored = stored
-        self.comparable = comparable or Comparable()
+        self.habits = habits or Habits()
+        self.told: Work | None = None
         self.race: Race | None = None
         self.turns = Turns()
         if steps is not None:

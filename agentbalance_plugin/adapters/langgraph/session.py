@@ -19,7 +19,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
 )
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.options import overrides_of
-from agentbalance_plugin.adapters.langgraph.planning import allot
+from agentbalance_plugin.adapters.langgraph.planning import allot, learn_from
 from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
 from agentbalance_plugin.adapters.langgraph.run import BudgetControl, Run
 from agentbalance_plugin.adapters.langgraph.stored import (
@@ -133,7 +133,7 @@ class Session:
             steps=task.steps if task is not None else None,
             before=task.books if task is not None else None,
             stored=self.saver is not None,
-            comparable=layout.comparable,
+            habits=layout.habits,
         )
         run.control.outer = self._outer
         if task is not None:
@@ -160,7 +160,7 @@ class Session:
         run = self.run
         report = self.report = make_report(run, waits_at)
         self._reports.add(report, self._config)
-        run.comparable.note(run.answers)
+        learn_from(run)
         pacer = self._layout.settings.pacer(self._layout.team)
         if self._ticket is not None and pacer is not None:
             spent = report.spend.nanodollars - run.before.total.nanodollars
