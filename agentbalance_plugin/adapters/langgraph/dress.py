@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langgraph.channels import BinaryOperatorAggregate, LastValue
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, RetryPolicy
@@ -212,6 +212,9 @@ class _AgentNode(_Callable):
             return self._leave_out(run, stop, config)
         except Decided:
             return self._not_needed(run)
+        except ParentCommand:
+            self._hand_over(run, config)
+            raise
         except GraphBubbleUp:
             raise
         except Exception as error:
@@ -239,6 +242,9 @@ class _AgentNode(_Callable):
             return self._leave_out(run, stop, config)
         except Decided:
             return self._not_needed(run)
+        except ParentCommand:
+            self._hand_over(run, config)
+            raise
         return self._leave(run, seen, result, config)
 
     def _plan_late(self, run: Run, state: Any) -> None:
@@ -265,6 +271,11 @@ class _AgentNode(_Callable):
                 run.race.answered(self._agent, answer)
         self._book(run, config)
         return result
+
+    def _hand_over(self, run: Run, config: RunnableConfig) -> None:
+        """Its turn ends with a command to the graph around it."""
+        run.spoke(self._agent)
+        self._book(run, config)
 
     def _leave_out(self, run: Run, stop: OutOfBudget, config: RunnableConfig) -> None:
         is_part = is_sent(config)

@@ -197,6 +197,33 @@ async def test_conditional_edges_sends_and_commands_keep_their_routing(instant: 
     assert planner.asked[0][1].fixed_edges == ()
 
 
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_an_agent_that_hands_over_to_another_is_done(instant: Bench, blocking: bool) -> None:
+    @tool
+    def to_bob() -> Command[Any]:
+        "Ask Bob."
+        told = [AIMessage("Over to you.", name="ann")]
+        return Command(goto="bob", graph=Command.PARENT, update={"messages": told})
+
+    ann = create_agent(instant.model(), [to_bob], name="ann", system_prompt="[[agent:ann]]")
+    bob = create_agent(instant.model(), [], name="bob", system_prompt="[[agent:bob]]")
+    builder = StateGraph(MessagesState)
+    builder.add_node("ann", ann, destinations=("bob",))
+    builder.add_node("bob", bob).add_edge(START, "ann")
+    app = instant.balance(builder, policy=Assign({"ann": LLAMA, "bob": MINI})).compile()
+    ask = {"messages": [("user", f"{instant.task()} [[tool:to_bob {{}}]]")]}
+    if blocking:
+        result = await asyncio.to_thread(app.invoke, ask)
+    else:
+        result = await app.ainvoke(ask)
+    assert result["messages"][-1].name == "bob"
+    assert {line.name: (line.status, line.reason) for line in app.report.agents} == {
+        "ann": ("done", ""),
+        "bob": ("done", ""),
+    }
+    assert app.report.complete
+
+
 async def test_a_loop_of_the_users_own_ends_when_the_budget_does(instant: Bench) -> None:
     builder = StateGraph(MessagesState)
     builder.add_node("a", instant.node("a"))
