@@ -224,11 +224,16 @@ class Backbone:
 class Catalog(Mapping[str, Backbone]):
     """The backbones that may be chosen, by name, in a fixed order.
 
+    Args:
+        kinds: tells the kinds of tasks apart that the backbones were profiled on: the file that
+            `agentbalance record` writes, or a `core.kinds.Kinds`.
+
     Raises:
         ValueError: two backbones of one name.
     """
 
-    def __init__(self, backbones: Iterable[Backbone]) -> None:
+    def __init__(self, backbones: Iterable[Backbone], kinds: object | None = None) -> None:
+        self.kinds = kinds
         self._by_name: dict[str, Backbone] = {}
         for backbone in backbones:
             if backbone.name in self._by_name:
@@ -271,17 +276,20 @@ class Catalog(Mapping[str, Backbone]):
         """
         from agentbalance_plugin.catalog_file import read_catalog
 
-        return cls(read_catalog(path))
+        return cls(*read_catalog(path))
 
     def subset(self, names: Iterable[str]) -> Catalog:
         """A catalog of these backbones alone, in the order given (KeyError for an unknown one)."""
-        return Catalog(self[name] for name in names)
+        return Catalog((self[name] for name in names), self.kinds)
 
     def with_profiles(self, profiles: Mapping[str, Profile]) -> Catalog:
         """The same backbones with the given profiles; those not named keep their own."""
         return Catalog(
-            replace(backbone, profile=profiles.get(name, backbone.profile))
-            for name, backbone in self._by_name.items()
+            (
+                replace(backbone, profile=profiles.get(name, backbone.profile))
+                for name, backbone in self._by_name.items()
+            ),
+            self.kinds,
         )
 
 

@@ -30,8 +30,9 @@ _INFORMATION = frozenset({"base", "provider", "weights", "notes"})
 _ALIASES = {"params_total_b": "params_b"}
 
 
-def read_catalog(path: str | Path) -> list[Backbone]:
-    """The backbones of a CSV or YAML file (CatalogError names file, row, field and value)."""
+def read_catalog(path: str | Path) -> tuple[list[Backbone], Path | None]:
+    """The backbones of a CSV or YAML file, and the file that tells their kinds of tasks apart
+    (CatalogError names file, row, field and value)."""
     path = Path(path)
     if not path.is_file():
         raise CatalogError(
@@ -54,24 +55,28 @@ def read_catalog(path: str | Path) -> list[Backbone]:
             )
         seen[backbone.name] = where
         backbones.append(backbone)
-    return backbones
+    return backbones, _kinds(path)
 
 
-def catalog_text(path: str | Path, found: Mapping[str, Mapping[str, Any]]) -> str:
+def catalog_text(
+    path: str | Path, found: Mapping[str, Mapping[str, Any]], kinds: str | None = None
+) -> str:
     """Entries of a CSV or YAML file as YAML, with further fields.
 
     Args:
         path: as in `read_catalog`, which has read it.
         found: backbone -> fields, which take the place of those that are there; others are left
             out.
+        kinds: name of the file beside it that tells their kinds of tasks apart.
     """
     import yaml
 
     path = Path(path)
     rows = [row for _, row in _rows(path)]
     entries = [{**row, **found[name]} for row in rows if (name := str(row["backbone"])) in found]
+    head = {} if kinds is None else {"kinds": kinds}
     return yaml.safe_dump(
-        {"backbones": entries}, sort_keys=False, allow_unicode=True, default_flow_style=None
+        {**head, "backbones": entries}, sort_keys=False, allow_unicode=True, default_flow_style=None
     )
 
 
@@ -90,13 +95,32 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"line {reader.line_num}", {k: v for k, v in row.items() if v not in ("", None)}
 
 
-def _yaml_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _kinds(path: Path) -> Path | None:
+    content = None if path.suffix.lower() == ".csv" else _yaml(path)
+    if not isinstance(content, dict):
+        return None
+    name = cast("dict[str, Any]", content).get("kinds")
+    if name is None:
+        return None
+    if not isinstance(name, str) or not (path.parent / name).is_file():
+        raise CatalogError(
+            f"{path}, kinds: no such file: {name!r}; agentbalance record writes it beside the "
+            "catalog, and without the line all tasks are taken to be of one kind"
+        )
+    return path.parent / name
+
+
+def _yaml(path: Path) -> Any:
     import yaml
 
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise CatalogError(f"{path}: not valid YAML: {error}") from error
+
+
+def _yaml_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = _yaml(path)
     entries: Any = (
         cast("dict[str, Any]", content).get("backbones") if isinstance(content, dict) else content
     )

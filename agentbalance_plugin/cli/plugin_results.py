@@ -28,6 +28,7 @@ from agentbalance_plugin.cli.framework_runs import (
 )
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.kinds import candidates_of
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.reference import reference_budgets
 from agentbalance_plugin.core.replay import Replay
@@ -133,7 +134,7 @@ def run_system(
             endpoint = Endpoint(
                 base_url=simulator.base_url,
                 reference=reference,
-                catalog=simulator.serving(traces.profiled_candidates()),
+                catalog=simulator.serving(candidates_of(traces)),
                 # A trace without texts: the policy takes a query's recorded features by its id.
                 policy=Policy.load(policy, RecordedEncoder(traces)),
             )

@@ -18,6 +18,8 @@ from agentbalance_plugin.backbone import Backbone, Catalog, Profile
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.catalog_file import catalog_text
 from agentbalance_plugin.cli.progress import counting
+from agentbalance_plugin.core.encoder import Features, hash_features
+from agentbalance_plugin.core.kinds import KINDS, Kinds
 from agentbalance_plugin.core.recording import (
     Question,
     Recorded,
@@ -142,7 +144,12 @@ def _write(
     everything = replace(traces, queries=tuple(replace(q, split="all") for q in traces.queries))
     profiles = everything.profiles("all")
     found = {b: _fields(backbone, name, profiles[b]) for b, backbone in measured.items()}
-    _put(out / CATALOG, catalog_text(backbones, found))
+    kinds = [query.category for query in everything.queries]
+    told_apart = len(set(kinds)) > 1
+    if told_apart:
+        bags = [Features.mean(hash_features(query.question or "")) for query in everything.queries]
+        Kinds.fit(bags, kinds).save(out / KINDS)
+    _put(out / CATALOG, catalog_text(backbones, found, KINDS if told_apart else None))
 
 
 def _measured(backbone: Backbone, name: str, rows: Sequence[Recorded]) -> Backbone:

@@ -48,10 +48,11 @@ def explained(
     """
     names = list(known.roster.table.names)
     success = 1.0 / (1.0 + np.exp(-outlook.predicted.log_odds[0]))
-    top = np.argsort(-outlook.category[0])[:3].tolist()
+    kinds, shares = known.roster.kinds_in(outlook, categories)
+    top = np.argsort(-shares[0])[:3].tolist()
     found: dict[str, Any] = {
         "difficulty": float(outlook.difficulty[0]),
-        "categories": {categories[c]: float(outlook.category[0, c]) for c in top},
+        "categories": {kinds[c]: float(shares[0, c]) for c in top},
         "pools": _pools(known, names),
         "backbones": {
             name: {

@@ -177,7 +177,8 @@ class Policy:
         features = self._encoder.encode(query)
         vector = embed(self._checkpoint.weights, features)
         distance = self._distance([features])
-        outlook = look_ahead(self._checkpoint, table, vector, size, distance, role)
+        kind = known.roster.kind_of([features])
+        outlook = look_ahead(self._checkpoint, table, vector, size, distance, role, kind=kind)
         return plan_intervals(plan, forecast_of(outlook, table))
 
     def price_for(self, team: Team, budget: Budget, catalog: Catalog) -> float:
@@ -198,8 +199,9 @@ class Policy:
         # A stream of a new kind is like no training query.
         distance = None if self._novelty is None else np.full(len(prompts), np.inf)
         vectors = checkpoint.anchors[likely]
-        role = known.mean_role
-        outlook = look_ahead(checkpoint, roster.table, vectors, prompts, distance, role)
+        role, kinds = known.mean_role, roster.kinds
+        kind = None if kinds is None else kinds.stream(len(prompts))
+        outlook = look_ahead(checkpoint, roster.table, vectors, prompts, distance, role, kind=kind)
         agents = len(known.team.agents)
         limits = make_limits(roster, outlook, budget, prompts + FRAMING_BYTES, agents)
         if is_pipeline(known.team):
@@ -280,8 +282,8 @@ class Policy:
         features = [self._encoder.encode(query) for query in queries]
         vectors = np.concatenate([embed(checkpoint.weights, each) for each in features])
         distance = self._distance(features)
-        role = known.mean_role
-        outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance, role, past)
+        role, kind = known.mean_role, roster.kind_of(features)
+        outlook = look_ahead(checkpoint, roster.table, vectors, sizes, distance, role, past, kind)
         if len(knobs) > 1:
             outlook, sizes = outlook.repeated(len(knobs)), np.repeat(sizes, len(knobs))
         # Only where it is needed: a pacer gives each run a price, and a budget of its own.
@@ -329,11 +331,11 @@ class Policy:
         team, roster = known.team, known.roster
         outlook, limits = view.outlook, view.limits
         price = float(view.asked.price_usd[row])
-        category = int(outlook.category[row].argmax())
+        names, shares = roster.kinds_in(outlook, self._checkpoint.priors.categories)
         notes: dict[str, Any] = {
             "difficulty": round(float(outlook.difficulty[row]), 4),
             "price_usd": price,
-            "category": self._checkpoint.priors.categories[category],
+            "category": names[int(shares[row].argmax())],
             "profiled": known.profiled,
         }
         if view.novelty is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.encoder import Features
+from agentbalance_plugin.core.kinds import Kinds, kinds_of
 from agentbalance_plugin.core.knobs import NO_PAST, Past
 from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
 from agentbalance_plugin.core.novelty import trust_in_text
@@ -41,6 +42,7 @@ class Roster:
         columns: the backbones that plans may use, ascending: those that no other beats, at most
             eight of each pool.
         usual: those of them that say what a call usually takes: the well known ones, else all.
+        kinds: tells the user's own kinds of tasks apart; None where the table has none.
     """
 
     catalog: Catalog
@@ -48,6 +50,20 @@ class Roster:
     pool: IntArray
     columns: IntArray
     usual: IntArray
+    kinds: Kinds | None = None
+
+    def kind_of(self, queries: Sequence[Features]) -> FloatArray | None:
+        """[N, K] probabilities of the user's own kinds of tasks, if they are told apart."""
+        return None if self.kinds is None else self.kinds.probabilities(queries)
+
+    def kinds_in(
+        self, outlook: Outlook, categories: Sequence[str]
+    ) -> tuple[Sequence[str], FloatArray]:
+        """What kinds a task may be of, and [N, ...] how likely it is of each: the user's own, or
+        those that the policy was trained on."""
+        if self.kinds is None or outlook.kind is None:
+            return categories, outlook.category
+        return self.kinds.names, outlook.kind
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,7 @@ class Outlook:
         log_tokens: [N, B] mean logarithm of visible completion tokens.
         hidden_tokens, output_spread: [N, B], see `ProfileTable`.
         sigma: [N] deviation of that logarithm.
+        kind: [N, K] probabilities of the user's own kinds of tasks; None where none are told apart.
     """
 
     query: FloatArray
@@ -74,6 +91,7 @@ class Outlook:
     hidden_tokens: FloatArray
     output_spread: FloatArray
     sigma: FloatArray
+    kind: FloatArray | None = None
 
     @property
     def difficulty(self) -> FloatArray:
@@ -88,7 +106,9 @@ class Outlook:
 
         predicted = self.predicted
         changed = {
-            f.name: again(getattr(self, f.name)) for f in fields(self) if f.name != "predicted"
+            f.name: again(values)
+            for f in fields(self)
+            if f.name != "predicted" and (values := getattr(self, f.name)) is not None
         }
         inner = {f.name: again(getattr(predicted, f.name)) for f in fields(predicted)}
         return Outlook(predicted=Predicted(**inner), **changed)
@@ -108,7 +128,10 @@ def make_roster(
         config: whose `pools` says how backbones are grouped.
     """
     config = config or PolicyConfig()
-    table = ProfileTable.of(catalog, checkpoint.priors)
+    kinds = kinds_of(catalog)
+    table = ProfileTable.of(catalog, checkpoint.priors, () if kinds is None else kinds.names)
+    if table.kinds is None:
+        kinds = None
     typical = np.exp(table.log_tokens).mean(axis=0) + table.hidden_tokens.mean(axis=0)
     price = table.price_in * 200.0 + table.price_out * typical + 1e-12
     latency = table.ttft_s + typical / table.tokens_per_s
@@ -118,7 +141,8 @@ def make_roster(
     if config.pools == "off":
         everything = np.unique(np.concatenate(distinct)).astype(np.int64)
         pool = np.zeros(len(catalog), dtype=np.int64)
-        return Roster(catalog, table, pool, everything, everything[table.settled(everything)])
+        usual = everything[table.settled(everything)]
+        return Roster(catalog, table, pool, everything, usual, kinds)
     unbeaten = [
         usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
         for usable in distinct
@@ -150,7 +174,7 @@ def make_roster(
             order = np.argsort(-(strength[members] - 0.5 * np.log(price[members])), kind="stable")
             chosen.update(members[order[:_MOST_PER_POOL]].tolist())
     columns = np.array(sorted(chosen), dtype=np.int64)
-    return Roster(catalog, table, pool, columns, columns[table.settled(columns)])
+    return Roster(catalog, table, pool, columns, columns[table.settled(columns)], kinds)
 
 
 def look_ahead(
@@ -161,6 +185,7 @@ def look_ahead(
     distance: FloatArray | None = None,
     role_bytes: float = 0.0,
     past: Past = NO_PAST,
+    kind: FloatArray | None = None,
 ) -> Outlook:
     """Predict for queries given by their vectors.
 
@@ -172,6 +197,7 @@ def look_ahead(
             as if its text was a usual one. None: none is far.
         role_bytes: UTF-8 bytes of an agent's role.
         past: what earlier runs tell. With it cost and latency are those of a whole turn.
+        kind: [N, K] probabilities of the user's own kinds of tasks, where they are told apart.
     """
     priors = checkpoint.priors
     query = vectors.astype(np.float64)
@@ -191,9 +217,14 @@ def look_ahead(
     sigma = share @ priors.spread
     success, log_tokens = found.success, found.log_tokens
     if trust is not None:
-        success = trust * success + (1.0 - trust) * (share @ table.log_odds)
+        odds, lengths = share @ table.log_odds, share @ table.log_tokens
+        if kind is not None and table.kinds is not None:
+            # They say more of a text than it says by itself.
+            trust = 0.0
+            odds, lengths = kind @ table.kinds.log_odds, kind @ table.kinds.log_tokens
+        success = trust * success + (1.0 - trust) * odds
         # So that their mean is the profile's.
-        profiled = share @ table.log_tokens - sigma[:, None] ** 2 / 2
+        profiled = lengths - sigma[:, None] ** 2 / 2
         log_tokens = trust * log_tokens + (1.0 - trust) * profiled
     if past.length != 1.0:
         log_tokens = log_tokens + math.log(past.length)
@@ -224,6 +255,7 @@ def look_ahead(
         hidden_tokens=hidden,
         output_spread=share @ table.output_spread,
         sigma=sigma,
+        kind=kind,
     )
 
 

@@ -8,7 +8,7 @@ few trials flatter it, so those with fewer trials than others of the catalog are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.backbone import USUAL_TOKENS, Backbone, Catalog, Profile
+from agentbalance_plugin.core.kinds import everywhere, unknown_kinds
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -36,6 +37,8 @@ FEATURES = (
 # Trials that the estimate from elsewhere is worth, for a category and for a whole backbone.
 CATEGORY_TRIALS = 16.0
 _BACKBONE_TRIALS = 20.0
+# For the length of replies to a kind of the user's own.
+_KIND_TRIALS = 8.0
 # Of one trial, at a rate that is usual.
 _VARIANCE = 0.2
 # Of Newton's method; a handful is enough.
@@ -81,6 +84,19 @@ class Priors:
 
 
 @dataclass(frozen=True)
+class KindTable:
+    """B backbones on K kinds of tasks.
+
+    Args:
+        log_odds: [K, B] shrunk log-odds of a right answer.
+        log_tokens: [K, B] logarithm of mean visible completion tokens.
+    """
+
+    log_odds: FloatArray
+    log_tokens: FloatArray
+
+
+@dataclass(frozen=True)
 class ProfileTable:
     """B backbones as arrays.
 
@@ -100,6 +116,7 @@ class ProfileTable:
         max_output: [B] tokens.
         own_kind: whether the backbones were profiled on nothing that the priors know, so that every
             category has the figures of that kind.
+        kinds: what they do on each of the user's own kinds that are told apart; None for none.
         known: [B] whether its figures rest on at least half the trials of the best known one.
         capable: [B] sets of capabilities.
         names: [B], for the plan alone.
@@ -118,6 +135,7 @@ class ProfileTable:
     cuts: FloatArray
     max_output: FloatArray
     own_kind: bool
+    kinds: KindTable | None
     known: BoolArray
     capable: tuple[frozenset[str], ...]
     names: tuple[str, ...]
@@ -128,16 +146,19 @@ class ProfileTable:
         return known if known.any() else np.ones_like(known)
 
     @classmethod
-    def of(cls, catalog: Catalog, priors: Priors) -> ProfileTable:
+    def of(cls, catalog: Catalog, priors: Priors, kinds: Sequence[str] = ()) -> ProfileTable:
         """The table of a catalog, its columns in the catalog's order.
 
-        Where backbones were profiled on nothing that the priors know, on the user's own kind of
-        tasks, each category has the figures of that kind.
+        Where backbones were profiled on nothing that the priors know, on the user's own kinds of
+        tasks, each category has the figures of these together.
+
+        Args:
+            kinds: which of these are told apart.
         """
         backbones = list(catalog.values())
-        own = _unknown_kinds(backbones, priors.categories)
+        own = unknown_kinds(backbones, priors.categories)
         if own:
-            backbones = [_everywhere(b, own, priors.categories) for b in backbones]
+            backbones = [everywhere(b, own, priors.categories) for b in backbones]
         success, trials = _counts(backbones, priors.categories)
         strength = _strength(success, trials, backbones, priors)
         log_odds = _shrunk_log_odds(success, trials, priors.log_odds[:, None] + strength)
@@ -160,6 +181,9 @@ class ProfileTable:
             cuts=_cuts(backbones, priors.categories),
             max_output=np.array([float(b.max_output_tokens) for b in backbones]),
             own_kind=bool(own),
+            kinds=_of_kinds(list(catalog.values()), kinds, log_odds, log_tokens)
+            if own and len(kinds) > 1
+            else None,
             known=_well_known(trials.sum(axis=0)),
             capable=tuple(b.capabilities for b in backbones),
             names=tuple(catalog),
@@ -176,44 +200,6 @@ def _by_benchmark(
 
 def _well_known(trials: FloatArray) -> BoolArray:
     return 2.0 * trials >= trials.max(initial=0.0)
-
-
-def _unknown_kinds(backbones: list[Backbone], categories: tuple[str, ...]) -> frozenset[str]:
-    """Categories that were profiled, if none of these is known."""
-    profiled = frozenset(c for b in backbones if b.profile is not None for c in b.profile.trials)
-    return frozenset() if profiled & set(categories) else profiled
-
-
-def _everywhere(backbone: Backbone, kinds: frozenset[str], categories: tuple[str, ...]) -> Backbone:
-    """Profiled on each category as it was on these kinds together."""
-    profile = backbone.profile
-    if profile is None:
-        return backbone
-    trials = sum(profile.trials.get(kind, 0.0) for kind in kinds)
-    if not trials:
-        return backbone
-
-    def mean(values: Mapping[str, float]) -> dict[str, float]:
-        total = sum(values.get(kind, 0.0) * profile.trials.get(kind, 0.0) for kind in kinds)
-        return dict.fromkeys(categories, total / trials)
-
-    benchmarks = sorted({kind.partition("/")[0] for kind in kinds})
-    known = sorted({category.partition("/")[0] for category in categories})
-    cuts = next((profile.cuts[name] for name in benchmarks if name in profile.cuts), ())
-    hidden = max((backbone.hidden_tokens.get(name, 0) for name in benchmarks), default=0)
-    spread = max((backbone.output_spread.get(name, 0.0) for name in benchmarks), default=0.0)
-    return replace(
-        backbone,
-        hidden_tokens=dict.fromkeys(known, hidden),
-        output_spread=dict.fromkeys(known, spread),
-        profile=Profile(
-            successes=dict.fromkeys(categories, sum(profile.successes.get(k, 0.0) for k in kinds)),
-            trials=dict.fromkeys(categories, trials),
-            visible_tokens=mean(profile.visible_tokens),
-            prompt_tokens=mean(profile.prompt_tokens),
-            cuts=dict.fromkeys(known, cuts) if cuts else {},
-        ),
-    )
 
 
 def learn_priors(catalogs: list[Catalog], coincidence: Mapping[str, float]) -> Priors:
@@ -381,6 +367,36 @@ def _raw_features(
 
 def _log_price_out(backbones: list[Backbone]) -> FloatArray:
     return np.log(np.array([b.picodollars_out + 1.0 for b in backbones], dtype=np.float64))
+
+
+def _of_kinds(
+    backbones: list[Backbone], kinds: Sequence[str], log_odds: FloatArray, log_tokens: FloatArray
+) -> KindTable:
+    """Rates and lengths of each kind, where it has few trials those of all kinds, as much harder
+    and longer as the kind is for all backbones.
+
+    Args:
+        log_odds, log_tokens: [C, B] over all kinds.
+    """
+    success, trials = _counts(backbones, tuple(kinds))
+    usual, shift = log_odds.mean(axis=0), np.zeros(len(kinds))
+    for _ in range(_MOST_STEPS):
+        rate = 1.0 / (1.0 + np.exp(-usual - shift[:, None]))
+        slope = (success - trials * rate).mean(axis=1) - shift
+        step = slope / ((trials * rate * (1.0 - rate)).mean(axis=1) + 1.0)
+        shift = shift + np.clip(step, -1.0, 1.0)
+        if np.abs(step).max() < 1e-9:
+            break
+    mean = np.exp(log_tokens.mean(axis=0))
+    tokens = trials * _tokens(backbones, tuple(kinds), "visible_tokens")
+    asked = trials.mean(axis=1, keepdims=True)
+    longer = (tokens / mean).mean(axis=1, keepdims=True)
+    longer = (longer + _KIND_TRIALS) / (asked + _KIND_TRIALS)
+    tokens = (tokens + _KIND_TRIALS * mean * longer) / (trials + _KIND_TRIALS)
+    return KindTable(
+        log_odds=_shrunk_log_odds(success, trials, usual + shift[:, None]),
+        log_tokens=np.log(np.maximum(tokens, 1.0)),
+    )
 
 
 def _filled(values: list[float | None], typical: float) -> FloatArray:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.kinds import candidates_of
 from agentbalance_plugin.core.policy import Knobs, Policy
 from agentbalance_plugin.core.reference import REFERENCE_AGENTS
 from agentbalance_plugin.core.replay import Replay
@@ -99,7 +100,7 @@ class PolicyMethod:
     def fit(self, known: Known) -> Fitted:
         """Nothing is learned but the profiles of the candidates; the policy is as it is."""
         source = self._sources[known.seed % len(self._sources)]
-        catalog = known.traces.profiled_candidates()
+        catalog = candidates_of(known.traces)
         agents = tuple(Agent(name) for name in REFERENCE_AGENTS)
         team = Team(agents, decider=REFERENCE_AGENTS[-1])
         # No caps: neither measure has any.

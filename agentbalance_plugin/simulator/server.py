@@ -192,8 +192,11 @@ class Simulator:
     def serving(self, catalog: Catalog) -> Catalog:
         """The same backbones, to be called at this server."""
         return Catalog(
-            replace(backbone, endpoint=Endpoint(model=name, base_url=self.base_url))
-            for name, backbone in catalog.items()
+            (
+                replace(backbone, endpoint=Endpoint(model=name, base_url=self.base_url))
+                for name, backbone in catalog.items()
+            ),
+            catalog.kinds,
         )
 
     def correct(self, text: str) -> bool:

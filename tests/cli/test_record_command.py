@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from agentbalance_plugin import Budget, Catalog, Policy, Team
+from agentbalance_plugin.core.kinds import Kinds
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.task_text import task_text
 from agentbalance_plugin.core.traces import TraceSet
@@ -110,6 +111,10 @@ def test_profiles_and_traces_come_of_labelled_questions(
         assert profile.successes[f"tickets/{kind}"] == right
         tokens = shipped.visible_tokens[rows, column].mean()
         assert profile.visible_tokens[f"tickets/{kind}"] == pytest.approx(tokens, abs=0.06)
+    assert catalog.kinds == folder / "own" / "kinds.safetensors"
+    kinds = Kinds.load(catalog.kinds)
+    assert kinds.names == ("tickets/crux", "tickets/gsm8k")
+    assert kinds.share.tolist() == [0.5, 0.5]
     raw = yaml.safe_load((folder / "own" / "backbones.yaml").read_text())["backbones"]
     before = yaml.safe_load((folder / "backbones.yaml").read_text())["backbones"]
     assert [entry.items() >= old.items() for entry, old in zip(raw, before, strict=True)]
@@ -123,6 +128,16 @@ def test_profiles_and_traces_come_of_labelled_questions(
         "What is 1 + 1?", Team((Agent("a"), Agent("b")), "b"), Budget(cost_usd=0.01), catalog
     )
     assert plan.expected is not None
+
+
+def test_questions_of_one_kind_leave_nothing_to_tell_apart(folder: Path, served: str) -> None:
+    lines = (folder / "tickets.jsonl").read_text().splitlines()
+    rows = [{k: v for k, v in json.loads(line).items() if k != "category"} for line in lines]
+    (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = record(folder, "--most", "6")
+    assert done.returncode == 0, done.stderr
+    assert Catalog.load(folder / "own" / "backbones.yaml").kinds is None
+    assert not (folder / "own" / "kinds.safetensors").exists()
 
 
 def test_how_much_hidden_tokens_vary_is_measured(folder: Path, served: str) -> None:
