@@ -96,6 +96,9 @@ class Outlook:
     @property
     def difficulty(self) -> FloatArray:
         """[N] share of backbones expected to fail."""
+        if self.kind is not None:
+            # What the policy was trained on says nothing of these.
+            return (1.0 / (1.0 + np.exp(self.predicted.log_odds))).mean(axis=1)
         return 1.0 / (1.0 + np.exp(-self.hard))
 
     def repeated(self, times: int) -> Outlook:
