@@ -15,8 +15,9 @@ from agentbalance_plugin.core.limits import BYTES_HEARD
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.call import CallRecord
 from agentbalance_plugin.runtime.habits import Work
-from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallRecord, Meter
+from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, Meter
 from agentbalance_plugin.runtime.pacing import Pacer
 from agentbalance_plugin.team import Agent, Team
 

@@ -7,7 +7,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
+from agentbalance_plugin.runtime.call import Call, CallDenied
+from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.outages import Fault
 
 MAX_RETRIES = 2

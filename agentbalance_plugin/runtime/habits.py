@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from agentbalance_plugin.plan import Expected, Plan
-from agentbalance_plugin.runtime.meter import CallRecord
+from agentbalance_plugin.runtime.call import CallRecord
 
 # Messages that say enough of those to come, and how many of them are remembered.
 _ENOUGH = 2

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from agentbalance_plugin.budget import Budget, Spend
 from agentbalance_plugin.drawing import text_table
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.meter import CallRecord, Meter
+from agentbalance_plugin.runtime.call import CallRecord
+from agentbalance_plugin.runtime.meter import Meter
 
 Status = Literal["done", "skipped", "closed", "failed", "dropped"]
 """done: spoke. skipped: no budget or time. closed: its late gate stayed closed, or the vote was

@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from agentbalance_plugin.agreement import leading_answer
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.meter import CallDenied, Meter
+from agentbalance_plugin.runtime.call import CallDenied
+from agentbalance_plugin.runtime.meter import Meter
 
 Message = TypeVar("Message")
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
-from agentbalance_plugin.runtime.meter import Call, CallDenied, DeadlineReached
+from agentbalance_plugin.runtime.call import Call, CallDenied, DeadlineReached
 
 Place = asyncio.AbstractEventLoop | None
 """Where a call is awaited: an event loop, or None for a thread that waits for it."""

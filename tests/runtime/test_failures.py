@@ -10,8 +10,9 @@ import pytest
 from openai import APIConnectionError, AuthenticationError, BadRequestError, RateLimitError
 
 from agentbalance_plugin import Backbone, Budget
+from agentbalance_plugin.runtime.call import CallDenied, DeadlineReached
 from agentbalance_plugin.runtime.failures import outage, pause_before_retry
-from agentbalance_plugin.runtime.meter import CallDenied, DeadlineReached, Meter
+from agentbalance_plugin.runtime.meter import Meter
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:9/v1")
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from agentbalance_plugin.plan import Expected, LateGate, Plan
+from agentbalance_plugin.runtime.call import CallRecord
 from agentbalance_plugin.runtime.habits import UNKNOWN_WORK, Habits
-from agentbalance_plugin.runtime.meter import CallRecord
 
 PLAN = Plan({"a": "mini", "b": "mini"}, edges=(("a", "b"),), decider="b")
 PREDICTED = {"a": 100.0, "b": 300.0}

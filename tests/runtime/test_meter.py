@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentbalance_plugin import Backbone, Budget, Meter, Spend
-from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, CallDenied, DeadlineReached
+from agentbalance_plugin.runtime.call import CallDenied, DeadlineReached
+from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS
 
 # 1 nano-dollar per prompt token, 2 per completion token.
 CHEAP = Backbone("cheap", Decimal("0.001"), Decimal("0.002"), max_output_tokens=1000)

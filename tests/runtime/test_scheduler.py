@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from agentbalance_plugin import Budget, LateGate, Meter, Plan
-from agentbalance_plugin.runtime.meter import CallDenied
+from agentbalance_plugin.runtime.call import CallDenied
 from agentbalance_plugin.runtime.scheduler import Pass, run_pass
 
 pytestmark = pytest.mark.virtual_time

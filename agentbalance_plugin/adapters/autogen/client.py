@@ -27,8 +27,9 @@ from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.autogen.settings import OwnSettings
 from agentbalance_plugin.adapters.covered import check_covered, without_price
 from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, outage, pause_before_retry
-from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
+from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.turns import Turns
 
 _TYPICAL_CONTEXT_TOKENS = 128_000

@@ -15,7 +15,7 @@ from typing import NoReturn, TypeVar
 
 from autogen_core import CancellationToken
 
-from agentbalance_plugin.runtime.meter import CallDenied
+from agentbalance_plugin.runtime.call import CallDenied
 
 Item = TypeVar("Item")
 

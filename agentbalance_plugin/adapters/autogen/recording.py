@@ -18,7 +18,8 @@ from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.core.recording import Question, Recorded
 from agentbalance_plugin.runtime.answers import canonical, extract_answer
 from agentbalance_plugin.runtime.byte_bound import size
-from agentbalance_plugin.runtime.meter import CallDenied, CallRecord, Meter
+from agentbalance_plugin.runtime.call import CallDenied, CallRecord
+from agentbalance_plugin.runtime.meter import Meter
 
 INSTRUCTION = "End with a line that says 'Answer:' and your answer, nothing else."
 

@@ -9,7 +9,7 @@ from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage
 from autogen_core import CancellationToken
 
 from agentbalance_plugin.adapters.autogen.rebind import Participant
-from agentbalance_plugin.runtime.meter import CallDenied
+from agentbalance_plugin.runtime.call import CallDenied
 
 
 async def take_turn(

@@ -39,9 +39,10 @@ from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
+from agentbalance_plugin.runtime.call import CallDenied
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.habits import Habits, Work
-from agentbalance_plugin.runtime.meter import CallDenied, Meter
+from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
 from agentbalance_plugin.runtime.turns import Turns

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget
-from agentbalance_plugin.runtime.meter import DeadlineReached, Meter
+from agentbalance_plugin.runtime.call import DeadlineReached
+from agentbalance_plugin.runtime.meter import Meter
 
 
 class Deadline:

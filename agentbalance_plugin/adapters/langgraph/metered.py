@@ -31,8 +31,8 @@ from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import Caller
 from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
-from agentbalance_plugin.runtime.meter import Call, CallDenied
 
 Result = TypeVar("Result")
 

@@ -16,7 +16,7 @@ from tenacity import retry_all, retry_if_exception_type, retry_if_not_exception_
 from agentbalance_plugin.adapters.langgraph.internals import attempt_of, is_retried
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, caller_of
-from agentbalance_plugin.runtime.meter import DeadlineReached
+from agentbalance_plugin.runtime.call import DeadlineReached
 
 
 def within_budget(options: dict[str, Any]) -> dict[str, Any]:

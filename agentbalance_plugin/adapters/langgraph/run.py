@@ -24,9 +24,10 @@ from agentbalance_plugin.adapters.planning import Planner
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import Budget, Spend
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.call import CallDenied
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.habits import Habits, Work
-from agentbalance_plugin.runtime.meter import CallDenied, Meter
+from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.turns import Turns
 from agentbalance_plugin.team import Team
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from agentbalance_plugin import Budget, Meter
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
+from agentbalance_plugin.runtime.call import CallDenied, DeadlineReached
 from agentbalance_plugin.runtime.failures import MAX_RETRIES
-from agentbalance_plugin.runtime.meter import CallDenied, DeadlineReached
 
 pytestmark = pytest.mark.virtual_time
 

@@ -16,7 +16,7 @@ from chats import LARGE, MINI, Bench, Echo, chain, texts
 from agentbalance_plugin import Budget, Plan, Policy
 from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
 from agentbalance_plugin.core.encoder import RecordedEncoder
-from agentbalance_plugin.runtime.meter import CallRecord
+from agentbalance_plugin.runtime.call import CallRecord
 
 pytestmark = pytest.mark.virtual_time
 REVIEW = ("writer", "reviewer", "editor")

@@ -18,7 +18,8 @@ from agentbalance_plugin.adapters.autogen.standby import client_for
 from agentbalance_plugin.adapters.autogen.wrapped import Run
 from agentbalance_plugin.adapters.backbones import standbys
 from agentbalance_plugin.backbone import Endpoint
-from agentbalance_plugin.runtime.meter import CallDenied, Meter
+from agentbalance_plugin.runtime.call import CallDenied
+from agentbalance_plugin.runtime.meter import Meter
 
 pytestmark = pytest.mark.virtual_time
 

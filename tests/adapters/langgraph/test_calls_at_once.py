@@ -17,7 +17,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
 
 from agentbalance_plugin import Budget, BudgetExceeded
-from agentbalance_plugin.runtime.meter import Call, CallDenied, Meter
+from agentbalance_plugin.runtime.call import Call, CallDenied
+from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.turns import Turns
 
 # The worst case of one call, which uses a tenth of it.
