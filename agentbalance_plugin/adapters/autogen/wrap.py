@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Literal, cast
@@ -30,6 +30,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.routed import RoutedTeam, manager_name
+from agentbalance_plugin.adapters.autogen.stream import Stream
 from agentbalance_plugin.adapters.autogen.termination import turns_of
 from agentbalance_plugin.adapters.autogen.wrapped import Wiring, WrappedTeam
 from agentbalance_plugin.adapters.planning import Planner, check_affordable, check_needs, planner_of
@@ -86,13 +87,6 @@ def wrap_groupchat(
         ValueError: an argument that can't work, named with its value and the fix.
         CatalogError, PolicyError: a catalog or policy file that can't be used.
     """
-    if isinstance(chat, WrappedTeam):
-        raise ValueError(f"chat: {chat.name!r} is wrapped already; wrap the chat inside it")
-    if not isinstance(chat, BaseGroupChat):
-        raise ValueError(
-            f"chat must be an AutoGen group chat (RoundRobinGroupChat, ...), got "
-            f"{type(chat).__name__}"
-        )
     if not isinstance(budget, Budget):
         raise ValueError(f"budget must be a Budget, got {budget!r}")
     if mode not in ("full", "backbones"):
@@ -102,18 +96,48 @@ def wrap_groupchat(
             raise ValueError(f"{name} must be a function, got {function!r}")
     if clock is not None and not isinstance(clock, Clock):
         raise ValueError(f"clock must be a Clock, got {clock!r}")
+    _check_chat(chat)
+    clients = clients_for(backbones)
+    check_affordable(budget, clients.catalog, text_bound(""))
+    stream = Stream(clients, budget, planner_of(policy), clock or Clock())
+    if isinstance(pinned, Iterator):
+        # Other chats of the stream ask for it again.
+        pinned = list(pinned)
+    options = _Options(mode, decider, agent_factory, answer, pinned)
+    return _wrapped(chat, stream, options, participants)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """As for `wrap_groupchat`."""
+
+    mode: Mode
+    decider: str | None
+    agent_factory: AgentFactory | None
+    answer: AnswerExtractor | None
+    pinned: Iterable[str] | Mapping[str, str | None] | None
+
+
+def _wrapped(
+    chat: BaseGroupChat,
+    stream: Stream,
+    options: _Options,
+    participants: Sequence[Participant] | None = None,
+) -> WrappedTeam:
+    """The chat as a part of a stream (ValueError: it can't be wrapped)."""
+    mode, decider, agent_factory = options.mode, options.decider, options.agent_factory
     found = participants_of(chat) if participants is None else list(participants)
     if not found:
         raise ValueError("participants must not be empty; leave it out to read them off the chat")
-    clients = clients_for(backbones)
-    check_affordable(budget, clients.catalog, text_bound(""))
-    agents = _describe(found, pinned, clients)
+    agents = _describe(found, options.pinned, stream.clients)
     warn_of_what_is_beyond(found)
-    planner = planner_of(policy)
-    clock = clock or Clock()
+
+    def again(other: BaseGroupChat) -> WrappedTeam:
+        _check_chat(other)
+        return _wrapped(other, stream, options)
 
     def wiring(team: Team, rounds: float = 1.0) -> Wiring:
-        return Wiring(chat.name, chat.description, team, clients, budget, planner, clock, rounds)
+        return Wiring(chat.name, chat.description, team, stream, again, rounds)
 
     max_turns = max_turns_of(chat)
     # With fewer turns than agents each run goes on with those that the run before did not reach.
@@ -126,7 +150,7 @@ def wrap_groupchat(
     if not in_rounds and not (isinstance(chat, SelectorGroupChat) and mode == "full"):
         planned_alone = {
             "decider": decider,
-            "answer": answer,
+            "answer": options.answer,
             "agent_factory": agent_factory,
             "participants": participants,
         }
@@ -160,10 +184,20 @@ def wrap_groupchat(
         agent_factory=agent_factory,
         termination=termination_of(chat),
         max_turns=max_turns,
-        extract=answer or extract_answer,
+        extract=options.answer or extract_answer,
         messages=_message_factory(chat),
         announcer=announcer_of(chat),
     )
+
+
+def _check_chat(chat: object) -> None:
+    if isinstance(chat, WrappedTeam):
+        raise ValueError(f"chat: {chat.name!r} is wrapped already; wrap the chat inside it")
+    if not isinstance(chat, BaseGroupChat):
+        raise ValueError(
+            f"chat must be an AutoGen group chat (RoundRobinGroupChat, ...), got "
+            f"{type(chat).__name__}"
+        )
 
 
 def _describe(

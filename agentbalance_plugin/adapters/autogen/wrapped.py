@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,28 +20,25 @@ from autogen_agentchat.messages import (
     MultiModalMessage,
     TextMessage,
 )
+from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import CancellationToken
 
 from agentbalance_plugin import team as neutral
-from agentbalance_plugin.adapters.autogen.endpoints import Clients
+from agentbalance_plugin.adapters.autogen.stream import Stream
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.planning import (
-    Planner,
     aplan_task,
     bytes_kept,
     check_affordable,
     denied_tokens,
-    pacer_of,
     past_of,
-    takes_long,
 )
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.call import CallDenied
-from agentbalance_plugin.runtime.clock import Clock
-from agentbalance_plugin.runtime.habits import Habits, Work
+from agentbalance_plugin.runtime.habits import Work
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
@@ -93,20 +90,16 @@ class Wiring:
     Args:
         name, description: of the chat that is wrapped.
         team: its agents, for the planner.
-        clients: the backbones.
-        budget: of each run, or an average over them.
-        planner: makes the plans.
-        clock: what deadlines are measured on.
+        stream: what it shares with others.
+        again: wraps another chat of that stream.
         rounds: how often a run goes through all agents, as far as is known.
     """
 
     name: str
     description: str
     team: neutral.Team
-    clients: Clients
-    budget: Budget
-    planner: Planner
-    clock: Clock
+    stream: Stream
+    again: Callable[[BaseGroupChat], WrappedTeam]
     rounds: float = 1.0
 
 
@@ -119,17 +112,19 @@ class WrappedTeam(Team):
         self._name = wiring.name
         self._description = wiring.description
         self._team = wiring.team
-        self._clients = wiring.clients
-        self._catalog = wiring.clients.catalog
-        self._budget = wiring.budget
-        self._planner = wiring.planner
-        self._clock = wiring.clock
+        stream = wiring.stream
+        self._clients = stream.clients
+        self._catalog = stream.clients.catalog
+        self._budget = stream.budget
+        self._planner = stream.planner
+        self._clock = stream.clock
+        self._again = wiring.again
         self._rounds = wiring.rounds
-        self._slow = takes_long(self._planner, self._team, self._budget, self._catalog)
-        self._pacer = pacer_of(self._planner, self._team, self._budget, self._catalog)
+        self._slow = stream.takes_long(self._team)
+        self._pacer = stream.pacer(self._team)
+        self._habits = stream.habits(self._team)
         # What was said before takes of prompts.
         self._beside_bytes = 0
-        self._habits = Habits()
         self._last_report: RunReport | None = None
         self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
 
@@ -253,8 +248,21 @@ class WrappedTeam(Team):
             finish=partial(_of_all, self._rounds),
         )
 
+    def another(self, chat: BaseGroupChat) -> WrappedTeam:
+        """Wrap another chat as this one was, for another conversation of the same service.
+
+        It has its own state and reports. Backbones, their clients, the policy, the mean of
+        `Budget.average` and what earlier runs of the same agents taught are those of this team, and
+        nothing is loaded again.
+
+        Raises:
+            ValueError: the chat can't be wrapped so: the decider is not in it, say.
+        """
+        return self._again(chat)
+
     async def close(self) -> None:
-        """Close the model clients that were made from the catalog; clients you made stay open.
+        """Close the model clients that were made from the catalog, of chats wrapped by `another`
+        too; clients you made stay open.
 
         The team can still be used: clients are made again when they are needed.
         """
