@@ -140,10 +140,10 @@ def _query_lines(stages: Mapping[str, Any], plan: Plan) -> list[str]:
         far = " (unlike all that was trained on)" if plan.notes.get("far") else ""
         lines.append(f"novelty: {novelty:.2f}{far}")
     if past := plan.notes.get("past"):
-        lines.append(
-            f"by the runs before: {past['calls']:.1f} calls of an agent, replies "
-            f"{past['length']:.1f} times as long as predicted"
-        )
+        lengths: Mapping[str, float] = past["lengths"]
+        longer = ", ".join(f"{name} {times:.1f}" for name, times in lengths.items())
+        replies = f", replies as many times as long as predicted: {longer}" if longer else ""
+        lines.append(f"by the runs before: {past['calls']:.1f} calls of an agent{replies}")
     if price := plan.notes.get("price_usd"):
         lines.append(f"a US dollar must buy {price:.4g} right answers")
     return lines

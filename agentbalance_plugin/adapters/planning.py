@@ -187,7 +187,7 @@ def past_of(work: Work, comparable: bool, beside_bytes: int, *, with_extra: bool
     """
     beside = beside_bytes + int(BYTES_PER_TOKEN * work.extra_tokens * with_extra)
     longest = beside_bytes + int(BYTES_PER_TOKEN * work.most_extra_tokens)
-    return Past(beside, comparable, longest, work.length, work.calls, work.replies)
+    return Past(beside, comparable, longest, work.lengths, work.length, work.calls, work.replies)
 
 
 def denied_tokens(meter: Meter) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Past:
             gained by asking several of them: a vote takes the message of the last, so that a plan
             of one agent is made where the team allows it.
         longest_bytes: the same of the longest prompt of an agent's turn.
-        length: how many times as long replies are as the task and the backbones' profiles say.
+        lengths: backbone -> how many times as long its replies are as the task and its profile say.
+        length: the same of backbones that are not in `lengths`.
         calls: prompts that a turn of an agent sends, of `beside_bytes` each.
         replies: output tokens of a turn, in replies of `length`.
     """
@@ -42,6 +44,7 @@ class Past:
     beside_bytes: int = 0
     comparable: bool = True
     longest_bytes: int = 0
+    lengths: Mapping[str, float] = field(default_factory=dict[str, float])
     length: float = 1.0
     calls: float = 1.0
     replies: float = 1.0

@@ -344,8 +344,9 @@ class Policy:
             notes["far"] = bool(self._is_far(view.novelty[row]))
         choice = None if decision is None else decision.choice(row)
         past = view.past
-        if past.length != 1.0 or past.calls != 1.0:
-            notes["past"] = {"length": round(past.length, 3), "calls": round(past.calls, 3)}
+        if past.lengths or past.length != 1.0 or past.calls != 1.0:
+            lengths = {name: round(value, 3) for name, value in past.lengths.items()}
+            notes["past"] = {"lengths": lengths, "calls": round(past.calls, 3)}
         if decision is not None and choice is not None:
             log_odds = decision.outlook.predicted.log_odds[row]
             caps = np.minimum(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -229,8 +228,9 @@ def look_ahead(
         # So that their mean is the profile's.
         profiled = lengths - sigma[:, None] ** 2 / 2
         log_tokens = trust * log_tokens + (1.0 - trust) * profiled
-    if past.length != 1.0:
-        log_tokens = log_tokens + math.log(past.length)
+    if past.lengths or past.length != 1.0:
+        longer = [past.lengths.get(name, past.length) for name in table.names]
+        log_tokens = log_tokens + np.log(longer)
     log_tokens = np.clip(log_tokens, 0.0, 9.0)
     visible = np.exp(log_tokens + sigma[:, None] ** 2 / 2)
     hidden = share @ table.hidden_tokens

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from agentbalance_plugin.plan import Expected, Plan
 from agentbalance_plugin.runtime.call import CallRecord
@@ -17,6 +18,8 @@ _REMEMBERED = 8
 _LEAST_WEIGHT = 1 / 32
 # How fast the longest prompt is forgotten: the next one that is as long must not be denied again.
 _FORGET = 1 / 8
+# Replies that are almost empty say nothing of the next one's length.
+_LEAST_LENGTH = 0.05
 # How much longer a reply would have been that was cut off by its cap.
 _IF_CUT = 2.0
 
@@ -26,7 +29,8 @@ class Work:
     """What a turn of an agent takes, beside one call that is predicted from the task alone.
 
     Args:
-        length: how many times as long replies are as predicted.
+        lengths: backbone -> how many times as long its replies are as predicted.
+        length: the same of backbones that were not called yet.
         calls: prompts that a turn sends: with tools several, of agents that are seldom asked less
             than one.
         replies: output tokens of a turn, in replies as long as its longest.
@@ -35,6 +39,7 @@ class Work:
         most_extra_tokens: of the longest prompt that an agent had lately.
     """
 
+    lengths: Mapping[str, float] = field(default_factory=dict[str, float])
     length: float = 1.0
     calls: float = 1.0
     replies: float = 1.0
@@ -52,7 +57,7 @@ class Habits:
     def __init__(self) -> None:
         self._answers: deque[bool] = deque(maxlen=_REMEMBERED)
         self._runs = 0
-        self._expected = self._measured = 0.0
+        self._lengths: dict[str, _Length] = {}
         self._work = UNKNOWN_WORK
         self._lock = threading.Lock()
 
@@ -125,8 +130,12 @@ class Habits:
         ) / max(1, len(spoke) + idle)
         number = sum(map(len, prompts.values())) / (len(prompts) + idle)
         one = plan.expected or _NOTHING
-        expected = sum(one.reply_tokens.get(name, 0.0) for name in spoke) / told.length
-        measured = sum(longest[name] for name in spoke if name in one.reply_tokens)
+        replied: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        for name, turn in spoke.items():
+            if name in one.reply_tokens:
+                backbone = turn[-1].backbone
+                usual = one.reply_tokens[name] / told.lengths.get(backbone, told.length)
+                replied[backbone].append((usual, longest[name]))
         known = one.prompt_tokens - told.extra_tokens
         heard = {
             name: sum(turns[p][-1].completion_tokens for p in plan.parents(name) if p in turns)
@@ -152,14 +161,44 @@ class Habits:
                     extra_tokens=_nearer(work.extra_tokens, mean, weight),
                     most_extra_tokens=max(0.0, most, lower),
                 )
-            if expected > 0.0:
-                # Profiles say something of lengths, as much as a run. A ratio of sums, so that the
-                # mean length is met.
-                weight = max(1.0 / (self._runs + 1), _LEAST_WEIGHT)
-                self._expected = _nearer(self._expected or expected, expected, weight)
-                self._measured = _nearer(self._measured or expected, measured, weight)
-                work = replace(work, length=self._measured / self._expected)
+            for backbone, pairs in replied.items():
+                self._lengths.setdefault(backbone, _Length()).note(pairs)
+            if replied:
+                work = replace(work, lengths=self._all_lengths(), length=self._usual_length())
             self._work = work
+
+    def _all_lengths(self) -> dict[str, float]:
+        return {backbone: each.ratio for backbone, each in self._lengths.items()}
+
+    def _usual_length(self) -> float:
+        """Of any backbone. One that never stops says little of the others, so that what was
+        predicted counts as one more of them."""
+        logs = [math.log(each.ratio) for each in self._lengths.values()]
+        return math.exp(sum(logs) / (len(logs) + 1))
+
+
+class _Length:
+    """How long a backbone's replies are beside the predicted length, as a ratio of means, so that
+    their sum is met. What is predicted counts as one run."""
+
+    def __init__(self) -> None:
+        self._runs = 0
+        self._expected = self._measured = 0.0
+
+    @property
+    def ratio(self) -> float:
+        return max(self._measured / self._expected, _LEAST_LENGTH)
+
+    def note(self, replies: Sequence[tuple[float, float]]) -> None:
+        """(predicted, measured) tokens of the replies of a run."""
+        expected = sum(one for one, _ in replies)
+        measured = sum(found for _, found in replies)
+        if not self._runs:
+            self._expected = self._measured = expected
+        self._runs += 1
+        weight = max(1.0 / (self._runs + 1), _LEAST_WEIGHT)
+        self._expected = _nearer(self._expected, expected, weight)
+        self._measured = _nearer(self._measured, measured, weight)
 
 
 def _whole(call: CallRecord) -> float:

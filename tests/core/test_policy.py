@@ -122,7 +122,18 @@ def test_turns_that_earlier_runs_showed_are_paid_for() -> None:
         assert after["cost_usd"] == pytest.approx(4 * read + 2 * 3 * written, rel=0.01)
         seconds = (before["latency_s"] - priced.ttft_s) * 2 * 3 + 4 * priced.ttft_s
         assert after["latency_s"] == pytest.approx(seconds, rel=0.01)
-    assert turns["plan"]["notes"]["past"] == {"length": 3.0, "calls": 4.0}
+    assert turns["plan"]["notes"]["past"] == {"lengths": {}, "calls": 4.0}
+    plain = [name for name, priced in TOOL_CATALOG.items() if priced.reasoning == "no"]
+    mini, *others = plain
+    past = Past(lengths={mini: 2.0}, length=0.5)
+    written = POLICY.explain(query, team, AMPLE, TOOL_CATALOG, past=past)
+    ratio = {
+        name: written["backbones"][name]["latency_s"] / usual["backbones"][name]["latency_s"]
+        for name in plain
+    }
+    assert ratio[mini] > 1.4
+    assert all(ratio[name] < 1.0 for name in others)
+    assert written["plan"]["notes"]["past"]["lengths"] == {mini: 2.0}
     assert "past" not in usual["plan"]["notes"]
 
 

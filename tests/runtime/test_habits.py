@@ -45,7 +45,8 @@ def after(
     habits = Habits()
     for _ in range(runs):
         told = habits.work
-        tokens = {name: told.length * value for name, value in PREDICTED.items()}
+        times = told.lengths.get("mini", told.length)
+        tokens = {name: times * value for name, value in PREDICTED.items()}
         habits.note_calls(
             replace(plan, expected=Expected(0.5, 0.001, 1.0, 50 + told.extra_tokens, tokens)),
             calls,
@@ -75,14 +76,26 @@ def test_answers_are_taken_to_be_comparable_until_several_messages_had_none() ->
 
 def test_replies_get_as_long_as_they_were() -> None:
     calls = [call("a", 50, 300), call("b", 350, 900)]
-    lengths = [after(runs, calls).work.length for runs in (1, 3, 100)]
+    lengths = [after(runs, calls).work.lengths["mini"] for runs in (1, 3, 100)]
     # What was predicted counts as one run of several.
     assert lengths[0] == pytest.approx(2.0)
     assert lengths == sorted(lengths)
     assert lengths[2] == pytest.approx(3.0, rel=0.05)
-    assert after(100, [call("a", 50, 50), call("b", 100, 150)]).work.length == pytest.approx(
-        0.5, rel=0.05
-    )
+    short = after(100, [call("a", 50, 50), call("b", 100, 150)])
+    assert short.work.lengths["mini"] == pytest.approx(0.5, rel=0.05)
+
+
+def test_of_one_backbone_only_half_is_taken_for_the_others() -> None:
+    habits = after(100, [call("a", 50, 900), call("b", 950, 2700)])
+    assert habits.work.lengths["mini"] == pytest.approx(9.0, rel=0.05)
+    assert habits.work.length == pytest.approx(3.0, rel=0.05)
+    plan = replace(PLAN, expected=Expected(0.5, 0.001, 1.0, 50.0, PREDICTED))
+    other = replace(call("b", 50, 300), backbone="large")
+    told = replace(habits.work, lengths={"large": 1.0})
+    for _ in range(100):
+        habits.note_calls(plan, [other], told=told, denied={})
+    assert habits.work.lengths == pytest.approx({"mini": 9.0, "large": 1.0}, rel=0.05)
+    assert habits.work.length == pytest.approx(9.0 ** (1 / 3), rel=0.05)
 
 
 def test_runs_at_once_do_not_add_up() -> None:
@@ -91,11 +104,12 @@ def test_runs_at_once_do_not_add_up() -> None:
     for _ in range(50):
         # All of them were planned before any had ended.
         habits.note_calls(plan, [call("b", 50, 900)], told=UNKNOWN_WORK, denied={})
-    assert habits.work.length == pytest.approx(3.0, rel=0.05)
+    assert habits.work.lengths["mini"] == pytest.approx(3.0, rel=0.05)
 
 
 def test_a_reply_that_was_cut_off_would_have_been_longer() -> None:
-    assert after(50, [call("b", 50, 300, cut=True)]).work.length == pytest.approx(2.0, rel=0.05)
+    cut = after(50, [call("b", 50, 300, cut=True)])
+    assert cut.work.lengths["mini"] == pytest.approx(2.0, rel=0.05)
 
 
 def test_the_mean_length_is_met_where_lengths_vary() -> None:
@@ -104,7 +118,7 @@ def test_the_mean_length_is_met_where_lengths_vary() -> None:
     for number in range(400):
         completion = 20 if number % 2 else 180
         habits.note_calls(plan, [call("b", 50, completion)], told=UNKNOWN_WORK, denied={})
-    assert habits.work.length == pytest.approx(1.0, abs=0.05)
+    assert habits.work.lengths["mini"] == pytest.approx(1.0, abs=0.05)
 
 
 def test_calls_of_a_turn_are_counted_and_their_texts_measured() -> None:

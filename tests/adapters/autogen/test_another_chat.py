@@ -77,7 +77,8 @@ async def test_nothing_is_loaded_again_and_what_was_learned_is_known(bench: Benc
     second = first.another(chat())
     assert len(solved) == 1
     plans = [team.explain(bench.task(1)).plan for team in (first, second)]
-    assert plans[0].notes["past"] == plans[1].notes["past"] == {"length": 0.815, "calls": 2.0}
+    assert plans[0].notes["past"] == plans[1].notes["past"]
+    assert plans[0].notes["past"]["calls"] == 2.0
     # Other agents have habits of their own.
     other = first.another(bench.chat(NAMES))
     assert "past" not in other.explain(bench.task(1)).plan.notes
