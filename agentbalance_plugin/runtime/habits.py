@@ -101,69 +101,29 @@ class Habits:
             goes_on: whether prompts held what was said before, too, which says nothing of
                 `extra_tokens`.
         """
-        called = set(denied)
-        turns: defaultdict[str, list[CallRecord]] = defaultdict(list)
-        for call in calls:
-            called.add(call.agent)
-            if call.metered:
-                turns[call.agent].append(call)
-        spoke = {name: turn for name, turn in turns.items() if plan.assignment.get(name)}
-        prompts: defaultdict[str, list[float]] = defaultdict(list)
-        for name, turn in spoke.items():
-            prompts[name] += [call.prompt_tokens for call in turn]
-        for name in denied.keys() & plan.assignment.keys():
-            # With its room it would have been made.
-            prompts[name].append(denied[name])
-        if not prompts:
+        taken = _taken(plan, calls, denied, complete)
+        if not taken.prompts:
             return
-        idle = 0
-        if complete:
-            # One behind a late gate that stayed shut is accounted for by the plan.
-            idle = sum(
-                backbone is not None and name not in called and name not in plan.late_gates
-                for name, backbone in plan.assignment.items()
-            )
-        longest = {name: max(_whole(call) for call in turn) for name, turn in spoke.items()}
-        replies = sum(
-            sum(call.completion_tokens for call in turn) / max(1.0, longest[name])
-            for name, turn in spoke.items()
-        ) / max(1, len(spoke) + idle)
-        number = sum(map(len, prompts.values())) / (len(prompts) + idle)
         one = plan.expected or _NOTHING
-        replied: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-        for name, turn in spoke.items():
-            if name in one.reply_tokens:
-                backbone = turn[-1].backbone
-                usual = one.reply_tokens[name] / told.lengths.get(backbone, told.length)
-                replied[backbone].append((usual, longest[name]))
-        known = one.prompt_tokens - told.extra_tokens
-        heard = {
-            name: sum(turns[p][-1].completion_tokens for p in plan.parents(name) if p in turns)
-            for name in prompts
-        }
-        extra = [sum(sent) / len(sent) - heard[name] - known for name, sent in prompts.items()]
-        most = max(max(sent) - heard[name] - known for name, sent in prompts.items())
         with self._lock:
             self._runs += 1
             weight = max(1.0 / self._runs, _LEAST_WEIGHT)
-            work = replace(
-                self._work,
-                calls=_nearer(self._work.calls, number / rounds, weight),
-            )
-            if spoke:
-                written = _nearer(work.replies, replies / rounds, weight)
+            made = _nearer(self._work.calls, taken.calls / rounds, weight)
+            work = replace(self._work, calls=made)
+            if taken.turns:
+                written = _nearer(work.replies, taken.replies / rounds, weight)
                 work = replace(work, replies=written)
             if one.prompt_tokens > 0.0 and not goes_on:
-                mean = max(0.0, sum(extra) / len(extra))
+                mean, most = taken.extra(plan, one.prompt_tokens - told.extra_tokens)
                 lower = _nearer(work.most_extra_tokens, most, _FORGET)
                 work = replace(
                     work,
-                    extra_tokens=_nearer(work.extra_tokens, mean, weight),
+                    extra_tokens=_nearer(work.extra_tokens, max(0.0, mean), weight),
                     most_extra_tokens=max(0.0, most, lower),
                 )
-            for backbone, pairs in replied.items():
-                self._lengths.setdefault(backbone, _Length()).note(pairs)
-            if replied:
+            if replied := taken.replied(plan, told):
+                for backbone, pairs in replied.items():
+                    self._lengths.setdefault(backbone, _Length()).note(pairs)
                 work = replace(work, lengths=self._all_lengths(), length=self._usual_length())
             self._work = work
 
@@ -175,6 +135,84 @@ class Habits:
         predicted counts as one more of them."""
         logs = [math.log(each.ratio) for each in self._lengths.values()]
         return math.exp(sum(logs) / (len(logs) + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What the agents of a plan took in a run.
+
+    Args:
+        turns: agent -> its calls whose usage is known.
+        prompts: agent -> tokens of its prompts, of a call that had no room too.
+        idle: agents that nobody asked.
+    """
+
+    turns: Mapping[str, Sequence[CallRecord]]
+    prompts: Mapping[str, Sequence[float]]
+    idle: int
+
+    @property
+    def calls(self) -> float:
+        """Of an agent."""
+        return sum(map(len, self.prompts.values())) / (len(self.prompts) + self.idle)
+
+    @property
+    def replies(self) -> float:
+        """Of an agent, as many times as its longest."""
+        written = sum(
+            sum(call.completion_tokens for call in turn) / max(1.0, _longest(turn))
+            for turn in self.turns.values()
+        )
+        return written / (len(self.turns) + self.idle)
+
+    def extra(self, plan: Plan, known: float) -> tuple[float, float]:
+        """Tokens of a prompt beyond those that were known and those heard of others: (mean over
+        the agents, most)."""
+        means: list[float] = []
+        most: list[float] = []
+        for name, sent in self.prompts.items():
+            heard = sum(
+                self.turns[parent][-1].completion_tokens
+                for parent in plan.parents(name)
+                if parent in self.turns
+            )
+            means.append(sum(sent) / len(sent) - heard - known)
+            most.append(max(sent) - heard - known)
+        return sum(means) / len(means), max(most)
+
+    def replied(self, plan: Plan, told: Work) -> dict[str, list[tuple[float, float]]]:
+        """Backbone -> (predicted, measured) tokens of the agents' replies, where it is the one
+        that was planned."""
+        found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        predicted = (plan.expected or _NOTHING).reply_tokens
+        for name, turn in self.turns.items():
+            backbone = turn[-1].backbone
+            if name in predicted and backbone == plan.assignment[name]:
+                usual = predicted[name] / told.lengths.get(backbone, told.length)
+                found[backbone].append((usual, _longest(turn)))
+        return dict(found)
+
+
+def _taken(
+    plan: Plan, calls: Iterable[CallRecord], denied: Mapping[str, float], complete: bool
+) -> _Taken:
+    called = set(denied)
+    turns: defaultdict[str, list[CallRecord]] = defaultdict(list)
+    prompts: defaultdict[str, list[float]] = defaultdict(list)
+    for call in calls:
+        called.add(call.agent)
+        if call.metered and plan.assignment.get(call.agent):
+            turns[call.agent].append(call)
+            prompts[call.agent].append(call.prompt_tokens)
+    for name in denied.keys() & plan.assignment.keys():
+        # With its room it would have been made.
+        prompts[name].append(denied[name])
+    # One behind a late gate that stayed shut is accounted for by the plan.
+    idle = sum(
+        backbone is not None and name not in called and name not in plan.late_gates
+        for name, backbone in plan.assignment.items()
+    )
+    return _Taken(turns, prompts, idle if complete else 0)
 
 
 class _Length:
@@ -201,8 +239,8 @@ class _Length:
         self._measured = _nearer(self._measured, measured, weight)
 
 
-def _whole(call: CallRecord) -> float:
-    return call.completion_tokens * (_IF_CUT if call.cut else 1.0)
+def _longest(turn: Sequence[CallRecord]) -> float:
+    return max(call.completion_tokens * (_IF_CUT if call.cut else 1.0) for call in turn)
 
 
 def _nearer(value: float, found: float, weight: float) -> float:

@@ -89,7 +89,7 @@ def test_of_one_backbone_only_half_is_taken_for_the_others() -> None:
     habits = after(100, [call("a", 50, 900), call("b", 950, 2700)])
     assert habits.work.lengths["mini"] == pytest.approx(9.0, rel=0.05)
     assert habits.work.length == pytest.approx(3.0, rel=0.05)
-    plan = replace(PLAN, expected=Expected(0.5, 0.001, 1.0, 50.0, PREDICTED))
+    plan = Plan({"b": "large"}, expected=Expected(0.5, 0.001, 1.0, 50.0, PREDICTED))
     other = replace(call("b", 50, 300), backbone="large")
     told = replace(habits.work, lengths={"large": 1.0})
     for _ in range(100):
@@ -174,6 +174,9 @@ def test_runs_that_say_nothing_change_nothing() -> None:
     assert after(3, []).work == UNKNOWN_WORK
     assert after(3, [call("a", 50, 4096, metered=False)]).work == UNKNOWN_WORK
     assert after(3, [call("someone", 50, 100)]).work == UNKNOWN_WORK
+    # Nor does what another backbone than the planned one wrote, whose endpoint failed.
+    stood_in = replace(call("b", 50, 900), backbone="standby")
+    assert after(3, [stood_in]).work.lengths == {}
     habits = Habits()
     # A plan written by hand predicts nothing.
     habits.note_calls(PLAN, [call("a", 50, 900), call("b", 950, 9)], told=UNKNOWN_WORK, denied={})
