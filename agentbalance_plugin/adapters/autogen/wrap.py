@@ -104,7 +104,9 @@ def wrap_groupchat(
         # Other chats of the stream ask for it again.
         pinned = list(pinned)
     options = _Options(mode, decider, agent_factory, answer, pinned)
-    return _wrapped(chat, stream, options, participants)
+    team = _wrapped(chat, stream, options, participants)
+    warn_of_what_is_beyond(participants_of(chat) if participants is None else participants)
+    return team
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,6 @@ def _wrapped(
     if not found:
         raise ValueError("participants must not be empty; leave it out to read them off the chat")
     agents = _describe(found, options.pinned, stream.clients)
-    warn_of_what_is_beyond(found)
 
     def again(other: BaseGroupChat) -> WrappedTeam:
         _check_chat(other)
