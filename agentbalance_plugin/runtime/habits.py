@@ -145,11 +145,13 @@ class _Taken:
         turns: agent -> its calls whose usage is known.
         prompts: agent -> tokens of its prompts, of a call that had no room too.
         idle: agents that nobody asked.
+        cut_short: whether a call's usage is unknown: it was given up, most likely.
     """
 
     turns: Mapping[str, Sequence[CallRecord]]
     prompts: Mapping[str, Sequence[float]]
     idle: int
+    cut_short: bool
 
     @property
     def calls(self) -> float:
@@ -182,7 +184,10 @@ class _Taken:
 
     def replied(self, plan: Plan, told: Work) -> dict[str, list[tuple[float, float]]]:
         """Backbone -> (predicted, measured) tokens of the agents' replies, where it is the one
-        that was planned."""
+        that was planned; empty where long ones were not waited for, and only short ones are
+        known."""
+        if self.cut_short or plan.stop_at is not None:
+            return {}
         found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         predicted = (plan.expected or _NOTHING).reply_tokens
         for name, turn in self.turns.items():
@@ -196,12 +201,15 @@ class _Taken:
 def _taken(
     plan: Plan, calls: Iterable[CallRecord], denied: Mapping[str, float], complete: bool
 ) -> _Taken:
-    called = set(denied)
+    called, cut_short = set(denied), False
     turns: defaultdict[str, list[CallRecord]] = defaultdict(list)
     prompts: defaultdict[str, list[float]] = defaultdict(list)
     for call in calls:
         called.add(call.agent)
-        if call.metered and plan.assignment.get(call.agent):
+        if not plan.assignment.get(call.agent):
+            continue
+        cut_short |= not call.metered
+        if call.metered:
             turns[call.agent].append(call)
             prompts[call.agent].append(call.prompt_tokens)
     for name in denied.keys() & plan.assignment.keys():
@@ -212,7 +220,7 @@ def _taken(
         backbone is not None and name not in called and name not in plan.late_gates
         for name, backbone in plan.assignment.items()
     )
-    return _Taken(turns, prompts, idle if complete else 0)
+    return _Taken(turns, prompts, idle if complete else 0, cut_short)
 
 
 class _Length:

@@ -112,6 +112,13 @@ def test_a_reply_that_was_cut_off_would_have_been_longer() -> None:
     assert cut.work.lengths["mini"] == pytest.approx(2.0, rel=0.05)
 
 
+def test_replies_that_are_known_because_they_were_short_say_nothing() -> None:
+    given_up = [call("a", 50, 10), call("b", 50, 4096, metered=False)]
+    assert after(9, given_up).work.lengths == {}
+    race = replace(PLAN, edges=(), decision="vote", stop_at=0.6)
+    assert after(9, [call("a", 50, 10), call("b", 50, 20)], race).work.lengths == {}
+
+
 def test_the_mean_length_is_met_where_lengths_vary() -> None:
     habits = Habits()
     plan = replace(PLAN, expected=Expected(0.5, 0.001, 1.0, 50.0, {"b": 100.0}))
