@@ -18,6 +18,9 @@ _REMEMBERED = 8
 _LEAST_WEIGHT = 1 / 32
 # How fast the longest prompt is forgotten: the next one that is as long must not be denied again.
 _FORGET = 1 / 8
+# Of the logarithm of a length. Backbones that are chosen are those whose replies were predicted too
+# short, a little; corrected for these alone, those that are not would always look better.
+_NO_SURPRISE = 0.35
 # Replies that are almost empty say nothing of the next one's length.
 _LEAST_LENGTH = 0.05
 # How much longer a reply would have been that was cut off by its cap.
@@ -29,7 +32,7 @@ class Work:
     """What a turn of an agent takes, beside one call that is predicted from the task alone.
 
     Args:
-        lengths: backbone -> how many times as long its replies are as predicted.
+        lengths: backbone -> how many times as long its replies are as predicted, beyond a margin.
         length: the same of backbones that were not called yet.
         calls: prompts that a turn sends: with tools several, of agents that are seldom asked less
             than one.
@@ -128,13 +131,13 @@ class Habits:
             self._work = work
 
     def _all_lengths(self) -> dict[str, float]:
-        return {backbone: each.ratio for backbone, each in self._lengths.items()}
+        return {name: math.exp(each.surprise) for name, each in self._lengths.items()}
 
     def _usual_length(self) -> float:
         """Of any backbone. One that never stops says little of the others, so that what was
         predicted counts as one more of them."""
-        logs = [math.log(each.ratio) for each in self._lengths.values()]
-        return math.exp(sum(logs) / (len(logs) + 1))
+        surprises = [each.surprise for each in self._lengths.values()]
+        return math.exp(sum(surprises) / (len(surprises) + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +235,10 @@ class _Length:
         self._expected = self._measured = 0.0
 
     @property
-    def ratio(self) -> float:
-        return max(self._measured / self._expected, _LEAST_LENGTH)
+    def surprise(self) -> float:
+        """Logarithm of the ratio, less what is no surprise."""
+        found = math.log(max(self._measured / self._expected, _LEAST_LENGTH))
+        return math.copysign(max(0.0, abs(found) - _NO_SURPRISE), found)
 
     def note(self, replies: Sequence[tuple[float, float]]) -> None:
         """(predicted, measured) tokens of the replies of a run."""
