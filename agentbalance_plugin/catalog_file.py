@@ -39,8 +39,13 @@ def read_catalog(path: str | Path) -> tuple[list[Backbone], Path | None]:
             f"{path}: no such catalog file in {path.absolute().parent}; name the one that lists "
             "your backbones (docs/catalog.md says what goes into it)"
         )
+    content: Any = None
     try:
-        rows = list(_rows(path))
+        if _is_table(path):
+            rows = list(_csv_rows(path))
+        else:
+            content = _yaml(path)
+            rows = list(_yaml_rows(path, content))
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path}: can't be read as UTF-8 text: {error}") from error
     if not rows:
@@ -55,7 +60,7 @@ def read_catalog(path: str | Path) -> tuple[list[Backbone], Path | None]:
             )
         seen[backbone.name] = where
         backbones.append(backbone)
-    return backbones, _kinds(path)
+    return backbones, _kinds(path, content)
 
 
 def catalog_text(
@@ -81,7 +86,11 @@ def catalog_text(
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    return _csv_rows(path) if path.suffix.lower() == ".csv" else _yaml_rows(path)
+    return _csv_rows(path) if _is_table(path) else _yaml_rows(path, _yaml(path))
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -95,8 +104,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"line {reader.line_num}", {k: v for k, v in row.items() if v not in ("", None)}
 
 
-def _kinds(path: Path) -> Path | None:
-    content = None if path.suffix.lower() == ".csv" else _yaml(path)
+def _kinds(path: Path, content: Any) -> Path | None:
     if not isinstance(content, dict):
         return None
     name = cast("dict[str, Any]", content).get("kinds")
@@ -119,8 +127,7 @@ def _yaml(path: Path) -> Any:
         raise CatalogError(f"{path}: not valid YAML: {error}") from error
 
 
-def _yaml_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    content = _yaml(path)
+def _yaml_rows(path: Path, content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     entries: Any = (
         cast("dict[str, Any]", content).get("backbones") if isinstance(content, dict) else content
     )
