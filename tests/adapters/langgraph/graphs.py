@@ -107,6 +107,16 @@ class Bench:
 
         return speak
 
+    def part(self) -> Callable[..., Any]:
+        """An async node for a `Send` of {"part": number}, which adds to "found"."""
+        model = self.model()
+
+        async def part(state: Any) -> Any:
+            prompt = [("system", f"[[agent:part{state['part']}]]"), ("user", self.task())]
+            return {"found": [(await model.ainvoke(prompt)).text]}
+
+        return part
+
     def blocking(self, name: str, **more: Any) -> Callable[..., Any]:
         """As `node`, but synchronous."""
         model = self.model(**more)

@@ -31,14 +31,8 @@ class Parts(MessagesState):
 
 def in_parts(bench: Bench, number: int) -> StateGraph[Any, Any, Any, Any]:
     """Parts that are sent out at once, and an agent that joins what they find."""
-    model = bench.model()
-
-    async def part(state: Any) -> Any:
-        prompt = [("system", f"[[agent:part{state['part']}]]"), ("user", bench.task())]
-        return {"found": [(await model.ainvoke(prompt)).text]}
-
     builder = StateGraph(Parts)
-    builder.add_node("part", part)
+    builder.add_node("part", bench.part())
     builder.add_node("join", bench.node("join"))
     builder.add_conditional_edges(
         START, lambda state: [Send("part", {"part": n}) for n in range(number)], ["part"]

@@ -24,14 +24,8 @@ class Parts(MessagesState):
 
 
 def in_parts(bench: Bench) -> StateGraph[Any, Any, Any, Any]:
-    model = bench.model()
-
-    async def part(state: Any) -> Any:
-        prompt = [("system", f"[[agent:part{state['part']}]]"), ("user", bench.task())]
-        return {"found": [(await model.ainvoke(prompt)).text]}
-
     builder = StateGraph(Parts)
-    builder.add_node("part", part)
+    builder.add_node("part", bench.part())
     builder.add_conditional_edges(
         START, lambda _: [Send("part", {"part": n}) for n in range(PARTS)], ["part"]
     )
