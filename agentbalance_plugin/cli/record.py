@@ -18,7 +18,6 @@ from agentbalance_plugin.backbone import Backbone, Catalog, Profile
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.catalog_file import catalog_text
 from agentbalance_plugin.cli.progress import counting
-from agentbalance_plugin.core.encoder import Features, hash_features
 from agentbalance_plugin.core.kinds import KINDS, Kinds
 from agentbalance_plugin.core.recording import (
     Question,
@@ -144,11 +143,9 @@ def _write(
     everything = replace(traces, queries=tuple(replace(q, split="all") for q in traces.queries))
     profiles = everything.profiles("all")
     found = {b: _fields(backbone, name, profiles[b]) for b, backbone in measured.items()}
-    kinds = [query.category for query in everything.queries]
-    told_apart = len(set(kinds)) > 1
+    told_apart = len({query.category for query in everything.queries}) > 1
     if told_apart:
-        bags = [Features.mean(hash_features(query.question or "")) for query in everything.queries]
-        Kinds.fit(bags, kinds).save(out / KINDS)
+        Kinds.of_queries(everything.queries).save(out / KINDS)
     _put(out / CATALOG, catalog_text(backbones, found, KINDS if told_apart else None))
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.backbone import Backbone, Catalog, CatalogError, Profile
-from agentbalance_plugin.core.encoder import Features, hash_features
+from agentbalance_plugin.core.encoder import Features
 from agentbalance_plugin.core.naive_bayes import NaiveBayes
 
 if TYPE_CHECKING:
-    from agentbalance_plugin.core.traces import TraceSet
+    from agentbalance_plugin.core.traces import Query, TraceSet
 
 FloatArray = NDArray[np.float64]
 
@@ -91,12 +91,13 @@ class Kinds:
         Raises:
             TraceError: there are none.
         """
-        queries = traces.split("train").queries
-        ids = [
-            hash_features(query.question or "") if query.features is None else query.features
-            for query in queries
-        ]
-        return cls.fit([Features.mean(each) for each in ids], [q.category for q in queries])
+        return cls.of_queries(traces.split("train").queries)
+
+    @classmethod
+    def of_queries(cls, queries: Sequence[Query]) -> Kinds:
+        """By their texts, or what was recorded of these, and their categories."""
+        bags = [Features.mean(query.ngrams) for query in queries]
+        return cls.fit(bags, [query.category for query in queries])
 
     @property
     def share(self) -> FloatArray:

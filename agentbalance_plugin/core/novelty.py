@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.checkpoint import PolicyError
-from agentbalance_plugin.core.encoder import Features, hash_features
+from agentbalance_plugin.core.encoder import Features
 from agentbalance_plugin.core.naive_bayes import NaiveBayes
 
 if TYPE_CHECKING:
@@ -112,12 +112,9 @@ class Novelty:
         for suite in traces:
             for split, into in bags.items():
                 for query in suite.split(split).queries:
-                    ids = query.features
-                    if ids is None and query.question is None:
+                    if query.features is None and query.question is None:
                         raise ValueError(f"query {query.key!r} has neither features nor a text")
-                    into.append(
-                        Features.mean(hash_features(query.question or "") if ids is None else ids)
-                    )
+                    into.append(Features.mean(query.ngrams))
                     if split == "train":
                         category.append(number.setdefault(query.category, len(number)))
         return cls.fit(bags["train"], category, bags["val"])

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.encoder import FEATURE_BUCKETS
+from agentbalance_plugin.core.encoder import FEATURE_BUCKETS, hash_features
 from agentbalance_plugin.extras import require
 
 IntArray = NDArray[np.int32]
@@ -62,6 +62,11 @@ class Query:
     split: str
     question: str | None = None
     features: IntArray | None = None
+
+    @property
+    def ngrams(self) -> IntArray:
+        """[n] `hash_features` of its text, recorded or made; none where neither is there."""
+        return hash_features(self.question or "") if self.features is None else self.features
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.encoder import FEATURE_BUCKETS, hash_features
+from agentbalance_plugin.core.encoder import FEATURE_BUCKETS
 from agentbalance_plugin.core.traces import Query, TraceSet
 from agentbalance_plugin.evaluation.trials import integers
 
@@ -99,6 +99,4 @@ _DECOMPOSED: dict[bytes, LatentText] = {}
 
 def ngrams(query: Query) -> IntArray:
     """Ids of a query's n-grams; none where its text may not be shown."""
-    if query.features is not None:
-        return query.features.astype(np.int64)
-    return hash_features(query.question or "").astype(np.int64)
+    return query.ngrams.astype(np.int64)

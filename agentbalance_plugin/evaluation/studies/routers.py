@@ -104,10 +104,7 @@ class IdentityHeads:
 
 
 def _features(traces: TraceSet, row: int) -> NDArray[np.int32]:
-    from agentbalance_plugin.core.encoder import hash_features
-
-    query = traces.queries[row]
-    ids = hash_features(query.question or "") if query.features is None else query.features
+    ids = traces.queries[row].ngrams
     return ids if len(ids) else np.zeros(1, dtype=np.int32)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.checkpoint import load_checkpoint
-from agentbalance_plugin.core.encoder import Features, RecordedEncoder, hash_features
+from agentbalance_plugin.core.encoder import Features, RecordedEncoder
 from agentbalance_plugin.core.novelty import Novelty
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.reference import reference_budgets
@@ -251,8 +251,7 @@ def _distances(
 
 
 def _bag(query: Query) -> Features:
-    ids = query.features
-    return Features.mean(hash_features(query.question or "") if ids is None else ids)
+    return Features.mean(query.ngrams)
 
 
 def _area(low: FloatArray, high: FloatArray) -> float:
