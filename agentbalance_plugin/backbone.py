@@ -17,6 +17,9 @@ DEFAULT_MAX_OUTPUT_TOKENS = 4_096
 USUAL_TOKENS = 150.0
 """Visible tokens of an answer that is reasoned in words, where nothing else is known."""
 
+# Of a prompt, where there is a tokenizer: English has 0.23, code and JSON up to 0.4.
+_TOKENS_PER_BYTE = 0.4
+
 # Decimals of the usual precision still count the pico-dollars of a price below it.
 _PRICE_BOUND = 10**15
 
@@ -130,6 +133,8 @@ class Backbone:
         capabilities: subset of `CAPABILITIES`.
         max_output_tokens: most completion tokens of one call, hidden ones included.
         context_tokens: prompt + completion tokens that fit; None if unknown.
+        tokenizer: the tiktoken encoding that the endpoint bills prompts by, "o200k_base" for
+            example; None: a prompt's tokens are bounded by its bytes.
         price_source, speed_source: where the figures come from, repeated in reports.
         endpoint: how to call it live; None for recorded backbones.
         profile: what is known from its answers; None for an unprofiled backbone.
@@ -150,6 +155,7 @@ class Backbone:
     capabilities: frozenset[str] = frozenset({"text"})
     max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS
     context_tokens: int | None = None
+    tokenizer: str | None = None
     price_source: str = "given"
     speed_source: str = "given"
     endpoint: Endpoint | None = None
@@ -208,8 +214,18 @@ class Backbone:
             count: int | None = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
+        tokenizer: Any = self.tokenizer
+        if tokenizer is not None and not (isinstance(tokenizer, str) and tokenizer):
+            raise ValueError(
+                f"tokenizer must be the name of a tiktoken encoding, got {tokenizer!r}"
+            )
         object.__setattr__(self, "picodollars_in", int(self.price_in_usd_per_mtok * 10**6))
         object.__setattr__(self, "picodollars_out", int(self.price_out_usd_per_mtok * 10**6))
+
+    @property
+    def tokens_per_byte(self) -> float:
+        """What plans count each byte of a prompt as, before the prompt itself can be measured."""
+        return 1.0 if self.tokenizer is None else _TOKENS_PER_BYTE
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """What a call costs, in nano-dollars, rounded up.

@@ -24,7 +24,7 @@ _REASONED_TOKENS = 20.0
 _NUMBERS = {"ttft_s": float, "tokens_per_s": float, "params_b": float}
 _COUNTS = {"max_output_tokens": int, "context_tokens": int}
 _ENDPOINT = ("model", "base_url", "api_key_env", "output_cap", "component")
-_TEXTS = ("reasoning", "price_source", "speed_source")
+_TEXTS = ("reasoning", "price_source", "speed_source", "tokenizer")
 # Columns that describe a backbone to people; read by nobody here.
 _INFORMATION = frozenset({"base", "provider", "weights", "notes"})
 _ALIASES = {"params_total_b": "params_b"}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlparse
 
 from agentbalance_plugin.backbone import Backbone, Catalog
+from agentbalance_plugin.runtime.tokenizers import measure_of
 
 Client = TypeVar("Client")
 
@@ -32,7 +33,7 @@ def read_backbones(
 
     Raises:
         CatalogError: the file can't be used.
-        ValueError: none of these, or no backbones.
+        ValueError: none of these, no backbones, or a tokenizer that can't be had.
     """
     ready: dict[str, Client] = {}
     if isinstance(backbones, (str, Path)):
@@ -51,6 +52,11 @@ def read_backbones(
         ready = {backbone.name: client for backbone, client in backbones}
     if not catalog:
         raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
+    for backbone in catalog.values():
+        try:
+            measure_of(backbone)
+        except ValueError as error:
+            raise ValueError(f"backbones: {backbone.name!r}: {error}") from error
     return catalog, ready
 
 

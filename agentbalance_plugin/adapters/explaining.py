@@ -76,7 +76,7 @@ def explain_task(
     budget: Budget,
     catalog: Catalog,
     *,
-    bound: int,
+    images: int = 0,
     price_usd: float | None = None,
     past: Past = NO_PAST,
     part: Callable[[Budget], Budget] = lambda budget: budget,
@@ -85,7 +85,7 @@ def explain_task(
     """Plan a task as a run would, and explain it.
 
     Args:
-        bound: of the task's prompt tokens.
+        images: of the task.
         price_usd: of the pacer, for this budget; None leaves it to the planner.
         past: what earlier runs tell; a policy is told.
         part: of a run's budget that one plan may take.
@@ -95,7 +95,7 @@ def explain_task(
         ValueError: the budget affords no call, or no backbone can do what an agent needs.
         PlanError: the planner's plan can't be run.
     """
-    check_affordable(budget, catalog, bound)
+    check_affordable(budget, catalog, query, images)
 
     def planned(budget: Budget, price_usd: float | None) -> Plan:
         return finish(plan_task(planner, query, team, part(budget), catalog, price_usd, past))
@@ -113,7 +113,7 @@ def explain_task(
             continue
         with suppress(ValueError):
             other = _scaled(budget, factor)
-            check_affordable(other, catalog, bound)
+            check_affordable(other, catalog, query, images)
             budgets.append((other, planned(other, None)))
     return TaskExplanation(plan, stages, tuple(budgets))
 

@@ -15,10 +15,12 @@ from agentbalance_plugin.core.limits import BYTES_HEARD
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.call import CallRecord
 from agentbalance_plugin.runtime.habits import Work
 from agentbalance_plugin.runtime.meter import USEFUL_OUTPUT_TOKENS, Meter
 from agentbalance_plugin.runtime.pacing import Pacer
+from agentbalance_plugin.runtime.tokenizers import measure_of
 from agentbalance_plugin.team import Agent, Team
 
 # A loop that serves many runs is to be held up for five milliseconds at most, by a slower machine
@@ -129,15 +131,22 @@ def takes_long(planner: Planner, team: Team, budget: Budget, catalog: Catalog) -
     return took > _LONGEST_IN_LOOP_S
 
 
-def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> None:
+def check_affordable(budget: Budget, catalog: Catalog, text: str = "", images: int = 0) -> None:
     """Refuse a budget that does not afford one call of the cheapest backbone.
+
+    Args:
+        text, images: of the task.
 
     Raises:
         ValueError: naming the limit, its value and what it would have to be.
     """
 
+    def prompt(backbone: Backbone) -> int:
+        return text_bound(text, measure_of(backbone)) + IMAGE_TOKENS * images
+
     def least(backbone: Backbone) -> int:
-        return backbone.cost(prompt_bound, min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens))
+        output = min(USEFUL_OUTPUT_TOKENS, backbone.max_output_tokens)
+        return backbone.cost(prompt(backbone), output)
 
     cap = budget.nanodollars
     if cap is not None and all(cap < least(backbone) for backbone in catalog.values()):
@@ -147,10 +156,13 @@ def check_affordable(budget: Budget, catalog: Catalog, prompt_bound: int) -> Non
             f"({cheapest.name}) may cost {least(cheapest) / NANODOLLARS_PER_USD:g}; raise "
             "cost_usd, shorten the task or add a cheaper backbone"
         )
-    if budget.tokens is not None and budget.tokens < prompt_bound + USEFUL_OUTPUT_TOKENS:
+    if budget.tokens is None:
+        return
+    needed = USEFUL_OUTPUT_TOKENS + min(prompt(backbone) for backbone in catalog.values())
+    if budget.tokens < needed:
         raise ValueError(
-            f"Budget.tokens is {budget.tokens}, but one call on this task may take "
-            f"{prompt_bound + USEFUL_OUTPUT_TOKENS}; raise tokens or shorten the task"
+            f"Budget.tokens is {budget.tokens}, but one call on this task may take {needed}; raise "
+            "tokens or shorten the task"
         )
 
 
@@ -192,11 +204,14 @@ def past_of(work: Work, comparable: bool, beside_bytes: int, *, with_extra: bool
 
 def denied_tokens(meter: Meter) -> dict[str, float]:
     """Agents whose calls the budget had no room for -> about how many prompt tokens they had."""
-    return {name: bound / BYTES_PER_TOKEN for name, bound in meter.denied.items()}
+    return {
+        name: float(bound) if backbone.tokenizer else bound / BYTES_PER_TOKEN
+        for name, (bound, backbone) in meter.denied.items()
+    }
 
 
-def heard_bound(plan: Plan, name: str) -> int:
-    """Tokens that an agent's parents typically add to its prompt, as bounds count them."""
+def heard_bytes(plan: Plan, name: str) -> int:
+    """Bytes that an agent's parents typically add to its prompt, generously."""
     caps = [plan.output_caps.get(parent, _TYPICAL_OUTPUT_TOKENS) for parent in plan.parents(name)]
     return sum(min(cap, _LONGEST_HEARD_TOKENS) * BYTES_HEARD for cap in caps)
 

@@ -13,7 +13,6 @@ from agentbalance_plugin.adapters.explaining import explain_task
 from agentbalance_plugin.adapters.planning import planner_of
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
-from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.team import Agent, Team
 
 
@@ -54,7 +53,7 @@ def run_explain(
     team = Team(tuple(found), decider=names[-1], fixed_edges=edges)
     catalog = Catalog.load(backbones)
     planner = planner_of(policy)
-    explained = explain_task(planner, task, team, budget, catalog, bound=text_bound(task))
+    explained = explain_task(planner, task, team, budget, catalog)
     if draw is not None:
         explained.plan.draw(draw)
     typer.echo(json.dumps(explained.to_dict()) if as_json else explained.to_text())

@@ -117,14 +117,14 @@ def make_limits(
     roster: Roster,
     outlook: Outlook,
     budget: Budget,
-    bound: FloatArray,
+    size: FloatArray,
     agents: int,
     past: Past = NO_PAST,
 ) -> Limits:
     """The hard caps of a budget, for the N queries of an outlook.
 
     Args:
-        bound: [N] tokens of a prompt, at most.
+        size: [N] bytes of a prompt, at most.
         agents: of the team.
         past: that the outlook was made with.
     """
@@ -139,11 +139,12 @@ def make_limits(
         longest = np.where(spread > 0.0, varied, longest)
     caps = np.minimum(np.ceil(longest + USEFUL_TOKENS), table.max_output)
     # A budget with room for the longest replies there are need not cut any.
-    full = bound[:, None] * table.price_in + table.max_output * table.price_out
+    bound = size[:, None] * table.tokens_per_byte
+    full = bound * table.price_in + table.max_output * table.price_out
     calls = agents * max(1.0, past.calls)
     roomy = calls * full <= (np.inf if budget.cost_usd is None else budget.cost_usd)
     if budget.tokens is not None:
-        roomy &= calls * (bound[:, None] + table.max_output) <= budget.tokens
+        roomy &= calls * (bound + table.max_output) <= budget.tokens
     caps = np.where(roomy, table.max_output, caps)
 
     def cap(limit: float | None) -> FloatArray:

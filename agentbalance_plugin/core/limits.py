@@ -40,7 +40,7 @@ class Limits:
 
     Args:
         cost_usd, tokens, latency_s: [N] hard caps; infinity for none.
-        prompt_bound: [N] tokens of the prompt, at most.
+        prompt_bound: [N, B] tokens of the prompt, at most.
         sigma: [N] deviation of the logarithm of visible tokens.
         price_in, price_out: [N, B] US dollars per token.
         caps: [N, B] output tokens that calls are given where the budget has room.
@@ -112,7 +112,7 @@ class Limits:
             )
             return np.where(at_once, together, group_sums(likely, candidates).take(group, axis=1))
 
-        bound = self.prompt_bound[:, None]
+        bound = self.prompt_bound.take(backbone, axis=1)
         earlier = self.earlier_usd.take(backbone, axis=1)
         left = self.cost_usd[:, None] - held(self._worst_usd, self.likely_usd)
         room = np.minimum(caps, (left - earlier - bound * price_in) / price_out)
@@ -137,8 +137,8 @@ class Limits:
             columns: backbone of each call of the plan.
             longest: [B] output tokens of the longest replies.
         """
-        which, bound, caps = list(columns), self.prompt_bound[task], self.caps[task]
-        some, most = caps[which], longest[which]
+        which, caps = list(columns), self.caps[task]
+        bound, some, most = self.prompt_bound[task, which], caps[which], longest[which]
         used = bound * self.price_in[task, which] + self.earlier_usd[task, which]
         money = _PLANNED * self.cost_usd[task] - used.sum()
         used = bound + self.earlier_tokens[task, which]
@@ -167,12 +167,12 @@ class Limits:
 
     @cached_property
     def _worst_usd(self) -> FloatArray:
-        prompt = self.prompt_bound[:, None] * self.price_in
+        prompt = self.prompt_bound * self.price_in
         return self.earlier_usd + prompt + self.caps * self.price_out
 
     @cached_property
     def _worst_tokens(self) -> FloatArray:
-        return self.earlier_tokens + self.prompt_bound[:, None] + self.caps
+        return self.earlier_tokens + self.prompt_bound + self.caps
 
 
 def _times(caps: FloatArray, longest: FloatArray, price: FloatArray, left: float) -> float:

@@ -109,7 +109,9 @@ def pipeline_values(
     reading = read * (before * table.price_in[others] + table.price_in[last])
     worst = limits.earlier_usd[task] + limits.prompt_bound[task] * table.price_in
     worst = worst + table.max_output * table.price_out
-    worst_usd = before * worst[others] + worst[last] + BYTES_HEARD * reading
+    heard_usd = BYTES_HEARD * table.tokens_per_byte * table.price_in
+    heard_usd = read * (before * heard_usd[others] + heard_usd[last])
+    worst_usd = before * worst[others] + worst[last] + heard_usd
     share = _DECIDER_SHARE if before else 1.0
     cost, latency = predicted.cost_usd[task], predicted.latency_s[task]
     first, second = success[others], success[last]
@@ -145,7 +147,9 @@ def _ends(
     before = max(0, len(pipeline.options) - 1)
 
     def worst(column: IntArray, heard: FloatArray) -> tuple[FloatArray, FloatArray]:
-        prompt = (limits.prompt_bound[task] + BYTES_HEARD * heard) * table.price_in[column]
+        bound = limits.prompt_bound[task, column]
+        bound = bound + BYTES_HEARD * heard * table.tokens_per_byte[column]
+        prompt = bound * table.price_in[column]
         prompt = prompt + limits.earlier_usd[task, column]
         return prompt, prompt + table.max_output[column] * table.price_out[column]
 

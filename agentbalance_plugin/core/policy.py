@@ -294,8 +294,8 @@ class Policy:
             for k in knobs
         ]
         beside = max(past.beside_bytes, past.longest_bytes)
-        bound = sizes + FRAMING_BYTES + known.longest_role + beside
-        limits = make_limits(roster, outlook, budget, bound, len(team.agents), past)
+        size = sizes + FRAMING_BYTES + known.longest_role + beside
+        limits = make_limits(roster, outlook, budget, size, len(team.agents), past)
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
         if distance is not None:
             distance = np.repeat(distance, len(knobs))

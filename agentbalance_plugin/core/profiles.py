@@ -114,6 +114,7 @@ class ProfileTable:
         cuts: [C, B, L, 3] output caps that may pay, as in `Profile.cuts`; where there are none, and
             for backbones that reason, caps that cut nothing.
         max_output: [B] tokens.
+        tokens_per_byte: [B] of a prompt, see `Backbone`.
         own_kind: whether the backbones were profiled on nothing that the priors know, so that every
             category has the figures of that kind.
         kinds: what they do on each of the user's own kinds that are told apart; None for none.
@@ -134,6 +135,7 @@ class ProfileTable:
     tokens_per_s: FloatArray
     cuts: FloatArray
     max_output: FloatArray
+    tokens_per_byte: FloatArray
     own_kind: bool
     kinds: KindTable | None
     known: BoolArray
@@ -180,6 +182,7 @@ class ProfileTable:
             tokens_per_s=_filled([b.tokens_per_s for b in backbones], _TYPICAL_TOKENS_PER_S),
             cuts=_cuts(backbones, priors.categories),
             max_output=np.array([float(b.max_output_tokens) for b in backbones]),
+            tokens_per_byte=np.array([b.tokens_per_byte for b in backbones]),
             own_kind=bool(own),
             kinds=_of_kinds(list(catalog.values()), kinds, log_odds, log_tokens)
             if own and len(kinds) > 1

@@ -6,6 +6,10 @@ No byte-level tokenizer makes more tokens than there are UTF-8 bytes, so text co
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+
+Measure = Callable[[str], int]
+"""How many tokens a text has at most."""
 
 MESSAGE_FRAMING = 16
 """Role markers and separators of one message; the known chat formats use 3 to 8 tokens."""
@@ -17,9 +21,10 @@ IMAGE_TOKENS = 40_000
 """More than any known model bills for one image (gpt-4o-mini bills up to 36,835)."""
 
 
-def text_bound(text: str) -> int:
-    """An upper bound of the tokens of one user message with this text."""
-    return 2 * MESSAGE_FRAMING + size(text)
+def text_bound(text: str, measure: Measure | None = None) -> int:
+    """An upper bound of the tokens of one user message with this text; its bytes unless there is a
+    better measure."""
+    return 2 * MESSAGE_FRAMING + (measure or size)(text)
 
 
 def size(text: str) -> int:

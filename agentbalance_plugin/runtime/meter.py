@@ -82,7 +82,7 @@ class Meter:
         self._shares: dict[str, _Share] = {}
         self._uses: dict[str, _Use] = {}
         self._calls: list[CallRecord] = []
-        self._denied: dict[str, int] = {}
+        self._denied: dict[str, tuple[int, Backbone]] = {}
         self._open: set[Call] = set()
         self._over = False
 
@@ -93,9 +93,9 @@ class Meter:
             return tuple(self._calls)
 
     @property
-    def denied(self) -> dict[str, int]:
+    def denied(self) -> dict[str, tuple[int, Backbone]]:
         """Agents whose last calls the money or tokens had no room for -> prompt bound of the
-        largest of these."""
+        largest of these, and whose."""
         with self._lock:
             return dict(self._denied)
 
@@ -195,7 +195,8 @@ class Meter:
             wanted = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
             if backbone.context_tokens is not None:
                 # Endpoints refuse a call whose prompt and cap do not fit together.
-                room = backbone.context_tokens - round(prompt_bound * _TOKENS_PER_BYTE)
+                likely = prompt_bound if backbone.tokenizer else prompt_bound * _TOKENS_PER_BYTE
+                room = backbone.context_tokens - round(likely)
                 wanted = min(wanted, max(USEFUL_OUTPUT_TOKENS, room))
             cap = wanted
             money, tokens = self._free(agent)
@@ -204,7 +205,8 @@ class Meter:
             if tokens is not None:
                 cap = min(cap, tokens - prompt_bound)
             if cap < min(wanted, USEFUL_OUTPUT_TOKENS):
-                self._denied[agent] = max(prompt_bound, self._denied.get(agent, 0))
+                if prompt_bound >= self._denied.get(agent, (0, backbone))[0]:
+                    self._denied[agent] = prompt_bound, backbone
                 reason = self._denial(agent, backbone, prompt_bound, money, tokens)
                 raise CallDenied(reason)
             self._denied.pop(agent, None)

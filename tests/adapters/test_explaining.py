@@ -26,7 +26,7 @@ def catalog(shipped: TraceSet) -> Catalog:
 
 
 def explained(team: Team, budget: Budget, catalog: Catalog) -> TaskExplanation:
-    return explain_task(POLICY, TASK, team, budget, catalog, bound=text_bound(TASK))
+    return explain_task(POLICY, TASK, team, budget, catalog)
 
 
 @pytest.mark.parametrize("team", [TEAM, FIXED])
@@ -113,7 +113,7 @@ def test_a_planner_of_the_users_own_is_asked_once(catalog: Catalog) -> None:
             return Plan({"judge": "gemini-1.5-flash"}, decider="judge")
 
     own = Own()
-    found = explain_task(own, TASK, TEAM, Budget(cost_usd=0.004), catalog, bound=100)
+    found = explain_task(own, TASK, TEAM, Budget(cost_usd=0.004), catalog)
     assert own.asked == 1
     assert found.stages == {}
     assert found.budgets == ()

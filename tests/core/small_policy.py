@@ -152,7 +152,7 @@ def limits(count: int, **more: Any) -> Limits:
         "cost_usd": np.inf,
         "tokens": np.inf,
         "latency_s": np.inf,
-        "prompt_bound": 200.0,
+        "prompt_bound": np.full(count, 200.0),
         "sigma": 0.5,
         "calls": 1.0,
         "price_in": np.full(count, 1e-6),

@@ -30,6 +30,7 @@ from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, outage, pause_before_retry
 from agentbalance_plugin.runtime.meter import Meter
+from agentbalance_plugin.runtime.tokenizers import measure_of
 from agentbalance_plugin.runtime.turns import Turns
 
 _TYPICAL_CONTEXT_TOKENS = 128_000
@@ -90,6 +91,7 @@ class BudgetClient(ChatCompletionClient):
         self._halt = halt
         self._inner = without_sdk_retries(inner)
         self._backbone = backbone
+        self._measure = measure_of(backbone)
         self._meter = meter
         self._agent = agent
         self._output_cap = output_cap
@@ -289,7 +291,7 @@ class BudgetClient(ChatCompletionClient):
             return self._inner.count_tokens(messages, tools=tools)
         # tiktoken downloads its tables on first use; offline anything of its HTTP client comes out.
         except Exception:
-            return prompt_bound(messages, tools)
+            return prompt_bound(messages, tools, measure=self._measure)
 
     def remaining_tokens(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = []
@@ -331,7 +333,13 @@ class BudgetClient(ChatCompletionClient):
     def _bounds(self, request: _Request) -> tuple[int, int | None]:
         """(prompt tokens, output tokens that are wanted), at most."""
         arguments = {**self._in_prompt, **request.extra_create_args}
-        bound = prompt_bound(request.messages, request.tools, request.json_output, arguments)
+        bound = prompt_bound(
+            request.messages,
+            request.tools,
+            request.json_output,
+            arguments,
+            measure=self._measure,
+        )
         caps = [self._cap.wanted(request.extra_create_args), self._output_cap]
         return bound, min((cap for cap in caps if cap is not None), default=None)
 

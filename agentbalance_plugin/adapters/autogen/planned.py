@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from autogen_agentchat.base import ChatAgent, Response, Team, TerminationCondition
@@ -50,7 +51,7 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     next_event,
     start_driver,
 )
-from agentbalance_plugin.adapters.planning import expected_seconds, heard_bound
+from agentbalance_plugin.adapters.planning import expected_seconds, heard_bytes
 from agentbalance_plugin.core.limits import LARGEST_SHARE
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
@@ -362,8 +363,9 @@ class PlannedTeam(WrappedTeam):
         backbone = self._catalog[name]
         cap = plan.output_caps.get(decider, backbone.max_output_tokens)
         waiting = "\n".join(message.to_model_text() for message in conversation.waiting(decider))
-        bound = text_bound(waiting) + text_bound(self._team.agent(decider).role)
-        bound += heard_bound(plan, decider)
+        size = text_bound(waiting) + text_bound(self._team.agent(decider).role)
+        size += heard_bytes(plan, decider)
+        bound = ceil(size * backbone.tokens_per_byte)
         money, tokens = run.meter.left()
         time, seconds = run.meter.seconds_left(), expected_seconds(backbone)
         run.meter.protect(

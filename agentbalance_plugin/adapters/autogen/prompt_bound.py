@@ -1,4 +1,4 @@
-"""How many tokens a prompt can have at most, without a tokenizer."""
+"""How many tokens a prompt can have at most."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from agentbalance_plugin.runtime.byte_bound import (
     IMAGE_TOKENS,
     MESSAGE_FRAMING,
     SCHEMA_FRAMING,
+    Measure,
     json_size,
     size,
 )
@@ -29,18 +30,22 @@ def prompt_bound(
     tools: Sequence[Tool | ToolSchema] = (),
     json_output: bool | type[BaseModel] | None = None,
     extra_create_args: Mapping[str, Any] | None = None,
+    *,
+    measure: Measure = size,
 ) -> int:
     """An upper bound of a request's prompt tokens.
 
-    No byte-level tokenizer makes more tokens than there are UTF-8 bytes, so text counts its bytes.
+    No byte-level tokenizer makes more tokens than there are UTF-8 bytes, so text counts its bytes
+    unless the tokenizer is known. Schemas always do: how endpoints write them down is not.
 
     Args:
         messages, tools, json_output, extra_create_args: as given to a model client.
+        measure: tokens of a text.
 
     Returns:
-        Tokens; about four times the real count for English text.
+        Tokens; without a tokenizer about four times the real count for English text.
     """
-    total = MESSAGE_FRAMING + sum(_message_bound(message) for message in messages)
+    total = MESSAGE_FRAMING + sum(_message_bound(message, measure) for message in messages)
     for tool in tools:
         schema = tool if isinstance(tool, dict) else tool.schema
         total += SCHEMA_FRAMING + json_size(schema)
@@ -51,23 +56,25 @@ def prompt_bound(
     return total
 
 
-def _message_bound(message: LLMMessage) -> int:
+def _message_bound(message: LLMMessage, measure: Measure) -> int:
     total = MESSAGE_FRAMING
     if isinstance(message, FunctionExecutionResultMessage):
         for result in message.content:
-            total += MESSAGE_FRAMING + sum(map(size, (result.content, result.name, result.call_id)))
+            total += MESSAGE_FRAMING + sum(
+                map(measure, (result.content, result.name, result.call_id))
+            )
         return total
     if isinstance(message, (UserMessage, AssistantMessage)):
-        total += size(message.source)
+        total += measure(message.source)
     if isinstance(message, AssistantMessage):
-        total += size(message.thought or "")
+        total += measure(message.thought or "")
     if isinstance(message.content, str):
-        return total + size(message.content)
+        return total + measure(message.content)
     for part in message.content:
         if isinstance(part, Image):
             total += IMAGE_TOKENS
         elif isinstance(part, FunctionCall):
-            total += MESSAGE_FRAMING + sum(map(size, (part.name, part.arguments, part.id)))
+            total += MESSAGE_FRAMING + sum(map(measure, (part.name, part.arguments, part.id)))
         else:
-            total += size(part)
+            total += measure(part)
     return total

@@ -20,6 +20,7 @@ from agentbalance_plugin.runtime.answers import canonical, extract_answer
 from agentbalance_plugin.runtime.byte_bound import size
 from agentbalance_plugin.runtime.call import CallDenied, CallRecord
 from agentbalance_plugin.runtime.meter import Meter
+from agentbalance_plugin.runtime.tokenizers import measure_of
 
 INSTRUCTION = "End with a line that says 'Answer:' and your answer, nothing else."
 
@@ -162,7 +163,8 @@ class _Desk:
     async def ask(self, question: Question) -> _Reply | None:
         """One question; None where the budget has no room for it. Failures are raised."""
         prompt = [UserMessage(content=f"{question.text}\n\n{self.instruction}", source="user")]
-        worst = self.backbone.cost(prompt_bound(prompt), self.backbone.max_output_tokens)
+        bound = prompt_bound(prompt, measure=measure_of(self.backbone))
+        worst = self.backbone.cost(bound, self.backbone.max_output_tokens)
         if not await self.purse.take(worst):
             return None
         # Of one call's size, so that a retry is made only where nothing was billed.

@@ -36,7 +36,6 @@ from agentbalance_plugin.adapters.autogen.wrapped import Wiring, WrappedTeam
 from agentbalance_plugin.adapters.planning import Planner, check_affordable, check_needs, planner_of
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.answers import extract_answer
-from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.team import Agent, Team
 
@@ -98,7 +97,7 @@ def wrap_groupchat(
         raise ValueError(f"clock must be a Clock, got {clock!r}")
     _check_chat(chat)
     clients = clients_for(backbones)
-    check_affordable(budget, clients.catalog, text_bound(""))
+    check_affordable(budget, clients.catalog)
     stream = Stream(clients, budget, planner_of(policy), clock or Clock())
     if isinstance(pinned, Iterator):
         # Other chats of the stream ask for it again.

@@ -36,7 +36,6 @@ from agentbalance_plugin.adapters.planning import (
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
 from agentbalance_plugin.runtime.call import CallDenied
 from agentbalance_plugin.runtime.habits import Work
 from agentbalance_plugin.runtime.meter import Meter
@@ -234,14 +233,14 @@ class WrappedTeam(Team):
             ValueError: as `run`.
             PlanError: the planner's plan can't be run.
         """
-        query, team, bound = self._read(_as_messages(task))
+        query, team, images = self._read(_as_messages(task))
         return explain_task(
             self._planner,
             query,
             team,
             self._budget,
             self._catalog,
-            bound=bound,
+            images=images,
             price_usd=None if self._pacer is None else self._pacer.price_usd,
             past=self._past_of(self._habits.work),
             part=partial(_of_one, self._rounds),
@@ -280,8 +279,8 @@ class WrappedTeam(Team):
 
     async def _plan(self, run: Run, messages: Sequence[BaseChatMessage]) -> Plan:
         """A valid plan, made before any call (ValueError: nothing is affordable)."""
-        query, team, bound = self._read(messages)
-        check_affordable(self._budget, self._catalog, bound)
+        query, team, images = self._read(messages)
+        check_affordable(self._budget, self._catalog, query, images)
         beside = self._slow or team is not self._team
         budget = _of_one(self._rounds, run.budget)
         run.told, run.goes_on = self._habits.work, bool(self._beside_bytes)
@@ -308,15 +307,14 @@ class WrappedTeam(Team):
         return True
 
     def _read(self, messages: Sequence[BaseChatMessage]) -> tuple[str, neutral.Team, int]:
-        """The task as text, the team with what it needs, and a bound of the prompt's tokens."""
+        """The task as text, the team with what it needs, and how many images there are."""
         query = "\n".join(message.to_model_text() for message in messages)
-        bound = text_bound(query)
-        team = self._team
+        team, images = self._team, 0
         for message in messages:
             if isinstance(message, MultiModalMessage):
-                bound += IMAGE_TOKENS * sum(not isinstance(part, str) for part in message.content)
+                images += sum(not isinstance(part, str) for part in message.content)
                 team = team.needing("vision")
-        return query, team, bound
+        return query, team, images
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:
         """Close the books and make the report, whether the run finished, failed or was left."""

@@ -30,7 +30,6 @@ from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
 from agentbalance_plugin.adapters.langgraph.session import Session, inherits
 from agentbalance_plugin.adapters.planning import past_of
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.report import RunReport
 
 _AnyGraph = StateGraph[Any, Any, Any, Any]
@@ -142,7 +141,6 @@ class BalancedGraph(_AnyCompiled):
             layout.team,
             settings.budget,
             settings.models.catalog,
-            bound=text_bound(task),
             price_usd=None if pacer is None else pacer.price_usd,
             past=past_of(work, layout.habits.comparable, 0, with_extra=True),
             finish=lambda plan: layout.in_steps(plan)[0],

@@ -33,6 +33,7 @@ from agentbalance_plugin.adapters.langgraph.run import Caller
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
+from agentbalance_plugin.runtime.tokenizers import measure_of
 
 Result = TypeVar("Result")
 
@@ -208,7 +209,8 @@ class Request:
                 yield call
 
     def _reserve(self) -> Callable[[], Call]:
-        bound = prompt_bound(self.messages, self.options, vars(self.model))
+        measure = measure_of(self.backbone)
+        bound = prompt_bound(self.messages, self.options, vars(self.model), measure=measure)
         return partial(self._meter.reserve, self.caller.agent, self.backbone, bound, self.wanted)
 
     @contextmanager

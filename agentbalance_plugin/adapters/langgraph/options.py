@@ -18,7 +18,6 @@ from agentbalance_plugin.adapters.planning import Planner, check_affordable, pac
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.checkpoint import SETTINGS
 from agentbalance_plugin.runtime.answers import extract_answer
-from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.pacing import Pacer
 from agentbalance_plugin.team import Team
@@ -72,7 +71,7 @@ class Settings:
         if clock is not None and not isinstance(clock, Clock):
             raise ValueError(f"clock must be a Clock or None, got {clock!r}")
         models = models_for(backbones)
-        check_affordable(budget, models.catalog, text_bound(""))
+        check_affordable(budget, models.catalog)
         return cls(
             budget,
             models,

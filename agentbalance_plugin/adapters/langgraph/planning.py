@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import ceil
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -13,14 +14,14 @@ from agentbalance_plugin.adapters.planning import (
     check_affordable,
     denied_tokens,
     expected_seconds,
-    heard_bound,
+    heard_bytes,
     past_of,
     plan_task,
 )
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.core.limits import LARGEST_SHARE
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.byte_bound import IMAGE_TOKENS, text_bound
+from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.team import Team
 
 QueryReader = Callable[[Any], str]
@@ -75,8 +76,7 @@ def _task(run: Run, values: object, read_query: QueryReader | None) -> tuple[str
         query = asked.text if asked is not None else "\n".join(_texts(values))
     images = _images(asked) if asked is not None else 0
     team = run.team.needing("vision") if images else run.team
-    bound = text_bound(query)
-    check_affordable(run.budget, run.models.catalog, bound + IMAGE_TOKENS * images)
+    check_affordable(run.budget, run.models.catalog, query, images)
     return query, team
 
 
@@ -89,7 +89,7 @@ def allot(run: Run, certain: Iterable[str], prompt: int) -> None:
 
     Args:
         certain: agents that no routing of the user's own leaves out.
-        prompt: a bound of the task's prompt tokens.
+        prompt: bytes of the task's prompt.
     """
     plan = run.plan
     if plan is None:
@@ -97,8 +97,11 @@ def allot(run: Run, certain: Iterable[str], prompt: int) -> None:
     decider = plan.decider if plan.decision == "agent" else None
     known = [name for name in certain if plan.assignment.get(name) is not None]
     names = [name for name in known if name not in plan.late_gates]
-    bounds = {name: prompt + heard_bound(plan, name) for name in names}
     backbones = {name: run.models.catalog[cast("str", plan.assignment[name])] for name in names}
+    bounds = {
+        name: ceil((prompt + heard_bytes(plan, name)) * backbone.tokens_per_byte)
+        for name, backbone in backbones.items()
+    }
     caps = {name: plan.output_caps.get(name, backbones[name].max_output_tokens) for name in names}
     money = {name: backbones[name].cost(bounds[name], caps[name]) for name in names}
     tokens = {name: bounds[name] + caps[name] for name in names}
@@ -130,7 +133,7 @@ def _shares(worst: Mapping[str, int], left: int | None, decider: str | None) -> 
 
 
 def prompt_of(values: object) -> int:
-    """A bound of the prompt tokens of the text in a state."""
+    """Bytes that the text in a state takes of a prompt."""
     return sum(text_bound(text) for text in _texts(values))
 
 

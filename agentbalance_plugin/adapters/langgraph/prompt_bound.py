@@ -1,4 +1,4 @@
-"""How many tokens a LangChain prompt can have at most, without a tokenizer."""
+"""How many tokens a LangChain prompt can have at most."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from agentbalance_plugin.runtime.byte_bound import (
     IMAGE_TOKENS,
     MESSAGE_FRAMING,
     SCHEMA_FRAMING,
+    Measure,
     json_size,
     size,
 )
@@ -25,23 +26,27 @@ _REFERENCES = ("file_id", "file_uri", "file_url", "url")
 _IN_PROMPT = frozenset(("tools", "functions", "tool_choice", *SHAPES, *NESTED))
 
 
-def prompt_bound(messages: Sequence[BaseMessage], *sources: Mapping[str, Any]) -> int:
+def prompt_bound(
+    messages: Sequence[BaseMessage], *sources: Mapping[str, Any], measure: Measure = size
+) -> int:
     """An upper bound of a request's prompt tokens.
 
-    No byte-level tokenizer makes more tokens than there are UTF-8 bytes, so text counts its bytes.
+    No byte-level tokenizer makes more tokens than there are UTF-8 bytes, so text counts its bytes
+    unless the tokenizer is known. Schemas always do: how endpoints write them down is not.
 
     Args:
         messages: as sent.
         sources: the call's keyword arguments, the chat model's fields; schemas in them become part
             of the prompt.
+        measure: tokens of a text.
 
     Returns:
-        Tokens; about four times the real count for English text.
+        Tokens; without a tokenizer about four times the real count for English text.
 
     Raises:
         ValueError: a message refers to a file, whose length is not known.
     """
-    total = MESSAGE_FRAMING + sum(_message_bound(message) for message in messages)
+    total = MESSAGE_FRAMING + sum(_message_bound(message, measure) for message in messages)
     for source in sources:
         for found in (source[name] for name in source.keys() & _IN_PROMPT if source[name]):
             parts = cast("Sequence[Any]", found) if isinstance(found, (list, tuple)) else [found]
@@ -49,10 +54,11 @@ def prompt_bound(messages: Sequence[BaseMessage], *sources: Mapping[str, Any]) -
     return total
 
 
-def _message_bound(message: BaseMessage) -> int:
-    total = MESSAGE_FRAMING + size(message.name or "") + _content_bound(message.content)
+def _message_bound(message: BaseMessage, measure: Measure) -> int:
+    total = MESSAGE_FRAMING + measure(message.name or "")
+    total += _content_bound(message.content, measure)
     if isinstance(message, ToolMessage):
-        total += size(message.tool_call_id)
+        total += measure(message.tool_call_id)
     if message.additional_kwargs:
         total += json_size(message.additional_kwargs)
     if isinstance(message, AIMessage):
@@ -61,15 +67,15 @@ def _message_bound(message: BaseMessage) -> int:
     return total
 
 
-def _content_bound(content: object) -> int:
+def _content_bound(content: object, measure: Measure) -> int:
     if isinstance(content, str):
-        return size(content)
+        return measure(content)
     total = 0
     for part in cast("list[Any]", content):
         if isinstance(part, str):
-            total += size(part)
+            total += measure(part)
         elif part.get("type") == "text":
-            total += size(str(part.get("text", "")))
+            total += measure(str(part.get("text", "")))
         elif "image" in str(part.get("type")):
             total += IMAGE_TOKENS
         else:
