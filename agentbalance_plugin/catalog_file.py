@@ -194,6 +194,8 @@ def _decimal(where: str, key: str, value: Any) -> Decimal:
 
 def _number(where: str, key: str, value: Any, *, whole: bool) -> float:
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = float(value)
         if whole and number != int(number):
             raise ValueError
@@ -234,6 +236,8 @@ def _recorded_profile(where: str, names: list[Any]) -> Profile:
     those prompts alone.
     """
     recorded = _recorded_profiles()
+    if not names:
+        raise CatalogError(f"{where}: profile names no recorded backbone; leave the field out")
     parts: dict[str, dict[str, Any]] = {}
     for name in names:
         if not isinstance(name, str) or name not in recorded:

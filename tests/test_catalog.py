@@ -115,6 +115,8 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
         ("tokens_per_s: 0", "tokens_per_s must be .* got 0"),
         ("max_output_tokens: 1.5", "max_output_tokens must be a whole number, got 1.5"),
         ("tokenizer: ''", "tokenizer must be the name of a tiktoken encoding, got ''"),
+        ("ttft_s: true", "ttft_s must be a number, got True"),
+        ("profile: []", "profile names no recorded backbone; leave the field out"),
         ("reasoning: maybe", "reasoning must be no, hybrid or yes, got 'maybe'"),
         ("base_url: http://x", "either a model or an AutoGen component"),
         ("profile: {successes: {a: 3}, trials: {a: 2}}", "3 successes in 2 trials"),

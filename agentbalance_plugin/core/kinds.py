@@ -59,7 +59,10 @@ class Kinds:
         from safetensors.numpy import save
 
         names = np.frombuffer(json.dumps(self.names).encode(), dtype=np.uint8)
-        path.write_bytes(save({**self.bayes.tensors, "names": names}))
+        # Whoever reads the file meanwhile, or after a kill, finds a whole one.
+        whole = path.with_suffix(".tmp")
+        whole.write_bytes(save({**self.bayes.tensors, "names": names}))
+        whole.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Kinds:
