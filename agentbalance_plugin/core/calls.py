@@ -133,9 +133,8 @@ class Calls:
         known = abilities(traces, estimate_on)
         self._log_odds = known.log_odds
         self._copies = Copies(traces, known, estimate_on)
-        query_keys = string_keys(query.key for query in traces.queries)
-        keys = draw_keys(seed, query_keys[:, None], string_keys(traces.backbones))
-        self._keys = keys.reshape(-1)
+        self._query_keys = draw_keys(seed, string_keys(query.key for query in traces.queries))
+        self._backbone_keys = string_keys(traces.backbones)
         position = {name: index for index, name in enumerate(traces.benchmarks)}
         self._benchmark = np.array([position[query.benchmark] for query in traces.queries])
         recorded = traces.correct >= 0
@@ -208,7 +207,7 @@ class Calls:
         row, answered, resampled = self._recorded(query, backbone, cell, copy)
         missing = self._correct[cell] < 0
         # What each draw is for is mixed once into all of the call's draws.
-        keys = draw_keys(0, further_keys(self._keys[cell], agent, turn))
+        keys = draw_keys(0, further_keys(self._keys(query, backbone), agent, turn))
         answer = self._answer[answered].astype(np.int64)
         correct = self._correct[answered] == 1
         influenced = self._read(query, backbone, peers, keys, answer, correct) & ~missing
@@ -262,6 +261,11 @@ class Calls:
         )
         return spoken, counts
 
+    def _keys(self, query: IntArray, backbone: IntArray) -> KeyArray:
+        """What each pair's draws are keyed by; made when they are needed, for a table of all pairs
+        would be most of what the recorded answers take."""
+        return further_keys(self._query_keys[query], self._backbone_keys[backbone])
+
     def _recorded(
         self, query: IntArray, backbone: IntArray, cell: IntArray, sample: IntArray
     ) -> tuple[IntArray, IntArray, BoolArray]:
@@ -281,7 +285,8 @@ class Calls:
         again = again[self._correct[cell[again]] >= 0]
         if len(again):
             # Not keyed by the agent: the same copy of a backbone gives one answer to whoever asks.
-            keys = draw_keys(0, further_keys(self._keys[cell[again]], sample[again]))
+            keys = self._keys(query[again], backbone[again])
+            keys = draw_keys(0, further_keys(keys, sample[again]))
             taken = self._copies.sources(
                 query[again],
                 backbone[again],
