@@ -22,6 +22,8 @@ IntArray = NDArray[np.int64]
 # What the category of a query is read from; the other weights are the heads.
 _ENCODING = ("embedding", "category", "category_bias")
 _STAGES = ("embeddings", "categories", "heads")
+# Validation queries whose loss is worked out at once.
+_AT_ONCE = 1_024
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,7 @@ class NetworkTrainer:
                 step.backward()
                 optimizer.step()
                 losses.append(float(step.detach()))
-            with self._torch.no_grad():
-                val = [float(loss(part, np.arange(len(part.features)), None)) for part in self._val]
-            val_loss = float(np.mean(val))
+            val_loss = float(np.mean([self._whole_loss(part, loss) for part in self._val]))
             stale += 1
             if val_loss < best_loss - 1e-4:
                 best, best_loss, stale = self._state(), val_loss, 0
@@ -209,6 +209,16 @@ class NetworkTrainer:
         with self._torch.no_grad():
             for name, value in best.items():
                 getattr(self._weights, name).copy_(value)
+
+    def _whole_loss(self, part: Part, loss: Loss) -> float:
+        """The mean over all rows of a part, some at a time: memory must not grow with them."""
+        blocks = [
+            np.arange(start, min(start + _AT_ONCE, len(part.features)))
+            for start in range(0, len(part.features), _AT_ONCE)
+        ]
+        with self._torch.no_grad():
+            found = [float(loss(part, rows, None)) for rows in blocks]
+        return float(np.average(found, weights=[len(rows) for rows in blocks]))
 
     def _is_past(self, stage: str) -> bool:
         """Whether the state to go on from is of a later stage: what this one made is in it."""
