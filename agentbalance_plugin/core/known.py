@@ -98,9 +98,9 @@ def look_at(
         team=team,
         roster=roster,
         figures=TeamFigures(
-            roles=np.array(roles, dtype=np.float64),
-            decider=np.array([float(agent.name == team.decider) for agent in slots]),
-            pinned=np.array([float(agent.keep) for agent in slots]),
+            roles=np.array(roles, dtype=np.float32),
+            decider=np.array([agent.name == team.decider for agent in slots], dtype=np.float32),
+            pinned=np.array([agent.keep for agent in slots], dtype=np.float32),
             allowed=allowed,
         ),
         uniform=bool((allowed[:, fastest] == allowed[0, fastest]).all()),

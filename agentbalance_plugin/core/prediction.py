@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from agentbalance_plugin.core.profiles import ProfileTable
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.teamwork import Predicted
 
+_Number = TypeVar("_Number", np.float32, np.float64)
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -262,7 +264,7 @@ def look_ahead(
     )
 
 
-def for_tasks(values: FloatArray, tasks: int) -> FloatArray:
+def for_tasks(values: NDArray[_Number], tasks: int) -> NDArray[_Number]:
     """What all tasks have in common, for each of them: [N, ...] of [...]."""
     # A view of one row is made many times as fast.
     return values[None] if tasks == 1 else np.broadcast_to(values, (tasks, *values.shape))

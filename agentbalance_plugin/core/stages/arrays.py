@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agentbalance_plugin.core.network import EMBEDDING, namespace
 from agentbalance_plugin.core.profiles import FEATURES
 
 # An array of numpy or torch; the operations used are those that both have under one name.
 Array = Any
+
+SingleArray = NDArray[np.float32]
+"""What is worked out for the stages: half the bytes, and exponentials several times as fast."""
 
 POOLS = 3
 MOST_HOPS = 4
@@ -191,7 +197,8 @@ def log_bernoulli(score: Array, yes: Array) -> Array:
     """Log-probability of 0 or 1 under a log-odds."""
     xp = namespace(score)
     signed = score * (2.0 * yes - 1.0)
-    return -xp.logaddexp(xp.zeros_like(signed), -signed)
+    # logaddexp says the same, several times as slowly.
+    return xp.clip(signed, max=0.0) - xp.log1p(xp.exp(-xp.abs(signed)))
 
 
 def sigmoid(score: Array) -> Array:

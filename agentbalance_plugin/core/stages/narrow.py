@@ -16,7 +16,7 @@ from agentbalance_plugin.core.candidates import (
     slots_for,
 )
 from agentbalance_plugin.core.search import Ranked
-from agentbalance_plugin.core.stages.arrays import MOST_HOPS, Designs, Scene, sigmoid
+from agentbalance_plugin.core.stages.arrays import MOST_HOPS, Designs, Scene, SingleArray, sigmoid
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.stages.heads import Heads
 from agentbalance_plugin.core.stages.matching import match_log_probs
@@ -47,8 +47,8 @@ class Shortlist:
         hop_limit: [N]
     """
 
-    pool: FloatArray
-    log_match: FloatArray
+    pool: SingleArray
+    log_match: SingleArray
     local: IntArray
     seats: BoolArray
     families: tuple[Family, ...]
@@ -111,7 +111,7 @@ def _draws(scene: Scene, config: PolicyConfig) -> _Draws:
     return generator
 
 
-def _ceiling(read: Heads, scene: Scene, config: PolicyConfig, rng: _Draws) -> FloatArray:
+def _ceiling(read: Heads, scene: Scene, config: PolicyConfig, rng: _Draws) -> SingleArray:
     """[N, K] mask of the strongest pool that is drawn on."""
     occupied: BoolArray = np.asarray(scene.pool).max(axis=1) > 0.0
     tasks, pools = occupied.shape
@@ -126,7 +126,7 @@ def _ceiling(read: Heads, scene: Scene, config: PolicyConfig, rng: _Draws) -> Fl
     else:
         share = np.exp(read.pool).cumsum(axis=1)
         place = np.asarray(share >= _COVER).argmax(axis=1)
-    mask = np.zeros((tasks, pools))
+    mask = np.zeros((tasks, pools), dtype=np.float32)
     mask[np.arange(tasks), place] = 1.0
     return mask
 
@@ -255,7 +255,7 @@ def local_heads(read: Heads, local: IntArray) -> Heads:
     return read._replace(match=_of_backbones(read.match, local))
 
 
-def _of_backbones(values: FloatArray, local: IntArray) -> FloatArray:
+def _of_backbones(values: SingleArray, local: IntArray) -> SingleArray:
     """[N, A, m] of [N, A, B]."""
     agents: IntArray = np.arange(len(values[0]))[:, None]
     return values[np.arange(len(values))[:, None, None], agents, local[:, None, :]]
@@ -277,17 +277,17 @@ def designs_of(ranked: Ranked, scene: Scene, likeliest: IntArray) -> Designs:
     rows = np.arange(len(family))
     taken = ranked.columns[rows[:, None, None], np.arange(family.shape[1])[:, None], place]
     column = np.where(there, taken, likeliest[:, None])
-    backbone = (column[..., None] == np.arange(int(size))).astype(np.float64)
-    kept = there.astype(np.float64)
+    backbone = (column[..., None] == np.arange(int(size))).astype(np.float32)
+    kept = there.astype(np.float32)
     pools = (backbone @ np.asarray(scene.pool)[:, None]) * kept[..., None]
     occupied = pools.max(axis=2)
     strongest = occupied.shape[-1] - 1 - occupied[..., ::-1].argmax(axis=-1)
     edge = drawn.edge[family]
     late = drawn.late[family]
     return Designs(
-        pool=(strongest[..., None] == np.arange(occupied.shape[-1])).astype(np.float64),
+        pool=(strongest[..., None] == np.arange(occupied.shape[-1])).astype(np.float32),
         backbone=backbone,
-        solo=(kept.sum(axis=-1) == 1.0).astype(np.float64),
+        solo=(kept.sum(axis=-1) == 1.0).astype(np.float32),
         gate=kept * (1.0 - scene.decider)[:, None],
         kept=kept,
         hops=drawn.hops[family],
@@ -309,20 +309,20 @@ class _Drawn:
     """
 
     place: IntArray
-    edge: FloatArray
-    late: FloatArray
-    race: FloatArray
-    hops: FloatArray
+    edge: SingleArray
+    late: SingleArray
+    race: SingleArray
+    hops: SingleArray
 
 
 @lru_cache(maxsize=64)
 def _drawn(agents: int) -> _Drawn:
     count = len(FAMILIES)
     place = np.full((count, agents), -1, dtype=np.int64)
-    edge = np.zeros((count, agents, agents))
-    late = np.zeros((count, agents))
-    race = np.zeros(count)
-    hops = np.zeros((count, MOST_HOPS))
+    edge = np.zeros((count, agents, agents), dtype=np.float32)
+    late = np.zeros((count, agents), dtype=np.float32)
+    race = np.zeros(count, dtype=np.float32)
+    hops = np.zeros((count, MOST_HOPS), dtype=np.float32)
     for number, family in enumerate(FAMILIES):
         shape = SHAPES[family]
         hops[number, shape.hops - 1] = 1.0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.limits import Limits
 from agentbalance_plugin.core.prediction import Outlook, Roster, for_tasks
-from agentbalance_plugin.core.stages.arrays import CONTEXT, FIGURES, POOLS, Scene
+from agentbalance_plugin.core.stages.arrays import CONTEXT, FIGURES, POOLS, Scene, SingleArray
 from agentbalance_plugin.core.teamwork import Predicted
 
 FloatArray = NDArray[np.float64]
@@ -32,9 +32,9 @@ class TeamFigures:
         allowed: [A, B] backbones that each agent may use.
     """
 
-    roles: FloatArray
-    decider: FloatArray
-    pinned: FloatArray
+    roles: SingleArray
+    decider: SingleArray
+    pinned: SingleArray
     allowed: BoolArray
 
 
@@ -48,7 +48,8 @@ def make_scene(
     delta: FloatArray,
     lambda_len: FloatArray,
 ) -> Scene:
-    """What the stages look at, for the N tasks of an outlook.
+    """What the stages look at, for the N tasks of an outlook; in single precision, as their weights
+    are.
 
     Args:
         limits: [N] hard caps.
@@ -57,16 +58,16 @@ def make_scene(
     """
     tasks = len(outlook.query)
 
-    def each(values: FloatArray) -> FloatArray:
+    def each(values: SingleArray) -> SingleArray:
         return for_tasks(values, tasks)
 
     usable = np.zeros(len(roster.pool), dtype=np.bool_)
     usable[roster.columns] = True
     pool = (roster.pool[:, None] == np.arange(POOLS)) & usable[:, None]
-    pool = each(pool.astype(np.float64))
+    pool = each(pool.astype(np.float32))
     figures, median_cost, median_time = _figures(outlook.predicted, roster, price_usd, second_price)
-    profile = each(roster.table.features)
-    context = np.empty((tasks, len(CONTEXT)))
+    profile = each(roster.table.features.astype(np.float32))
+    context = np.empty((tasks, len(CONTEXT)), dtype=np.float32)
     for place, values in enumerate(
         (
             1.0,
@@ -79,23 +80,23 @@ def make_scene(
     ):
         context[:, place] = values
     return Scene(
-        query=outlook.query,
-        difficulty=outlook.hard,
+        query=outlook.query.astype(np.float32),
+        difficulty=outlook.hard.astype(np.float32),
         context=context,
         roles=each(team.roles),
         decider=each(team.decider),
         pinned=each(team.pinned),
         backbones=np.concatenate([profile, figures], axis=2),
         pool=pool,
-        allowed=each(team.allowed.astype(np.float64)),
-        delta=delta,
-        lambda_len=lambda_len,
+        allowed=each(team.allowed.astype(np.float32)),
+        delta=delta.astype(np.float32),
+        lambda_len=lambda_len.astype(np.float32),
     )
 
 
 def _figures(
     predicted: Predicted, roster: Roster, price_usd: FloatArray, second_price: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[SingleArray, FloatArray, FloatArray]:
     """([N, B, G] in the order of `FIGURES`, [N] median cost, [N] median time of a call)."""
     success = 1.0 / (1.0 + np.exp(-predicted.log_odds))
     # A call is never quite free: an empty prompt to a backbone whose output is free would be.
@@ -106,7 +107,7 @@ def _figures(
     priced_cost = price_usd[:, None] * cost
     priced_time = second_price[:, None] * time
     worth = np.minimum(np.maximum(success - priced_cost - priced_time, -1.0), 1.0)
-    figures = np.empty((*cost.shape, len(FIGURES)))
+    figures = np.empty((*cost.shape, len(FIGURES)), dtype=np.float32)
     for place, values in enumerate(
         (
             predicted.log_odds / 3.0,

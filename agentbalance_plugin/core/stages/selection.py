@@ -21,7 +21,7 @@ _COST = FIGURES.index("relative_cost") - len(FIGURES)
 # An offset of 0.1, a tenth of a success per pool, moves a choice that was even to nine in ten.
 _DELTA_SCALE = 22.0
 # Which pools are within reach of each: its own and the weaker ones.
-_REACHES = np.tril(np.ones((POOLS, POOLS)))
+_REACHES = np.tril(np.ones((POOLS, POOLS), dtype=np.float32))
 
 
 def pool_log_probs(weights: StageWeights, scene: Scene, task: Array) -> Array:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.core.stages.arrays import (
     Array,
     Scene,
+    SingleArray,
     StageWeights,
     log_bernoulli,
     log_softmax,
@@ -55,8 +56,8 @@ def possible_edges(scene: Scene, kept: Array) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _different(agents: int) -> FloatArray:
-    return 1.0 - np.eye(agents)
+def _different(agents: int) -> SingleArray:
+    return 1.0 - np.eye(agents, dtype=np.float32)
 
 
 def topology_log_prob(
