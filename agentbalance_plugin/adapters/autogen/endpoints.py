@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +26,8 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class Clients:
-    """The model client of each backbone, made when it is first needed and then kept.
+    """The model client of each backbone, made when it is first needed and then kept. Safe to use
+    from several threads: each event loop has clients of its own, whose connections belong to it.
 
     Args:
         catalog: entries with an endpoint, or with a client in `ready`.
@@ -46,7 +49,8 @@ class Clients:
         for name, client in self._ready.items():
             OutputCap.check(client, name)
             check_maker("client", name, create_args(client))
-        self._made: dict[str, ChatCompletionClient] = {}
+        self._made: dict[asyncio.AbstractEventLoop | None, dict[str, ChatCompletionClient]] = {}
+        self._lock = threading.Lock()
         for name, backbone in catalog.items():
             if name not in self._ready and backbone.endpoint is None:
                 raise ValueError(
@@ -58,16 +62,27 @@ class Clients:
 
     def __call__(self, name: str) -> ChatCompletionClient:
         """The client of a backbone (KeyError for an unknown one)."""
-        client = self._ready.get(name) or self._made.get(name)
-        if client is None:
-            client = self._made[name] = _make_client(self.catalog[name])
-        return client
+        if (ready := self._ready.get(name)) is not None:
+            return ready
+        here = _running_loop()
+        with self._lock:
+            # Those of a loop that is over can't be closed any more; they hold nothing open.
+            self._made = {
+                loop: made
+                for loop, made in self._made.items()
+                if loop is None or not loop.is_closed()
+            }
+            made = self._made.setdefault(here, {})
+            if name not in made:
+                made[name] = _make_client(self.catalog[name])
+            return made[name]
 
     async def close(self) -> None:
-        """Close the clients that were made here; the user's own stay open."""
-        for client in self._made.values():
+        """Close the clients that were made here, in this event loop; the user's own stay open."""
+        with self._lock:
+            made = [self._made.pop(loop, {}) for loop in (None, _running_loop())]
+        for client in [client for clients in made for client in clients.values()]:
             await client.close()
-        self._made.clear()
 
 
 def clients_for(backbones: Backbones) -> Clients:
@@ -79,6 +94,13 @@ def clients_for(backbones: Backbones) -> Clients:
     """
     # Any object may take the part of a client: what it lacks shows when it is called.
     return Clients(*read_backbones(backbones, object, "model client"))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _check_keys(backbone: Backbone) -> None:
