@@ -109,7 +109,7 @@ def rebind(participant: Participant, client: ChatCompletionClient | None) -> Par
             attributes[name] = MethodType(value.__func__, twin)
     context = attributes.get("_model_context")
     if context is not None:
-        attributes["_model_context"] = _copy_context(context)
+        attributes["_model_context"] = _copy_context(context, client)
     if "_is_running" in attributes:
         attributes["_is_running"] = False
     for name in ("_wrapped_agent", "_team"):
@@ -131,6 +131,12 @@ def adopt_state(original: Participant, twin: Participant) -> None:
         return
     kept = {"_wrapped_agent", "_team", "_workbench", *_clients(original)}
     changed = {k: v for k, v in vars(twin).items() if k not in kept and not _is_own(v, twin)}
+    own, new = vars(original).get("_model_context"), changed.get("_model_context")
+    if own is not None and type(own) is type(new):
+        # Whoever made it may hold it still, and clear it.
+        counting = _clients(own)
+        vars(own).update({k: v for k, v in vars(new).items() if k not in counting})
+        changed["_model_context"] = own
     vars(original).update(changed)
 
 
@@ -306,15 +312,17 @@ def _has_tools(bench: Any) -> bool:
     return bool(_tools_in(bench)) if isinstance(bench, StaticWorkbench) else True
 
 
-def _copy_context(context: Any) -> Any:
-    """A model context with a message list of its own.
+def _copy_context(context: Any, client: ChatCompletionClient) -> Any:
+    """A model context with a message list of its own, its calls on `client`.
 
-    A deep copy would also copy the model client that a token-limited context counts with.
+    A deep copy would also copy the model client that one counts or sums up with.
     """
     twin = copy.copy(context)
     messages = getattr(context, "_messages", None)
     if isinstance(messages, list):
         vars(twin)["_messages"] = list(cast("list[Any]", messages))
+    for name in _clients(context):
+        vars(twin)[name] = _on(vars(twin)[name], client)
     return twin
 
 
