@@ -153,13 +153,16 @@ def agent_report(
 def with_outages(reason: str, meter: Meter, agent: str) -> str:
     """An agent's reason, with which of its backbones failed and who else it called."""
     out = meter.outages.of(agent)
-    called = dict.fromkeys(call.backbone for call in meter.calls if call.agent == agent)
+    own = [call for call in meter.calls if call.agent == agent]
+    called = dict.fromkeys(call.backbone for call in own)
     others = [name for name in called if name not in {found.backbone for found in out}]
+    answered = {call.backbone for call in own if call.metered}
     said = [f"{found.backbone} failed ({found.reason})" for found in out]
     passed_over = meter.outages.passed_over(agent)
     if passed_over is not None and called and passed_over.backbone not in called:
         said.insert(0, f"{passed_over.backbone} had just failed ({passed_over.reason})")
-    said += [f"{name} answered in its place" for name in others if said]
+    for name in others if said else ():
+        said.append(f"{name} answered in its place" if name in answered else f"{name} failed too")
     return "; ".join([reason, *said] if reason else said)
 
 
