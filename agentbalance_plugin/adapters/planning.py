@@ -188,18 +188,30 @@ def bytes_kept(calls: Iterable[CallRecord], catalog: Catalog, team: Team) -> int
     return max(0, int(BYTES_PER_TOKEN * tokens) - longest_role)
 
 
-def past_of(work: Work, comparable: bool, beside_bytes: int, *, with_extra: bool) -> Past:
+def past_of(
+    work: Work, comparable: bool, beside_bytes: int, images: int = 0, *, with_extra: bool
+) -> Past:
     """What a planner is told.
 
     Args:
         work: by the runs before.
         comparable: whether the answers were.
         beside_bytes: of prompts, beside the task and an agent's role.
+        images: of the task.
         with_extra: whether prompts hold what nothing but earlier runs tells of, beside these.
     """
     beside = beside_bytes + int(BYTES_PER_TOKEN * work.extra_tokens * with_extra)
     longest = beside_bytes + int(BYTES_PER_TOKEN * work.most_extra_tokens)
-    return Past(beside, comparable, longest, work.lengths, work.length, work.calls, work.replies)
+    return Past(
+        beside,
+        comparable,
+        longest,
+        work.lengths,
+        work.length,
+        work.calls,
+        work.replies,
+        IMAGE_TOKENS * images,
+    )
 
 
 def denied_tokens(meter: Meter) -> dict[str, float]:

@@ -39,6 +39,7 @@ class Past:
         length: the same of backbones that are not in `lengths`.
         calls: prompts that a turn of an agent sends, of `beside_bytes` each.
         replies: output tokens of a turn, in replies of `length`.
+        image_tokens: that the task's images may be billed as, at most.
     """
 
     beside_bytes: int = 0
@@ -48,6 +49,7 @@ class Past:
     length: float = 1.0
     calls: float = 1.0
     replies: float = 1.0
+    image_tokens: int = 0
 
 
 NO_PAST = Past()

@@ -139,7 +139,7 @@ def make_limits(
         longest = np.where(spread > 0.0, varied, longest)
     caps = np.minimum(np.ceil(longest + USEFUL_TOKENS), table.max_output)
     # A budget with room for the longest replies there are need not cut any.
-    bound = size[:, None] * table.tokens_per_byte
+    bound = size[:, None] * table.tokens_per_byte + past.image_tokens
     full = bound * table.price_in + table.max_output * table.price_out
     calls = agents * max(1.0, past.calls)
     roomy = calls * full <= (np.inf if budget.cost_usd is None else budget.cost_usd)

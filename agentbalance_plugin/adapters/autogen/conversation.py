@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from autogen_agentchat.messages import BaseChatMessage, MessageFactory
+from autogen_agentchat.messages import BaseChatMessage, MessageFactory, MultiModalMessage
 
 from agentbalance_plugin.runtime.byte_bound import json_size
 
@@ -72,6 +72,28 @@ class Conversation:
 def bytes_in(agents: Mapping[str, Any]) -> int:
     """About how many bytes what was said takes in an agent's prompts, from their saved states."""
     return max((json_size(state) for state in agents.values()), default=0)
+
+
+def images_in(messages: Iterable[object]) -> int:
+    """Pictures in what was said."""
+    return sum(
+        not isinstance(part, str)
+        for message in messages
+        if isinstance(message, MultiModalMessage)
+        for part in message.content
+    )
+
+
+def images_saved(state: object) -> int:
+    """The same of a saved state: AutoGen writes each as its data."""
+    if isinstance(state, Mapping):
+        held = cast("Mapping[str, Any]", state)
+        if set(held) == {"data"} and isinstance(held["data"], str):
+            return 1
+        return sum(map(images_saved, held.values()))
+    if isinstance(state, (list, tuple)):
+        return sum(map(images_saved, cast("Sequence[Any]", state)))
+    return 0
 
 
 def read_state(state: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from autogen_agentchat.base import TaskResult
+from autogen_agentchat.base import TaskResult, Team
 from autogen_agentchat.messages import BaseChatMessage
 from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import CancellationToken
@@ -15,12 +15,13 @@ from autogen_core.models import ChatCompletionClient
 
 from agentbalance_plugin.adapters.autogen.chat_state import load_into, state_of
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
-from agentbalance_plugin.adapters.autogen.conversation import bytes_in
+from agentbalance_plugin.adapters.autogen.conversation import bytes_in, images_saved
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
 from agentbalance_plugin.adapters.autogen.rebind import (
     Participant,
     adopt_state,
     copy_chat,
+    everyone_in,
     model_client_of,
     participants_of,
     rebind,
@@ -76,7 +77,7 @@ class RoutedTeam(WrappedTeam):
                 "The group chat is currently running. It must be stopped before it can be reset."
             )
         self._state = None
-        self._beside_bytes = 0
+        self._forget()
         await self._chat.reset()
 
     async def pause(self) -> None:
@@ -104,7 +105,7 @@ class RoutedTeam(WrappedTeam):
             raise RuntimeError("The team cannot be loaded while it is running.")
         await self._chat.load_state(state)
         self._state = dict(state)
-        self._beside_bytes = bytes_in(state.get("agent_states") or {})
+        self._remember(bytes_in(state.get("agent_states") or {}), images_saved(state))
 
     async def _events(
         self, run: Run, messages: list[BaseChatMessage], token: CancellationToken
@@ -179,7 +180,7 @@ class RoutedTeam(WrappedTeam):
         # A chat may have run before it was wrapped.
         state = self._state if self._state is not None else await state_of(self._chat)
         if state is not None:
-            await load_into(inner, state)
+            await load_into(inner, await self._up_to_date(state))
         stream = inner.run_stream(
             task=messages or None, cancellation_token=halt.token, output_task_messages=False
         )
@@ -191,6 +192,17 @@ class RoutedTeam(WrappedTeam):
             elif event.id not in told:
                 run.spoke.add(event.source)
                 queue.put_nowait(event)
+
+    async def _up_to_date(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A chat's state with what its agents know by now: they may have been reset, told
+        something or used elsewhere since the last run."""
+        saved = dict(state.get("agent_states") or {})
+        for participant in participants_of(self._chat):
+            own = saved.get(participant.name)
+            # What runs inside of others is not theirs to tell: its state was put aside.
+            if own and not any(isinstance(held, Team) for held in everyone_in(participant)):
+                saved[participant.name] = {**own, "agent_state": await participant.save_state()}
+        return {**state, "agent_states": saved}
 
     def _remembers(self, run: Run) -> bool:
         return run.ended

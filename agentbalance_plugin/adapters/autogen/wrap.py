@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from autogen_agentchat.base import ChatAgent
 from autogen_agentchat.base import Team as AutoGenTeam
-from autogen_agentchat.messages import MessageFactory
+from autogen_agentchat.messages import MessageFactory, MultiModalMessage
 from autogen_agentchat.teams import BaseGroupChat, RoundRobinGroupChat, SelectorGroupChat
 
 from agentbalance_plugin.adapters.autogen.beyond import warn_of_what_is_beyond
@@ -143,17 +143,21 @@ def _wrapped(
     # With fewer turns than agents each run goes on with those that the run before did not reach.
     in_rounds = isinstance(chat, RoundRobinGroupChat) and (max_turns or len(found)) >= len(found)
     rounds = 1.0
+    planned_alone = {
+        "decider": decider,
+        "answer": options.answer,
+        "agent_factory": agent_factory,
+        "participants": participants,
+    }
     if in_rounds and mode == "backbones":
-        turns = turns_of(termination_of(chat), max_turns) or len(found)
-        in_rounds = turns <= len(found)
+        condition = termination_of(chat)
+        known = turns_of(condition, max_turns)
+        turns = known or len(found)
+        # What is said ends such a chat after any turn, and the next run goes on from there.
+        by_itself = condition is not None and known is None and not any(planned_alone.values())
+        in_rounds = turns <= len(found) and not by_itself
         rounds = 1.0 if math.isinf(turns) else max(1.0, turns / len(found))
     if not in_rounds and not (isinstance(chat, SelectorGroupChat) and mode == "full"):
-        planned_alone = {
-            "decider": decider,
-            "answer": options.answer,
-            "agent_factory": agent_factory,
-            "participants": participants,
-        }
         for name, value in planned_alone.items():
             if value is not None:
                 raise ValueError(
@@ -234,10 +238,19 @@ def _describe(
                 f"{list(clients.catalog)}"
             )
     agents = [describe(participant) for participant in participants]
+    sees = any("vision" in backbone.capabilities for backbone in clients.catalog.values())
+    if sees and any(map(_shows_pictures, participants)):
+        # To others a picture that an agent shows would be nothing.
+        agents = [replace(agent, needs=agent.needs | {"vision"}) for agent in agents]
     check_needs((agent for agent in agents if agent.calls_backbone), clients.catalog)
     return tuple(
         replace(agent, keep=agent.name in pins, backbone=pins.get(agent.name)) for agent in agents
     )
+
+
+def _shows_pictures(participant: Participant) -> bool:
+    kinds = participant.produced_message_types if isinstance(participant, ChatAgent) else ()
+    return any(issubclass(kind, MultiModalMessage) for kind in kinds)
 
 
 def _check_can_be_copied(participants: Sequence[Participant]) -> None:

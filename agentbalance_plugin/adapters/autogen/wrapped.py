@@ -17,13 +17,13 @@ from autogen_agentchat.messages import (
     BaseAgentEvent,
     BaseChatMessage,
     ModelClientStreamingChunkEvent,
-    MultiModalMessage,
     TextMessage,
 )
 from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import CancellationToken
 
 from agentbalance_plugin import team as neutral
+from agentbalance_plugin.adapters.autogen.conversation import images_in
 from agentbalance_plugin.adapters.autogen.stream import Stream
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.planning import (
@@ -58,6 +58,7 @@ class Run:
         plan: None until planned.
         told: what the runs before told of it; None until it is planned.
         goes_on: whether something was said before.
+        in_turn: whether the plan keeps all agents and their order.
         denials: of calls, which agents and chats may hide.
         spoke: who said something, in a chat that routes by itself.
         output: what goes into TaskResult.messages.
@@ -73,6 +74,7 @@ class Run:
     plan: Plan | None = None
     told: Work | None = None
     goes_on: bool = False
+    in_turn: bool = False
     denials: list[CallDenied] = field(default_factory=list[CallDenied])
     spoke: set[str] = field(default_factory=set[str])
     output: list[Event] = field(default_factory=list[Event])
@@ -122,10 +124,17 @@ class WrappedTeam(Team):
         self._slow = stream.takes_long(self._team)
         self._pacer = stream.pacer(self._team)
         self._habits = stream.habits(self._team)
-        # What was said before takes of prompts.
-        self._beside_bytes = 0
+        self._forget()
         self._last_report: RunReport | None = None
         self._reports: OrderedDict[int, tuple[weakref.ref[TaskResult], RunReport]] = OrderedDict()
+
+    def _forget(self) -> None:
+        """Nothing was said before."""
+        self._remember(0, 0)
+
+    def _remember(self, beside_bytes: int, images: int) -> None:
+        """What was said before takes of prompts, and how many pictures there were."""
+        self._beside_bytes, self._images = beside_bytes, images
 
     @property
     def name(self) -> str:
@@ -214,7 +223,9 @@ class WrappedTeam(Team):
             self._end(run, ticket)
         assert run.report is not None
         if self._remembers(run):
-            self._beside_bytes = bytes_kept(run.meter.calls, self._catalog, self._team)
+            said = images_in({id(each): each for each in (*messages, *run.output)}.values())
+            size = bytes_kept(run.meter.calls, self._catalog, self._team)
+            self._remember(size, self._images + said)
         if run.exceeded and run.budget.on_exceeded == "raise":
             raise BudgetExceeded(run.report)
         result = TaskResult(messages=run.output, stop_reason=run.stop_reason)
@@ -242,7 +253,7 @@ class WrappedTeam(Team):
             self._catalog,
             images=images,
             price_usd=None if self._pacer is None else self._pacer.price_usd,
-            past=self._past_of(self._habits.work),
+            past=self._past_of(self._habits.work, images),
             part=partial(_of_one, self._rounds),
             finish=partial(_of_all, self._rounds),
         )
@@ -284,6 +295,7 @@ class WrappedTeam(Team):
         beside = self._slow or team is not self._team
         budget = _of_one(self._rounds, run.budget)
         run.told, run.goes_on = self._habits.work, bool(self._beside_bytes)
+        run.in_turn = team.fixed_edges is not None
         plan = await aplan_task(
             self._planner,
             query,
@@ -291,16 +303,17 @@ class WrappedTeam(Team):
             budget,
             self._catalog,
             run.price_usd,
-            self._past_of(run.told),
+            self._past_of(run.told, images),
             beside=beside,
         )
         run.plan = plan = _of_all(self._rounds, plan)
         return plan
 
-    def _past_of(self, work: Work) -> Past:
+    def _past_of(self, work: Work, images: int) -> Past:
         # The last prompts of the run before held all there is beside their task.
         before = self._beside_bytes
-        return past_of(work, self._habits.comparable, before, with_extra=not before)
+        images += self._images
+        return past_of(work, self._habits.comparable, before, images, with_extra=not before)
 
     def _remembers(self, run: Run) -> bool:
         """Whether the next run goes on from this one, which has come to an end."""
@@ -309,12 +322,11 @@ class WrappedTeam(Team):
     def _read(self, messages: Sequence[BaseChatMessage]) -> tuple[str, neutral.Team, int]:
         """The task as text, the team with what it needs, and how many images there are."""
         query = "\n".join(message.to_model_text() for message in messages)
-        team, images = self._team, 0
-        for message in messages:
-            if isinstance(message, MultiModalMessage):
-                images += sum(not isinstance(part, str) for part in message.content)
-                team = team.needing("vision")
-        return query, team, images
+        images = images_in(messages)
+        # Of what was said before, one that can't see would be told nothing.
+        sees = any("vision" in backbone.capabilities for backbone in self._catalog.values())
+        shown = images or (self._images and sees)
+        return query, self._team.needing("vision") if shown else self._team, images
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:
         """Close the books and make the report, whether the run finished, failed or was left."""

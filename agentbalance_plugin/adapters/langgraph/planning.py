@@ -41,8 +41,8 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
             `read_query` returns no text.
         PlanError: the planner's plan can't be run.
     """
-    query, team = _task(run, values, read_query)
-    catalog, past = run.models.catalog, _past(run, values, query)
+    query, team, images = _task(run, values, read_query)
+    catalog, past = run.models.catalog, _past(run, values, query, images)
     plan = run.plan = plan_task(run.planner, query, team, run.budget, catalog, run.price_usd, past)
     return plan
 
@@ -50,7 +50,7 @@ def make_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
 async def amake_plan(run: Run, values: object, read_query: QueryReader | None) -> Plan:
     """As `make_plan`, but what takes long is done beside the event loop, whose other runs must not
     wait for it."""
-    query, team = _task(run, values, read_query)
+    query, team, images = _task(run, values, read_query)
     catalog, beside = run.models.catalog, run.plans_beside or team is not run.team
     plan = run.plan = await aplan_task(
         run.planner,
@@ -59,14 +59,15 @@ async def amake_plan(run: Run, values: object, read_query: QueryReader | None) -
         run.budget,
         catalog,
         run.price_usd,
-        _past(run, values, query),
+        _past(run, values, query, images),
         beside=beside,
     )
     return plan
 
 
-def _task(run: Run, values: object, read_query: QueryReader | None) -> tuple[str, Team]:
-    """The task as text, and the team with what it needs (ValueError: no call is affordable)."""
+def _task(run: Run, values: object, read_query: QueryReader | None) -> tuple[str, Team, int]:
+    """The task as text, the team with what it needs, and how many images there are (ValueError: no
+    call is affordable)."""
     asked = _last_user_message(values)
     if read_query is not None:
         query = read_query(values)
@@ -77,7 +78,7 @@ def _task(run: Run, values: object, read_query: QueryReader | None) -> tuple[str
     images = _images(asked) if asked is not None else 0
     team = run.team.needing("vision") if images else run.team
     check_affordable(run.budget, run.models.catalog, query, images)
-    return query, team
+    return query, team, images
 
 
 def allot(run: Run, certain: Iterable[str], prompt: int) -> None:
@@ -149,10 +150,10 @@ def learn_from(run: Run) -> None:
         )
 
 
-def _past(run: Run, values: object, query: str) -> Past:
+def _past(run: Run, values: object, query: str, images: int) -> Past:
     work = run.told = run.habits.work
     beside = max(0, prompt_of(values) - text_bound(query))
-    return past_of(work, run.habits.comparable, beside, with_extra=True)
+    return past_of(work, run.habits.comparable, beside, images, with_extra=True)
 
 
 def _last_user_message(values: object) -> HumanMessage | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,23 +20,30 @@ from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.messages import (
     BaseChatMessage,
     ModelClientStreamingChunkEvent,
+    MultiModalMessage,
     StructuredMessage,
     TextMessage,
     ToolCallExecutionEvent,
     ToolCallRequestEvent,
 )
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.teams import RoundRobinGroupChat, Swarm
 from autogen_agentchat.tools import AgentTool, TeamTool
-from autogen_core import CancellationToken
-from autogen_core.model_context import TokenLimitedChatCompletionContext
-from autogen_core.models import ChatCompletionClient
+from autogen_core import CancellationToken, Image
+from autogen_core.model_context import (
+    BufferedChatCompletionContext,
+    TokenLimitedChatCompletionContext,
+    UnboundedChatCompletionContext,
+)
+from autogen_core.models import ChatCompletionClient, LLMMessage, UserMessage
 from autogen_core.tools import FunctionTool, StaticWorkbench
 from chats import LARGE, LLAMA, MINI, Bench, Echo, chain, texts
 from openai import AsyncOpenAI
+from PIL import Image as Pixels
 from pydantic import BaseModel
 
-from agentbalance_plugin import Budget, Plan
+from agentbalance_plugin import Budget, Catalog, Plan
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
+from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
 
 pytestmark = pytest.mark.virtual_time
 
@@ -66,8 +74,6 @@ async def test_agents_with_tools_only_get_backbones_that_have_them(bench: Bench)
 
     able = dict(bench.catalog(MINI, LARGE))
     unable = dict(bench.catalog(LLAMA, capabilities=("text",)))
-    from agentbalance_plugin import Catalog
-
     catalog = Catalog([*able.values(), *unable.values()])
     chat = RoundRobinGroupChat(
         [bench.assistant(n, tools=[double]) for n in ("solver", "decider")], max_turns=2
@@ -387,12 +393,7 @@ async def test_a_factory_makes_each_runs_agents_by_public_api(bench: Bench) -> N
 
 
 async def test_images_need_backbones_that_see(bench: Bench) -> None:
-    from autogen_agentchat.messages import MultiModalMessage
-    from autogen_core import Image
-    from PIL import Image as Pixels
-
-    picture = Image(Pixels.new("RGB", (4, 4)))
-    message = MultiModalMessage(content=[bench.task(), picture], source="user")
+    message = _picture(bench.task())
     seeing = bench.catalog(MINI, capabilities=("text", "vision"))
     blind = bench.catalog(LLAMA, capabilities=("text",))
     from agentbalance_plugin import Catalog
@@ -419,9 +420,111 @@ async def test_the_answer_that_agreement_compares_can_be_chosen(bench: Bench) ->
     assert team.report.agents[0].answer == seen[0][0]
 
 
+def _picture(text: str) -> MultiModalMessage:
+    return MultiModalMessage(content=[text, Image(Pixels.new("RGB", (4, 4)))], source="user")
+
+
+def _seeing_and_blind(bench: Bench) -> Catalog:
+    """The weaker one can see."""
+    seeing = bench.catalog(MINI, capabilities=("text", "tools", "vision"))
+    return Catalog([*seeing.values(), *bench.catalog(LARGE).values()])
+
+
+def _used(bench: Bench) -> list[str]:
+    return [entry.backbone for entry in bench.simulator.books.entries]
+
+
+@pytest.mark.parametrize("kind", [RoundRobinGroupChat, Swarm])
+async def test_what_is_asked_about_an_earlier_picture_needs_one_that_sees(
+    bench: Bench, kind: Any
+) -> None:
+    def team() -> WrappedTeam:
+        chat = kind([bench.assistant("decider")], max_turns=1)
+        return bench.wrap(chat, budget=Budget(cost_usd=1.0), backbones=_seeing_and_blind(bench))
+
+    first = team()
+    await first.run(task=bench.task())
+    assert _used(bench) == [LARGE]
+    await first.run(task=_picture(bench.task(1)))
+    await first.run(task=bench.task(2))
+    assert _used(bench)[1:] == [MINI, MINI]
+    again = team()
+    await again.load_state(json.loads(json.dumps(await first.save_state())))
+    await again.run(task=bench.task(3))
+    assert _used(bench)[3:] == [MINI]
+    await again.reset()
+    await again.run(task=bench.task(4))
+    assert _used(bench)[4:] == [LARGE]
+
+
+async def test_pictures_that_an_agent_shows_need_others_that_see(bench: Bench) -> None:
+    class Camera(Echo):
+        @property
+        def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+            return (MultiModalMessage,)
+
+        async def on_messages(
+            self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+        ) -> Response:
+            shown = _picture("This is what I see.").model_copy(update={"source": self.name})
+            return Response(chat_message=shown)
+
+    chat = RoundRobinGroupChat([Camera("camera"), bench.assistant("decider")], max_turns=2)
+    team = bench.wrap(chat, budget=Budget(cost_usd=1.0), backbones=_seeing_and_blind(bench))
+    await team.run(task=bench.task())
+    assert _used(bench) == [MINI]
+
+
+async def test_plans_know_what_a_picture_may_be_billed_as(bench: Bench) -> None:
+    able = ("text", "vision")
+    backbones = bench.catalog(MINI, LARGE, capabilities=able)
+    # 40,000 tokens are 0.1 USD on the larger one, and 0.006 on the smaller.
+    budget = Budget(cost_usd=0.1)
+    team = bench.wrap(bench.chat(("decider",)), budget=budget, backbones=backbones)
+    for number in range(2):
+        await team.run(task=_picture(bench.task(number)))
+        assert team.report.complete
+    assert _used(bench) == [MINI, MINI]
+
+
+async def test_a_context_is_still_its_owners_after_a_run(bench: Bench) -> None:
+    context = BufferedChatCompletionContext(buffer_size=8)
+    agent = bench.assistant("solver", model_context=context)
+    team = bench.wrap(RoundRobinGroupChat([agent], max_turns=1), chain({"solver": MINI}))
+    await team.run(task=bench.task())
+    assert agent.model_context is context
+    assert len(await context.get_messages()) == 2
+    await context.clear()
+    await team.run(task=bench.task(1))
+    assert len(await context.get_messages()) == 2
+
+
+async def test_what_a_context_calls_is_in_the_budget(bench: Bench) -> None:
+    class Summing(UnboundedChatCompletionContext):
+        """Sums up what was said by a model call."""
+
+        def __init__(self, client: ChatCompletionClient) -> None:
+            super().__init__()
+            self.client = client
+
+        async def get_messages(self) -> list[LLMMessage]:
+            said = await super().get_messages()
+            asked = UserMessage(content=f"[[agent:solver]] {bench.task()}", source="user")
+            result = await self.client.create([asked])
+            return [*said, UserMessage(content=str(result.content), source="summary")]
+
+    own = bench.client()
+    context = Summing(own)
+    agent = bench.assistant("solver", model_context=context)
+    team = bench.wrap(RoundRobinGroupChat([agent], max_turns=1), chain({"solver": MINI}))
+    await team.run(task=bench.task())
+    assert _used(bench) == [MINI, MINI]
+    assert team.report.spend.nanodollars == bench.billed() > 0
+    assert context.client is own
+
+
 async def test_memory_and_context_stay_the_users(bench: Bench) -> None:
     from autogen_core.memory import ListMemory, MemoryContent, MemoryMimeType
-    from autogen_core.model_context import BufferedChatCompletionContext
 
     memory = ListMemory()
     await memory.add(MemoryContent(content="Mind the units.", mime_type=MemoryMimeType.TEXT))

@@ -22,10 +22,13 @@ from autogen_agentchat.teams import (
     Swarm,
 )
 from autogen_core import CancellationToken
+from autogen_core.model_context import UnboundedChatCompletionContext
+from autogen_core.models import UserMessage
 from autogen_ext.models.replay import ReplayChatCompletionClient
 from chats import LARGE, LLAMA, MINI, Bench, Echo, cancel_before_start, chain, texts
 
 from agentbalance_plugin import Backbone, Budget, BudgetExceeded, Plan
+from agentbalance_plugin.adapters.autogen.wrapped import WrappedTeam
 
 pytestmark = pytest.mark.virtual_time
 
@@ -194,6 +197,27 @@ async def test_runs_carry_the_conversation_and_reset_forgets_it(bench: Bench) ->
     other = bench.wrap(flow(bench, "solver", "second"), fixed({"solver": MINI, "second": MINI}))
     await other.load_state(await bench.wrap(flow(bench, "solver", "second")).save_state())
     assert (await other.run(task=bench.task())).messages
+
+
+async def test_what_is_done_to_agents_between_runs_holds(bench: Bench) -> None:
+    context = UnboundedChatCompletionContext()
+    shared = bench.assistant("solver", model_context=context)
+
+    def swarm() -> WrappedTeam:
+        return bench.wrap(Swarm([shared], max_turns=1), fixed({"solver": MINI}))
+
+    one, other = swarm(), swarm()
+    await one.run(task=bench.task(0))
+    await other.run(task=bench.task(1))
+    await one.run(task=bench.task(2))
+    # It knows what it said in either chat.
+    assert len(await context.get_messages()) == 6
+    await context.add_message(UserMessage(content="Mind the units.", source="user"))
+    await one.run(task=bench.task(3))
+    assert len(await context.get_messages()) == 9
+    await shared.on_reset(CancellationToken())
+    await one.run(task=bench.task(0))
+    assert len(await context.get_messages()) == 2
 
 
 def _context(state: Any, agent: str) -> list[Any]:
