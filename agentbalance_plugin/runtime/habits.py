@@ -59,6 +59,7 @@ class Habits:
 
     def __init__(self) -> None:
         self._answers: deque[bool] = deque(maxlen=_REMEMBERED)
+        self._passes: deque[bool] = deque(maxlen=_REMEMBERED)
         self._runs = 0
         self._lengths: dict[str, _Length] = {}
         self._work = UNKNOWN_WORK
@@ -75,6 +76,17 @@ class Habits:
     def work(self) -> Work:
         """A mean over the runs, the last ones first of all."""
         return self._work
+
+    @property
+    def one_pass_does(self) -> bool:
+        """Whether plans that choose among the agents end a chat that something said must end: False
+        once most of the last did not."""
+        last = tuple(self._passes)
+        return 2 * sum(last) >= len(last)
+
+    def note_pass(self, *, ended: bool) -> None:
+        """Whether the first pass of such a plan did."""
+        self._passes.append(ended)
 
     def note_answers(self, answers: Iterable[str | None]) -> None:
         """What the messages of a run gave: None for one without an answer."""

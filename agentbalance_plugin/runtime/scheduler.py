@@ -15,6 +15,10 @@ from agentbalance_plugin.runtime.meter import Meter
 Message = TypeVar("Message")
 
 
+class NotNeeded(Exception):
+    """An agent is not asked any more: what was to be done is done."""
+
+
 @dataclass
 class Pass(Generic[Message]):
     """What one pass over the plan produced, as far as it got.
@@ -24,7 +28,8 @@ class Pass(Generic[Message]):
         answers: agent -> the answer in its message, None where there is none.
         skipped: agent -> why the budget or the clock left it out.
         failed: agent -> the error it raised.
-        closed: agents whose late gate stayed closed, or whom a decided vote did not wait for.
+        closed: agents whose late gate stayed closed, whom a decided vote did not wait for, or who
+            were not needed.
         chosen: the agent whose message is the answer; None if nobody spoke.
         confidence: of the vote, when a vote decided.
         complete: every planned agent had its chance and the decision was made as planned.
@@ -53,8 +58,9 @@ async def run_pass(
     Args:
         plan: validated.
         speak: `speak(agent, heard)` runs one agent that reads the messages of `heard` (those of
-            its parents that spoke) and returns its message. `CallDenied` means no budget; any
-            other exception means that agent failed. Neither stops the others.
+            its parents that spoke) and returns its message. `CallDenied` means no budget,
+            `NotNeeded` that it is not asked; any other exception means that agent failed. None of
+            them stops the others.
         extract: the answer in a message.
         meter: the deadline is its.
 
@@ -79,6 +85,8 @@ async def run_pass(
         try:
             result.messages[agent] = message = await speak(agent, heard)
             result.answers[agent] = extract(message)
+        except NotNeeded:
+            result.closed.append(agent)
         except CallDenied as denied:
             result.skipped[agent] = denied.reason
         # Agents and extractors are the user's code and may raise anything; the others' work, and

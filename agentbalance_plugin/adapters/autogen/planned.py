@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import combinations
 from math import ceil
 from typing import Any
 
-from autogen_agentchat.base import ChatAgent, Response, Team, TerminationCondition
+from autogen_agentchat.base import ChatAgent, TerminationCondition
 from autogen_agentchat.messages import (
     BaseChatMessage,
     MessageFactory,
-    ModelClientStreamingChunkEvent,
-    SelectSpeakerEvent,
 )
 from autogen_core import CancellationToken
 
+from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.chat_state import TeamStates, load_inside, states_inside
 from agentbalance_plugin.adapters.autogen.conversation import (
     STATE,
     Conversation,
     bytes_in,
+    images_saved,
     read_state,
 )
 from agentbalance_plugin.adapters.autogen.halt import Halt, quiet_runtime_log
+from agentbalance_plugin.adapters.autogen.passes import Cast, Passes
 from agentbalance_plugin.adapters.autogen.rebind import (
     AgentFactory,
     Participant,
@@ -42,7 +43,6 @@ from agentbalance_plugin.adapters.autogen.termination import (
     fresh_condition,
     reset_copies,
 )
-from agentbalance_plugin.adapters.autogen.turn import denial_of, take_turn
 from agentbalance_plugin.adapters.autogen.wrapped import (
     Event,
     Run,
@@ -51,33 +51,16 @@ from agentbalance_plugin.adapters.autogen.wrapped import (
     next_event,
     start_driver,
 )
-from agentbalance_plugin.adapters.planning import expected_seconds, heard_bytes
+from agentbalance_plugin.adapters.planning import aplan_task, expected_seconds, heard_bytes
+from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
 from agentbalance_plugin.core.limits import LARGEST_SHARE
+from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.byte_bound import text_bound
 from agentbalance_plugin.runtime.report import RunReport
-from agentbalance_plugin.runtime.scheduler import Pass, run_pass
+from agentbalance_plugin.runtime.scheduler import Pass
 
 AnswerExtractor = Callable[[str], str | None]
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """What the passes of one run work with.
-
-    Args:
-        agents: per-run copies.
-        halts: how those that hide errors are stopped.
-        queue: of what happens, for the run's stream; None ends it.
-    """
-
-    run: Run
-    plan: Plan
-    agents: Mapping[str, Participant]
-    halts: Mapping[str, Halt]
-    conversation: Conversation
-    queue: asyncio.Queue[Event | None]
-    token: CancellationToken
 
 
 class PlannedTeam(WrappedTeam):
@@ -121,7 +104,11 @@ class PlannedTeam(WrappedTeam):
         self._running: dict[int, dict[str, Participant]] = {}
         self._unpaused = asyncio.Event()
         self._unpaused.set()
-        self._passed: dict[int, Pass[BaseChatMessage]] = {}
+        self._passed: dict[int, Passes] = {}
+        self._in_order = None
+        if isinstance(self._planner, Policy) and len(wiring.team.agents) > 1:
+            in_order = tuple(combinations(wiring.team.names, 2))
+            self._in_order = replace(wiring.team, fixed_edges=in_order)
         quiet_runtime_log()
 
     async def reset(self) -> None:
@@ -140,7 +127,7 @@ class PlannedTeam(WrappedTeam):
             await self._termination.reset()
         self._conversation.clear()
         self._teams.clear()
-        self._beside_bytes = 0
+        self._forget()
 
     async def pause(self) -> None:
         """Let no further agent start, and tell those at work to pause."""
@@ -188,7 +175,7 @@ class PlannedTeam(WrappedTeam):
         self._conversation.load(unheard, self._messages)
         for name, participant in self._originals.items():
             await participant.load_state(agents[name])
-        self._beside_bytes = bytes_in(agents)
+        self._remember(bytes_in(agents), images_saved(state))
         self._teams = dict(state.get("teams") or {})
 
     async def _events(
@@ -197,7 +184,8 @@ class PlannedTeam(WrappedTeam):
         plan = await self._plan(run, messages)
         conversation = self._conversation.copy()
         condition = fresh_condition(self._termination, alone=not self._running)
-        self._running[id(run)] = {}
+        agents: dict[str, Participant] = {}
+        self._running[id(run)] = agents
         try:
             await reset_copies(condition, self._termination)
             stop = await condition(messages) if condition is not None and messages else None
@@ -205,11 +193,19 @@ class PlannedTeam(WrappedTeam):
                 run.stop_reason = stop.content
                 return
             conversation.tell(messages)
-            agents, halts = await self._bind(plan, run)
-            self._running[id(run)] = agents
             queue: asyncio.Queue[Event | None] = asyncio.Queue()
-            stage = _Stage(run, plan, agents, halts, conversation, queue, token)
-            driver = start_driver(self._drive(stage, condition), queue, token)
+            passes = self._passed[id(run)] = Passes(
+                run,
+                conversation,
+                condition,
+                queue,
+                token,
+                self._answer_of,
+                self._announcer,
+                self._unpaused,
+            )
+            cast = await self._cast(plan, run, in_turn=run.in_turn)
+            driver = start_driver(self._drive(passes, cast, messages), queue, token)
             try:
                 while (event := await next_event(queue, driver)) is not None:
                     yield event
@@ -221,23 +217,22 @@ class PlannedTeam(WrappedTeam):
             if condition is not None and not self._running:
                 await condition.reset()
         # One that was stopped in the middle could not go on from there.
-        last = self._passed[id(run)]
-        self._habits.note_answers(last.answers.values())
-        spoke = {name: agent for name, agent in agents.items() if name in last.messages}
-        teams = {name: await states_inside(agent) for name, agent in spoke.items()}
+        self._habits.note_answers(passes.last.answers.values())
+        teams = {name: await states_inside(agents[name]) for name in passes.spoke}
         for name, agent in agents.items():
             adopt_state(self._originals[name], agent)
         self._teams.update(teams)
         self._conversation = conversation
 
-    async def _drive(self, stage: _Stage, condition: TerminationCondition | None) -> None:
+    async def _drive(self, passes: Passes, cast: Cast, messages: Sequence[BaseChatMessage]) -> None:
         """Passes until the chat's condition holds, its bound is reached or money is out."""
-        run = stage.run
-        number = 0
+        run, number = passes.run, 0
         answered: Pass[BaseChatMessage] | None = None
         while True:
             number += 1
-            result, said = await self._pass(stage)
+            self._protect(run, cast.plan, passes.conversation)
+            said = await passes.one(cast)
+            result = passes.last
             run.stop_reason = result.stop_reason
             run.exceeded = bool(result.skipped)
             if result.messages:
@@ -247,103 +242,81 @@ class PlannedTeam(WrappedTeam):
                 run.stop_reason += f"; the answer is that of pass {number - 1}"
                 result.chosen, result.confidence = answered.chosen, answered.confidence
                 if result.chosen is not None and said:
-                    self._repeat(answered.messages[result.chosen], said, stage.queue)
+                    passes.repeat(answered.messages[result.chosen], said)
             elif result.failed:
                 raise next(iter(result.failed.values()))
+            goes_on = result.complete and can_still_hold(self._termination, said)
+            if not cast.in_turn and (goes_on or passes.stopped is not None):
+                self._habits.note_pass(ended=passes.stopped is not None)
             # A condition that is met speaks before the plan's own stop reason.
-            stop = await condition(said) if condition is not None and said else None
-            if stop is not None:
-                run.stop_reason = stop.content
+            if passes.stopped is not None:
+                run.stop_reason = passes.stopped
                 return
-            if not (result.complete and can_still_hold(self._termination, said)):
+            if not goes_on:
                 return
             if self._bounded and number >= self._passes:
                 run.stop_reason = f"Maximum number of turns reached after {number} passes."
                 return
+            if not cast.in_turn:
+                cast = await self._whole(run, messages) or cast
 
-    async def _pass(self, stage: _Stage) -> tuple[Pass[BaseChatMessage], list[Event]]:
-        """One pass, and what was said in it in order, the answer last."""
-        run, plan, conversation, queue = stage.run, stage.plan, stage.conversation, stage.queue
-        said: list[Event] = []
-        spoken: dict[str, list[BaseChatMessage]] = {}
-        self._protect(run, plan, conversation)
+    async def _whole(self, run: Run, messages: Sequence[BaseChatMessage]) -> Cast | None:
+        """All agents in the chat's order, for the rest of a run: what ends it is not said by those
+        who answer the task, it comes of what the agents say to each other.
 
-        async def speak(name: str, heard: tuple[str, ...]) -> BaseChatMessage:
-            await self._unpaused.wait()
-            if self._announcer is not None:
-                queue.put_nowait(SelectSpeakerEvent(content=[name], source=self._announcer))
-            inbox = conversation.collect(name)
-            for parent in heard:
-                inbox += spoken[parent]
-            message: BaseChatMessage | None = None
-            own: list[BaseChatMessage] = []
-            denied = len(run.denials)
-            halt = stage.halts.get(name)
-            token = stage.token if halt is None else halt.begin()
-            stream = take_turn(stage.agents[name], inbox, token)
-            if halt is not None:
-                stream = halt.guard(stream)
-            async with aclosing(stream) as events:
-                async for event in events:
-                    if isinstance(event, Response):
-                        message = event.chat_message
-                        continue
-                    said.append(event)
-                    queue.put_nowait(event)
-                    if isinstance(event, BaseChatMessage):
-                        own.append(event)
-            if message is None:
-                raise RuntimeError(f"agent {name!r} gave no response")
-            if not any(each is message for each in said):
-                said.append(message)
-                queue.put_nowait(message)
-            if (hidden := denial_of(run.denials[denied:], name)) is not None:
-                # It caught what its model client raised, and what it says is most likely that it
-                # could not answer.
-                raise hidden
-            # Of an agent others hear the answer alone, of a team every message.
-            spoken[name] = own if isinstance(stage.agents[name], Team) else [message]
-            return message
+        None where they stay as they are: there is but one, or the user's own planner chose them.
+        """
+        if self._in_order is None or run.told is None:
+            return None
+        query, team, images = super()._read(messages)
+        try:
+            plan = await aplan_task(
+                self._planner,
+                query,
+                replace(team, fixed_edges=self._in_order.fixed_edges),
+                _half_of_the_rest(run),
+                self._catalog,
+                run.price_usd,
+                self._past_of(run.told, images),
+                beside=True,
+            )
+        # What was said so far is paid for.
+        except ValueError:
+            return None
+        run.plan = plan
+        return await self._cast(plan, run, in_turn=True)
 
-        result = await run_pass(plan, speak, self._answer_of, run.meter)
-        self._passed[id(run)] = result
-        if result.chosen is not None:
-            answer = result.messages[result.chosen]
-            if not _is_last(answer, said):
-                answer = self._repeat(answer, said, queue)
-            heard = {result.chosen} | {n for n in spoken if result.chosen in plan.parents(n)}
-            conversation.tell([answer], except_for=heard)
-        return result, said
+    def _read(self, messages: Sequence[BaseChatMessage]) -> tuple[str, neutral.Team, int]:
+        query, team, images = super()._read(messages)
+        if self._in_order is not None and not self._habits.one_pass_does:
+            team = replace(team, fixed_edges=self._in_order.fixed_edges)
+        return query, team, images
 
-    def _repeat(
-        self, answer: BaseChatMessage, said: list[Event], queue: asyncio.Queue[Event | None]
-    ) -> BaseChatMessage:
-        """Say the answer again: users read the last message as the answer."""
-        answer = answer.model_copy(
-            update={"metadata": {**answer.metadata, "agentbalance": "decision"}}
-        )
-        said.append(answer)
-        queue.put_nowait(answer)
-        return answer
+    async def _cast(self, plan: Plan, run: Run, *, in_turn: bool) -> Cast:
+        agents, halts = await self._bind(plan, run)
+        self._running[id(run)].update(agents)
+        return Cast(plan, agents, halts, in_turn)
 
     async def _bind(self, plan: Plan, run: Run) -> tuple[dict[str, Participant], dict[str, Halt]]:
         """Copies of the kept agents, each on its planned backbone under the meter, and how those
-        that are or hold a team are stopped."""
+        that are or hold a team are stopped. Those that spoke in this run already go on."""
         agents: dict[str, Participant] = {}
         halts: dict[str, Halt] = {}
+        before = self._running[id(run)]
         for name, backbone in plan.assignment.items():
-            original = self._originals[name]
+            original = before.get(name) or self._originals[name]
             if backbone is None:
                 agents[name] = original
                 continue
             if hides_errors(original):
                 halts[name] = Halt()
             agent, cap, halt = self._team.agent(name), plan.output_caps.get(name), halts.get(name)
-            asked = model_client_of(original)
+            asked = model_client_of(self._originals[name])
             client = client_for(agent, backbone, self._clients, run, cap, halt=halt, asked=asked)
             if self._agent_factory is None:
                 agents[name] = twin = rebind(original, client)
-                await load_inside(twin, self._teams.get(name) or await states_inside(original))
+                held = None if name in before else self._teams.get(name)
+                await load_inside(twin, held or await states_inside(original))
                 continue
             made = self._agent_factory(name, client)
             if made.name != name:
@@ -387,14 +360,24 @@ class PlannedTeam(WrappedTeam):
             raise RuntimeError(f"The group chat is currently running. It can't be {what} now.")
 
     def _make_report(self, run: Run) -> RunReport:
-        result = self._passed.pop(id(run), None) or Pass[BaseChatMessage]()
+        passes = self._passed.pop(id(run), None)
+        result = Pass[BaseChatMessage]() if passes is None else passes.last
         return planned_report(run, self._team.names, result)
 
 
-def _is_last(answer: BaseChatMessage, said: Sequence[Event]) -> bool:
-    """Whether the answer is the last of what goes into the result."""
-    kept = [event for event in said if not isinstance(event, ModelClientStreamingChunkEvent)]
-    return bool(kept) and kept[-1] is answer
+def _half_of_the_rest(run: Run) -> Budget:
+    """What the next pass of a run is planned for, and as much again for those after it."""
+    money, tokens = run.meter.left()
+    seconds = run.meter.seconds_left()
+    cost = None if money is None else max(money / 2, 1.0) / NANODOLLARS_PER_USD
+    mean = run.budget.mean_cost_usd
+    return replace(
+        run.budget,
+        cost_usd=cost,
+        mean_cost_usd=None if mean is None or cost is None else min(mean, cost),
+        tokens=None if tokens is None else max(1, tokens // 2),
+        latency_s=None if seconds is None else max(seconds / 2, 1e-3),
+    )
 
 
 def _share(worst: int, left: int | None) -> int:

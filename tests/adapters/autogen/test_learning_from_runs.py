@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
@@ -56,9 +57,9 @@ async def test_costs_that_tools_add_are_expected_from_the_second_run_on(bench: B
 
 
 async def test_a_chat_that_goes_round_again_is_expected_to(bench: Bench) -> None:
-    agents = [bench.assistant(name) for name in ("one", "two")]
     end = TextMentionTermination("that will do")
-    chat = RoundRobinGroupChat(agents, max_turns=6, termination_condition=end)
+    agents: list[Any] = [bench.assistant("one")]
+    chat = RoundRobinGroupChat(agents, max_turns=3, termination_condition=end)
     team = bench.wrap(chat, budget=AMPLE, backbones=bench.catalog(MINI))
     costs: list[float] = []
     for _ in range(3):
