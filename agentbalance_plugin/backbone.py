@@ -17,8 +17,12 @@ DEFAULT_MAX_OUTPUT_TOKENS = 4_096
 USUAL_TOKENS = 150.0
 """Visible tokens of an answer that is reasoned in words, where nothing else is known."""
 
+REASONED_TOKENS = 20.0
+"""An answer of fewer was not reasoned in words."""
+
 # Of a prompt, where there is a tokenizer: English has 0.23, code and JSON up to 0.4.
 _TOKENS_PER_BYTE = 0.4
+
 
 # Decimals of the usual precision still count the pico-dollars of a price below it.
 _PRICE_BOUND = 10**15

@@ -13,14 +13,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
-from agentbalance_plugin.backbone import USUAL_TOKENS, Backbone, CatalogError, Endpoint, Profile
+from agentbalance_plugin.backbone import (
+    REASONED_TOKENS,
+    USUAL_TOKENS,
+    Backbone,
+    CatalogError,
+    Endpoint,
+    Profile,
+)
 
 _RECORDED = Path(__file__).resolve().parent / "data" / "profiles.json.gz"
 _HIDDEN = "hidden_reasoning_tokens_"
 _SPREAD = "output_spread_"
-
-# An answer of fewer tokens was not reasoned in words.
-_REASONED_TOKENS = 20.0
 _NUMBERS = {"ttft_s": float, "tokens_per_s": float, "params_b": float}
 _COUNTS = {"max_output_tokens": int, "context_tokens": int}
 _ENDPOINT = ("model", "base_url", "api_key_env", "output_cap", "component")
@@ -249,10 +253,10 @@ def _recorded_profile(where: str, names: list[Any]) -> Profile:
             if field != "cuts":
                 parts.setdefault(field, {}).update(values)
     lengths = parts.get("visible_tokens", {})
-    reasoned = [tokens for tokens in lengths.values() if tokens >= _REASONED_TOKENS]
+    reasoned = [tokens for tokens in lengths.values() if tokens >= REASONED_TOKENS]
     usual = fmean(reasoned) if reasoned else USUAL_TOKENS
     parts["visible_tokens"] = {
-        kind: tokens if tokens >= _REASONED_TOKENS else usual for kind, tokens in lengths.items()
+        kind: tokens if tokens >= REASONED_TOKENS else usual for kind, tokens in lengths.items()
     }
     return Profile(**parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from agentbalance_plugin.core.knobs import NO_PAST, Past
 from agentbalance_plugin.core.network import EMBEDDING, Weights, predict
 from agentbalance_plugin.core.novelty import trust_in_text
 from agentbalance_plugin.core.pools import build_pools, pareto
-from agentbalance_plugin.core.profiles import ProfileTable
+from agentbalance_plugin.core.profiles import FURTHEST, ProfileTable
 from agentbalance_plugin.core.stages.config import PolicyConfig
 from agentbalance_plugin.core.teamwork import Predicted
 
@@ -134,6 +134,7 @@ def make_roster(
     config = config or PolicyConfig()
     kinds = kinds_of(catalog)
     table = ProfileTable.of(catalog, checkpoint.priors, () if kinds is None else kinds.names)
+    table = replace(table, features=np.clip(table.features, -FURTHEST, FURTHEST))
     if table.kinds is None:
         kinds = None
     typical = np.exp(table.log_tokens).mean(axis=0) + table.hidden_tokens.mean(axis=0)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.backbone import USUAL_TOKENS, Backbone, Catalog, Profile
+from agentbalance_plugin.backbone import REASONED_TOKENS, USUAL_TOKENS, Backbone, Catalog, Profile
 from agentbalance_plugin.core.kinds import everywhere, unknown_kinds
 
 FloatArray = NDArray[np.float64]
@@ -41,6 +41,10 @@ _BACKBONE_TRIALS = 20.0
 _KIND_TRIALS = 8.0
 # Of one trial, at a rate that is usual.
 _VARIANCE = 0.2
+# Deviations of a feature beyond those of any backbone that was trained on.
+FURTHEST = 5.0
+# Of the logarithm of a price, from that of the training backbones: a factor of a hundred.
+_FURTHEST_PRICE = 4.6
 # Of Newton's method; a handful is enough.
 _MOST_STEPS = 50
 # How many standard errors a rate is doubted by, beyond that of the backbone with most trials.
@@ -302,7 +306,10 @@ def _strength(
 
     Where a few trials are spread over many categories, none of them says much by itself.
     """
-    by_price = priors.price_slope * (_log_price_out(backbones) - priors.mean_log_price)
+    # Nobody knows how strong a backbone is that is dearer or cheaper than all.
+    apart = _log_price_out(backbones) - priors.mean_log_price
+    apart = np.clip(apart, -_FURTHEST_PRICE, _FURTHEST_PRICE)
+    by_price = priors.price_slope * apart
     precision = _BACKBONE_TRIALS * _VARIANCE
     strength = by_price
     for _ in range(_MOST_STEPS):
@@ -332,17 +339,24 @@ def _log_tokens(
     """([C, B] log visible tokens, [B] how much wordier than the mean backbone)."""
     tokens = _tokens(backbones, priors.categories, "visible_tokens")
     known = (tokens > 0) & (trials > 0)
-    excess = np.where(known, np.log(np.maximum(tokens, 1.0)) - priors.log_tokens[:, None], 0.0)
-    verbosity = excess.sum(axis=0) / (known.sum(axis=0) + 0.5)
-    filled = np.where(known, excess, verbosity) + priors.log_tokens[:, None]
-    if all(backbone.endpoint is not None for backbone in backbones):
-        # Some kinds were recorded of prompts that ask for a letter. Agents are not asked so, and
-        # what they are asked was profiled at best on other kinds.
-        profiled = known.any(axis=1)
+    live = all(backbone.endpoint is not None for backbone in backbones)
+    # Some kinds were recorded of prompts that ask for a letter. Agents are not asked so: one that
+    # writes more there is no wordy backbone.
+    in_words = live & (priors.log_tokens < np.log(REASONED_TOKENS))[:, None]
+    in_words = known & in_words & (tokens >= REASONED_TOKENS)
+    counted = known & ~in_words
+    written = np.log(np.maximum(tokens, 1.0))
+    excess = np.where(counted, written - priors.log_tokens[:, None], 0.0)
+    verbosity = excess.sum(axis=0) / (counted.sum(axis=0) + 0.5)
+    filled = np.where(known, written, verbosity + priors.log_tokens[:, None])
+    if live:
+        # What they are asked was profiled at best on other kinds.
         usual = np.log(USUAL_TOKENS) + verbosity
+        profiled = counted.any(axis=1)
         if profiled.any():
             usual = filled[profiled].mean(axis=0)
-        filled[~profiled] = np.maximum(filled[~profiled], usual)
+        elsewhere = ~known & (in_words.any(axis=1) | ~profiled)[:, None]
+        filled = np.where(elsewhere, np.maximum(filled, usual), filled)
     return filled, verbosity
 
 
