@@ -117,7 +117,8 @@ def decide(
     # Races only pay where time does.
     hasty = bool(np.isfinite(limits.latency_s).any() or (asked.second_price > 0).any())
     read = heads(weights, scene)
-    shortlist = narrow(read, scene, config, known.fastest, known.least, hasty)
+    alone = limits.alone(outlook.predicted.latency_s)
+    shortlist = narrow(read, scene, config, known.fastest, known.least, hasty, alone)
     local = shortlist.local
     candidates = table(local.shape[1], shortlist.families, known.uniform)
     if candidates is None:

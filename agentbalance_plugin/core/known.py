@@ -14,7 +14,7 @@ from agentbalance_plugin.core.checkpoint import Checkpoint
 from agentbalance_plugin.core.design import is_pipeline, must_run, slot_agents
 from agentbalance_plugin.core.encoder import QueryEncoder
 from agentbalance_plugin.core.knobs import NO_PAST, Past
-from agentbalance_plugin.core.limits import USEFUL_TOKENS, Limits
+from agentbalance_plugin.core.limits import LIKELY, USEFUL_TOKENS, Limits
 from agentbalance_plugin.core.pipeline import Pipeline, wish_of
 from agentbalance_plugin.core.prediction import Outlook, Roster, embed, for_tasks, make_roster
 from agentbalance_plugin.core.stages.config import PolicyConfig
@@ -30,8 +30,6 @@ FRAMING_BYTES = 160
 # for half more hidden tokens than were estimated where they were not measured.
 _CAP_DEVIATIONS = 2.33
 _HIDDEN_MARGIN = 1.5
-# What a call that is over has taken: seldom more than this many means.
-_LIKELY = 1.5
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,12 @@ class Known:
     mean_role: float
     profiled: int
     prices: dict[Budget, float] = field(default_factory=dict[Budget, float])
+
+    @property
+    def most(self) -> int:
+        """Agents that a plan may keep."""
+        team = self.team
+        return len(team.agents) if is_pipeline(team) else max(self.least, len(self.figures.decider))
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -165,8 +169,8 @@ def make_limits(
         caps=caps,
         earlier_usd=np.maximum(0.0, read * table.price_in + written * table.price_out),
         earlier_tokens=np.maximum(0.0, read + written),
-        likely_usd=_LIKELY * outlook.predicted.cost_usd,
-        likely_tokens=_LIKELY * (past.calls * prompt + past.replies * mean),
+        likely_usd=LIKELY * outlook.predicted.cost_usd,
+        likely_tokens=LIKELY * (past.calls * prompt + past.replies * mean),
         log_tokens=log_tokens,
         hidden_tokens=hidden,
         output_spread=spread,

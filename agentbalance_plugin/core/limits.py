@@ -23,6 +23,9 @@ LARGEST_SHARE = 0.5
 BYTES_HEARD = 6
 """Of a token that an agent hears: generous, so that shares of a prompt's bound are."""
 
+LIKELY = 1.5
+"""What a call that is over has taken: seldom more than this many means."""
+
 # Agents that a plan has at most.
 _MOST_CALLS = 4.0
 # Of a budget; prompts may turn out longer than they look from here, and tools take further calls.
@@ -126,6 +129,25 @@ class Limits:
         np.multiply(chance, room >= USEFUL_TOKENS, out=ends[:, :-1])
         return ends
 
+    def alone(self, mean_s: FloatArray) -> FloatArray | None:
+        """[N, B] chance that a call that nobody else spends beside is neither cut off nor late;
+        None where no cap is near.
+
+        Args:
+            mean_s: [N, B] of a call.
+        """
+        timed = bool(np.isfinite(self.latency_s).any())
+        if self.unbounded:
+            return self.in_time(mean_s) if timed else None
+        prompt = self.earlier_usd + self.prompt_bound * self.price_in
+        # A backbone whose output is free is limited by its prompt alone.
+        room = (self.cost_usd[:, None] - prompt) / np.maximum(self.price_out, 1e-15)
+        tokens = self.tokens[:, None] - self.earlier_tokens - self.prompt_bound
+        room = np.floor(np.maximum(np.minimum(self.caps, np.minimum(room, tokens)), 0.0))
+        sigma, hidden, spread = self.sigma[:, None], self.hidden_tokens, self.output_spread
+        chance = chance_of_end(room, self.log_tokens, sigma, hidden, spread)
+        return chance * (room >= USEFUL_TOKENS) * self.in_time(mean_s)
+
     def given(self, task: int, columns: Sequence[int], longest: FloatArray) -> FloatArray:
         """[B] output tokens that a plan's calls are given: `caps`, or as many times that as the
         budget has room for in all of them together.
@@ -156,14 +178,31 @@ class Limits:
         z = np.log(self.latency_s)[:, None] - np.log(mean_s) + _LATENCY_SIGMA**2 / 2
         return normal_share(np.minimum(z, 1e3) / _LATENCY_SIGMA)
 
+    def in_time_of(self, task: int, mean_s: FloatArray) -> FloatArray:
+        """[n] the same, of one task."""
+        if not np.isfinite(self.latency_s[task]):
+            return np.ones_like(mean_s)
+        z = np.log(self.latency_s[task]) - np.log(mean_s) + _LATENCY_SIGMA**2 / 2
+        return normal_share(np.minimum(z, 1e3) / _LATENCY_SIGMA)
+
     @cached_property
     def unbounded(self) -> bool:
         """Whether the caps hold four of the dearest calls of every task with ease."""
         return bool(
             (self.cost_usd > _MOST_CALLS * self._worst_usd.max(axis=1)).all()
             and (self.tokens > _MOST_CALLS * self._worst_tokens.max(axis=1)).all()
-            and (self.caps > np.exp(self.log_tokens + 6.0 * self.sigma[:, None])).all()
+            and (self.caps > self._longest).all()
         )
+
+    @cached_property
+    def _longest(self) -> FloatArray:
+        """[N, B] output tokens that no reply is longer than."""
+        longest = self.hidden_tokens + np.exp(self.log_tokens + 6.0 * self.sigma[:, None])
+        if not self.output_spread.any():
+            return longest
+        mean = self.hidden_tokens + np.exp(self.log_tokens + self.sigma[:, None] ** 2 / 2)
+        varied = mean * np.exp(6.0 * self.output_spread)
+        return np.where(self.output_spread > 0.0, varied, longest)
 
     @cached_property
     def _worst_usd(self) -> FloatArray:

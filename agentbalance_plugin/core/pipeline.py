@@ -13,6 +13,7 @@ from agentbalance_plugin.core.design import pipeline_edges
 from agentbalance_plugin.core.limits import (
     BYTES_HEARD,
     LARGEST_SHARE,
+    LIKELY,
     USEFUL_TOKENS,
     Limits,
     chance_of_end,
@@ -116,16 +117,23 @@ def pipeline_values(
     cost, latency = predicted.cost_usd[task], predicted.latency_s[task]
     first, second = success[others], success[last]
     fits = worst_usd <= limits.cost_usd[task]
+    if np.isfinite(limits.tokens[task]):
+        most = limits.earlier_tokens[task] + limits.prompt_bound[task] + table.max_output
+        heard = BYTES_HEARD * table.tokens_per_byte
+        heard = read * (before * heard[others] + heard[last])
+        fits &= before * most[others] + most[last] + heard <= limits.tokens[task]
     if not fits.all():
         typical = cost[others] + read * table.price_in[others]
         ends = _ends(pipeline, limits, task, typical, visible)
         of_others, of_last = (np.where(fits, 1.0, chance) for chance in ends)
         first, second = first * of_others, second * of_last
         fits = np.minimum(of_others, of_last) >= _EVEN_CHANCE
+    seconds = (pipeline.in_turn - 1) * latency[others] + latency[last]
+    in_time = limits.in_time_of(task, seconds)
     return PipelineValues(
-        success=share * second + (1.0 - share) * first,
+        success=(share * second + (1.0 - share) * first) * in_time,
         cost_usd=before * cost[others] + cost[last] + reading,
-        latency_s=(pipeline.in_turn - 1) * latency[others] + latency[last],
+        latency_s=seconds,
         worst_usd=worst_usd,
         fits=fits,
     )
@@ -134,28 +142,25 @@ def pipeline_values(
 def _ends(
     pipeline: Pipeline, limits: Limits, task: int, typical_usd: FloatArray, visible: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """[n] chance that a reply of the others, and of the decider, is not cut off by the cap.
-
-    Money goes as adapters share it out: up to half of the cap is set aside for the decider, the
-    others have even parts of the rest, and what one of them leaves is there for the next.
+    """[n] chance that a reply of the others, and of the decider, is not cut off by the caps.
 
     Args:
         typical_usd: [n] what a call of the others takes.
         visible: [B] mean tokens that an agent adds to the prompts of those after it.
     """
-    table, cap = pipeline.table, limits.cost_usd[task]
-    before = max(0, len(pipeline.options) - 1)
+    table, others, last = pipeline.table, pipeline.others, pipeline.last
+    usd = limits.cost_usd[task]
+    prices = (table.price_in, table.price_out, limits.earlier_usd[task])
+    rooms = _rooms(pipeline, limits, task, usd, prices, typical_usd, visible)
+    if np.isfinite(limits.tokens[task]):
+        one = np.ones_like(table.price_in)
+        prices = (one, one, limits.earlier_tokens[task])
+        typical = limits.likely_tokens[task, others] / LIKELY
+        typical = typical + max(0, len(pipeline.options) - 2) / 2 * visible[others]
+        more = _rooms(pipeline, limits, task, limits.tokens[task], prices, typical, visible)
+        rooms = [np.minimum(some, other) for some, other in zip(rooms, more, strict=True)]
 
-    def worst(column: IntArray, heard: FloatArray) -> tuple[FloatArray, FloatArray]:
-        bound = limits.prompt_bound[task, column]
-        bound = bound + BYTES_HEARD * heard * table.tokens_per_byte[column]
-        prompt = bound * table.price_in[column]
-        prompt = prompt + limits.earlier_usd[task, column]
-        return prompt, prompt + table.max_output[column] * table.price_out[column]
-
-    def chance(column: IntArray, money: FloatArray, prompt: FloatArray) -> FloatArray:
-        # A backbone whose output is free is limited by its prompt alone.
-        room = (money - prompt) / np.maximum(table.price_out[column], 1e-15)
+    def chance(column: IntArray, room: FloatArray) -> FloatArray:
         room = np.floor(np.minimum(limits.caps[task, column], room))
         hidden, spread, log_tokens = (
             values[task, column]
@@ -164,22 +169,62 @@ def _ends(
         share = chance_of_end(room, log_tokens, limits.sigma[task], hidden, spread)
         return share * (room >= USEFUL_TOKENS)
 
+    of_last = chance(last, rooms[0])
+    if len(rooms) == 1:
+        return np.ones_like(of_last), of_last
+    return np.minimum.reduce([chance(others, room) for room in rooms[1:]]), of_last
+
+
+def _rooms(
+    pipeline: Pipeline,
+    limits: Limits,
+    task: int,
+    cap: float,
+    prices: tuple[FloatArray, FloatArray, FloatArray],
+    typical: FloatArray,
+    visible: FloatArray,
+) -> list[FloatArray]:
+    """[n] output tokens that a cap leaves the decider, the others on average, and their last.
+
+    A cap is shared out as adapters do it: up to half of it is set aside for the decider, the
+    others have even parts of the rest, and what one of them leaves is there for the next.
+
+    Args:
+        prices: [B] of a prompt's token, of an output token, and what a turn takes before its last
+            call, all in what is capped.
+        typical: [n] what a call of the others takes of it.
+        visible: as in `_ends`.
+    """
+    price_in, price_out, earlier = prices
+    before = max(0, len(pipeline.options) - 1)
+
+    def worst(column: IntArray, heard: FloatArray) -> tuple[FloatArray, FloatArray]:
+        per_byte = pipeline.table.tokens_per_byte[column]
+        bound = limits.prompt_bound[task, column] + BYTES_HEARD * heard * per_byte
+        prompt = bound * price_in[column] + earlier[column]
+        return prompt, prompt + pipeline.table.max_output[column] * price_out[column]
+
+    def room(column: IntArray, left: FloatArray, prompt: FloatArray) -> FloatArray:
+        # A backbone whose output is free is limited by its prompt alone.
+        return (left - prompt) / np.maximum(price_out[column], 1e-15)
+
     others, last = pipeline.others, pipeline.last
-    prompt, most = worst(others, before / 2 * visible[others])
     last_prompt, last_most = worst(last, before * visible[others])
-    aside = np.maximum(LARGEST_SHARE * cap if before else cap, cap - before * most)
-    aside = np.minimum(last_most, aside)
-    part = (cap - aside) / max(1, before)
+    if not np.isfinite(cap):
+        return [np.full(len(last), np.inf)] * (1 + min(before, 2))
+    if not before:
+        return [room(last, np.full(len(last), cap), last_prompt)]
+    prompt, most = worst(others, before / 2 * visible[others])
+    aside = np.minimum(last_most, np.maximum(LARGEST_SHARE * cap, cap - before * most))
+    part = (cap - aside) / before
     # On average: the first has its own part, the last all that those before it left.
-    part = part + max(0, before - 1) / 2 * np.maximum(part - typical_usd, 0.0)
-    of_last = chance(last, aside, last_prompt)
-    of_others = chance(others, np.minimum(part, most), prompt) if before else np.ones_like(of_last)
+    part = part + (before - 1) / 2 * np.maximum(part - typical, 0.0)
+    found = [room(last, aside, last_prompt), room(others, np.minimum(part, most), prompt)]
     if before > 1:
         # The last of them hears most, and finds what the others left.
         prompt, _ = worst(others, (before - 1) * visible[others])
-        left = cap - aside - (before - 1) * typical_usd
-        of_others = np.minimum(of_others, chance(others, left, prompt))
-    return of_others, of_last
+        found.append(room(others, cap - aside - (before - 1) * typical, prompt))
+    return found
 
 
 def pipeline_plan(
@@ -201,7 +246,7 @@ def pipeline_plan(
             notes=dict(notes),
         )
     found = pipeline_values(pipeline, outlook, limits, task)
-    worth = found.success - price_usd * found.cost_usd - (found.latency_s > limits.latency_s[task])
+    worth = found.success - price_usd * found.cost_usd
     row = int(np.where(found.fits, worth, -np.inf).argmax())
     if not found.fits.any():
         # The cheapest: the meter sees to the cap.

@@ -78,8 +78,8 @@ class Ranked:
     Args:
         family: [N, Q] numbers of `FAMILIES`.
         columns: [N, Q, 4] in the order in which they run; -1 after the last.
-        success, cost_usd, latency_s, worth: [N, Q] predicted; worth is minus infinity where there
-            is no candidate.
+        success, cost_usd, latency_s, worth: [N, Q] predicted, success within the deadline; worth is
+            minus infinity where there is no candidate.
         considered: [N] how many candidates were affordable.
     """
 
@@ -153,9 +153,8 @@ def ranked(
         order = _best(worth, found.cost_usd, count)
         family, columns, worth = family[rows, order], columns[rows, order], worth[rows, order]
         found = found.of(order)
-    return Ranked(
-        family, columns, found.success, found.cost_usd, found.latency_s, worth, considered
-    )
+    success = found.success * limits.in_time(found.latency_s)
+    return Ranked(family, columns, success, found.cost_usd, found.latency_s, worth, considered)
 
 
 def _best(worth: FloatArray, cost: FloatArray, count: int) -> IntArray:

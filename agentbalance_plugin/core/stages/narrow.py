@@ -72,6 +72,7 @@ def narrow(
     fastest: IntArray,
     least: int,
     hasty: bool,
+    alone: FloatArray | None = None,
 ) -> Shortlist:
     """Let selection, matching, gating, hop limit and late gates close what they speak against.
 
@@ -80,6 +81,7 @@ def narrow(
         fastest: [R] columns that plans may use, from fast to slow.
         least: agents that a plan must keep.
         hasty: whether time counts.
+        alone: [N, B] chance that a call of its own is within the hard caps; None: all are.
     """
     rng = _draws(scene, config)
     pool = _ceiling(read, scene, config, rng)
@@ -90,7 +92,7 @@ def narrow(
     elif config.matching == "off":
         scores = np.zeros_like(scores)
     log_match = match_log_probs(scores, within[:, None])[:, 0]
-    local = _local(log_match, within, fastest, config)
+    local = _local(log_match, within, fastest, config, alone)
     seats = _of_backbones(within, local) > 0.0
     agents = scene.decider.shape[1]
     families, open_families, limit = _families(read, scene, config, rng, least, agents, hasty)
@@ -132,12 +134,19 @@ def _ceiling(read: Heads, scene: Scene, config: PolicyConfig, rng: _Draws) -> Si
 
 
 def _local(
-    log_match: FloatArray, within: FloatArray, fastest: IntArray, config: PolicyConfig
+    log_match: FloatArray,
+    within: FloatArray,
+    fastest: IntArray,
+    config: PolicyConfig,
+    alone: FloatArray | None,
 ) -> IntArray:
     """[N, m] the likeliest backbones over all agents, each agent's best among them."""
     count = {"random": MOST_AGENTS, "fixed": 1, "off": len(fastest)}.get(config.matching, SHORTLIST)
     count = min(count, len(fastest))
     here = log_match[:, :, fastest]
+    if alone is not None:
+        # What the caps leave no room for must not take the place of what they do.
+        here = here + np.log(np.maximum(alone[:, None, fastest], 1e-12))
     likely = here.max(axis=1)
     if count == len(fastest):
         return np.broadcast_to(fastest, (len(likely), count))
