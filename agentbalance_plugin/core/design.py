@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agentbalance_plugin.core.candidates import MOST_AGENTS
 from agentbalance_plugin.core.search import Choice
 from agentbalance_plugin.core.teamwork import SHAPES, vote_weights
 from agentbalance_plugin.plan import Expected, LateGate, Plan
@@ -18,10 +19,16 @@ FloatArray = NDArray[np.float64]
 
 
 def slot_agents(team: Team) -> tuple[Agent, ...]:
-    """The agents in the order in which candidates use them: pinned ones first, the decider last."""
-    return tuple(
-        sorted(team.agents, key=lambda agent: (agent.name == team.decider, not agent.keep))
-    )
+    """The agents in the order in which candidates use them: pinned ones first, then those that may
+    use most backbones, the decider last; only those that take part in any."""
+
+    def place(agent: Agent) -> tuple[bool, bool, bool, int]:
+        decides, chosen = agent.name == team.decider, agent.backbone is not None
+        return decides, not agent.keep, chosen, len(agent.needs)
+
+    slots = sorted(team.agents, key=place)
+    # No candidate has more: what the stages say of others must not count.
+    return (*slots[: MOST_AGENTS - 1], slots[-1]) if len(slots) > MOST_AGENTS else tuple(slots)
 
 
 def is_pipeline(team: Team) -> bool:

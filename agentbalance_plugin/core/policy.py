@@ -202,7 +202,7 @@ class Policy:
         role, kinds = known.mean_role, roster.kinds
         kind = None if kinds is None else kinds.stream(len(prompts))
         outlook = look_ahead(checkpoint, roster.table, vectors, prompts, distance, role, kind=kind)
-        agents = len(known.team.agents)
+        agents = known.most
         limits = make_limits(roster, outlook, budget, prompts + FRAMING_BYTES, agents)
         if is_pipeline(known.team):
             found = [
@@ -295,7 +295,7 @@ class Policy:
         ]
         beside = max(past.beside_bytes, past.longest_bytes)
         size = sizes + FRAMING_BYTES + known.longest_role + beside
-        limits = make_limits(roster, outlook, budget, size, len(team.agents), past)
+        limits = make_limits(roster, outlook, budget, size, known.most, past)
         asked = _asked(list(knobs) * len(queries), prices * len(queries))
         if distance is not None:
             distance = np.repeat(distance, len(knobs))
