@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -16,6 +17,37 @@ from agentbalance_plugin.plan import Expected, LateGate, Plan
 from agentbalance_plugin.team import Agent, Team
 
 FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long prompts and replies are likely to be.
+
+    Args:
+        prompt: tokens of a prompt that reads no one.
+        replies: backbone -> tokens of a reply; none of those that think unseen.
+    """
+
+    prompt: float
+    replies: Mapping[str, float]
+
+    def expected(
+        self,
+        success: float,
+        cost_usd: float,
+        latency_s: float,
+        assignment: Mapping[str, str | None],
+    ) -> Expected:
+        """What is expected of a plan, with these."""
+        replies = {
+            agent: self.replies[backbone]
+            for agent, backbone in assignment.items()
+            if backbone is not None and backbone in self.replies
+        }
+        return Expected(success, cost_usd, latency_s, self.prompt, replies)
+
+
+UNKNOWN_LENGTHS = Lengths(0.0, {})
 
 
 def slot_agents(team: Team) -> tuple[Agent, ...]:
@@ -49,6 +81,7 @@ def cascade_plan(
     log_odds: FloatArray,
     output_caps: FloatArray,
     notes: Mapping[str, Any],
+    lengths: Lengths = UNKNOWN_LENGTHS,
 ) -> Plan:
     """The plan of a single agent, a vote or a cascade.
 
@@ -56,6 +89,7 @@ def cascade_plan(
         names: [B] of the backbones.
         log_odds: [B] predicted for this query.
         output_caps: [B] output tokens of a call.
+        lengths: predicted for this query.
     """
     slots = slot_agents(team)
     size = len(choice.columns)
@@ -72,8 +106,9 @@ def cascade_plan(
         for n in range(shape.at_once, size)
     }
     stop_at = agreement_threshold(value) if shape.race else None
+    assignment = {name: names[by_agent[name]] for name in order}
     return Plan(
-        assignment={name: names[by_agent[name]] for name in order},
+        assignment=assignment,
         decision="agent" if size == 1 else "vote",
         decider=run[-1],
         late_gates=gates,
@@ -81,7 +116,7 @@ def cascade_plan(
         weights={name: float(weights[by_agent[name]]) for name in order} if size > 1 else {},
         output_caps={name: int(output_caps[by_agent[name]]) for name in order},
         hop_limit=shape.hops,
-        expected=Expected(choice.success, choice.cost_usd, choice.latency_s),
+        expected=lengths.expected(choice.success, choice.cost_usd, choice.latency_s, assignment),
         notes=dict(notes),
     )
 

@@ -10,7 +10,8 @@ import math
 import re
 import zlib
 from collections.abc import Callable
-from itertools import islice
+from functools import lru_cache
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -108,18 +109,22 @@ def hash_features(text: str) -> IntArray:
     # The checksum of a pair continues that of its first word, so nothing is joined.
     ids = set(words)
     ids.update(map(crc, tokens[1:], words))
-    # Fragments start from a checksum of their own, so that "rate" is not the word "rate".
-    fragments = (
-        crc(token[start : start + _FRAGMENT], 1)
-        for token in dict.fromkeys(tokens)
-        if len(token) > _FRAGMENT
-        for start in range(len(token) - _FRAGMENT + 1)
-    )
+    fragments = chain.from_iterable(map(_fragments, dict.fromkeys(tokens)))
     ids.update(islice(fragments, _MOST_FRAGMENTS))
     # Flags sort and drop repeats faster than a sort of so few ids.
     flags = np.zeros(FEATURE_BUCKETS, dtype=np.bool_)
     flags[np.fromiter(ids, dtype=np.int64, count=len(ids)) & _MASK] = True
     return np.flatnonzero(flags).astype(np.int32)
+
+
+@lru_cache(maxsize=8_192)
+def _fragments(token: bytes) -> tuple[int, ...]:
+    """Of a word; texts have much the same ones."""
+    if len(token) <= _FRAGMENT:
+        return ()
+    # From a checksum of their own, so that "rate" is not the word "rate".
+    starts = range(min(len(token) - _FRAGMENT + 1, _MOST_FRAGMENTS))
+    return tuple(zlib.crc32(token[start : start + _FRAGMENT], 1) for start in starts)
 
 
 class HashedEncoder:

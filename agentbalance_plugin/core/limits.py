@@ -159,16 +159,17 @@ class Limits:
             columns: backbone of each call of the plan.
             longest: [B] output tokens of the longest replies.
         """
-        which, caps = list(columns), self.caps[task]
-        bound, some, most = self.prompt_bound[task, which], caps[which], longest[which]
-        used = bound * self.price_in[task, which] + self.earlier_usd[task, which]
-        money = _PLANNED * self.cost_usd[task] - used.sum()
-        used = bound + self.earlier_tokens[task, which]
-        tokens = _PLANNED * self.tokens[task] - used.sum()
-        times = min(
-            _times(some, most, self.price_out[task, which], float(money)),
-            _times(some, most, np.ones(len(which)), float(tokens)),
-        )
+        which, caps, times = list(columns), self.caps[task], float("inf")
+        bound = self.prompt_bound[task, which]
+        calls = list(zip(caps[which].tolist(), longest[which].tolist(), strict=True))
+        if np.isfinite(self.cost_usd[task]):
+            used = bound * self.price_in[task, which] + self.earlier_usd[task, which]
+            left = float(_PLANNED * self.cost_usd[task] - used.sum())
+            times = _times(calls, self.price_out[task, which].tolist(), left)
+        if np.isfinite(self.tokens[task]):
+            used = bound + self.earlier_tokens[task, which]
+            left = float(_PLANNED * self.tokens[task] - used.sum())
+            times = min(times, _times(calls, [1.0] * len(calls), left))
         return caps if times <= 1.0 else np.minimum(longest, np.floor(caps * times))
 
     def in_time(self, mean_s: FloatArray) -> FloatArray:
@@ -214,16 +215,23 @@ class Limits:
         return self.earlier_tokens + self.prompt_bound + self.caps
 
 
-def _times(caps: FloatArray, longest: FloatArray, price: FloatArray, left: float) -> float:
-    """How many times `caps` calls may have, none more than its longest reply, for what is left."""
-    slope = float((price * caps).sum())
+def _times(calls: Sequence[tuple[float, float]], prices: Sequence[float], left: float) -> float:
+    """How many times its cap each call may have for what is left, none more than its longest reply.
+
+    In plain numbers: they are four at most.
+
+    Args:
+        calls: (cap, longest reply) of each; prices: of a token.
+    """
+    slope = sum(price * cap for (cap, _), price in zip(calls, prices, strict=True))
     if slope == 0.0:
         return float("inf") if left >= 0.0 else 0.0
-    for call in np.argsort(longest / caps).tolist():
-        if left < slope * longest[call] / caps[call]:
+    by_room = sorted(zip(calls, prices, strict=True), key=lambda call: call[0][1] / call[0][0])
+    for (cap, longest), price in by_room:
+        if left < slope * longest / cap:
             return left / slope
-        left -= float(price[call] * longest[call])
-        slope -= float(price[call] * caps[call])
+        left -= price * longest
+        slope -= price * cap
     return float("inf")
 
 

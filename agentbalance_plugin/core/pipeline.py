@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentbalance_plugin.core.design import pipeline_edges
+from agentbalance_plugin.core.design import Lengths, pipeline_edges
 from agentbalance_plugin.core.limits import (
     BYTES_HEARD,
     LARGEST_SHARE,
@@ -20,7 +20,7 @@ from agentbalance_plugin.core.limits import (
 )
 from agentbalance_plugin.core.prediction import Outlook
 from agentbalance_plugin.core.profiles import ProfileTable
-from agentbalance_plugin.plan import Expected, Plan
+from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
 
 FloatArray = NDArray[np.float64]
@@ -234,6 +234,7 @@ def pipeline_plan(
     task: int,
     price_usd: float,
     notes: Mapping[str, Any],
+    lengths: Lengths,
 ) -> Plan:
     """Every agent and edge of the team, on backbones of most predicted worth."""
     team, table = pipeline.team, pipeline.table
@@ -266,8 +267,11 @@ def pipeline_plan(
         edges=pipeline.edges,
         decider=team.decider,
         hop_limit=max(8, len(team.agents)),
-        expected=Expected(
-            float(found.success[row]), float(found.cost_usd[row]), float(found.latency_s[row])
+        expected=lengths.expected(
+            float(found.success[row]),
+            float(found.cost_usd[row]),
+            float(found.latency_s[row]),
+            assignment,
         ),
         notes=dict(notes)
         if len(pipeline.options) == 1

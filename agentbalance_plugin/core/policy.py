@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from agentbalance_plugin.core.checkpoint import (
     save_checkpoint,
 )
 from agentbalance_plugin.core.decide import Asked, Decision, decide
-from agentbalance_plugin.core.design import cascade_plan, is_pipeline
+from agentbalance_plugin.core.design import Lengths, cascade_plan, is_pipeline
 from agentbalance_plugin.core.encoder import Features, HashedEncoder, QueryEncoder
 from agentbalance_plugin.core.explanation import explained
 from agentbalance_plugin.core.knobs import NO_PAST, Knobs, Past
@@ -347,15 +347,14 @@ class Policy:
         if past.lengths or past.length != 1.0 or past.calls != 1.0:
             lengths = {name: round(value, 3) for name, value in past.lengths.items()}
             notes["past"] = {"lengths": lengths, "calls": round(past.calls, 3)}
+        lengths = _lengths(roster, outlook, row)
         if decision is not None and choice is not None:
             log_odds = decision.outlook.predicted.log_odds[row]
             caps = np.minimum(
                 decision.caps[row], limits.given(row, choice.columns, roster.table.max_output)
             )
-            plan = cascade_plan(team, choice, roster.table.names, log_odds, caps, notes)
-        else:
-            plan = pipeline_plan(known.pipeline, outlook, limits, row, price, notes)
-        return _with_tokens(plan, roster, outlook, row)
+            return cascade_plan(team, choice, roster.table.names, log_odds, caps, notes, lengths)
+        return pipeline_plan(known.pipeline, outlook, limits, row, price, notes, lengths)
 
     def _known(self, team: Team, catalog: Catalog) -> Known:
         """Kept for the last few teams and catalogs; catalogs are compared by identity."""
@@ -383,20 +382,16 @@ class _View:
     past: Past = NO_PAST
 
 
-def _with_tokens(plan: Plan, roster: Roster, outlook: Outlook, row: int) -> Plan:
-    """The plan, with how long prompts and replies are likely to be."""
-    if plan.expected is None:
-        return plan
-    names, catalog = roster.table.names, roster.catalog
+def _lengths(roster: Roster, outlook: Outlook, row: int) -> Lengths:
     mean = np.exp(outlook.log_tokens[row] + outlook.sigma[row] ** 2 / 2).tolist()
-    tokens = {
-        agent: round(mean[names.index(backbone)], 1)
-        for agent, backbone in plan.assignment.items()
-        if backbone is not None and catalog[backbone].reasoning == "no"
-    }
-    prompt = round(float(outlook.prompt_tokens[row]), 1)
-    expected = replace(plan.expected, prompt_tokens=prompt, reply_tokens=tokens)
-    return replace(plan, expected=expected)
+    return Lengths(
+        prompt=round(float(outlook.prompt_tokens[row]), 1),
+        replies={
+            backbone.name: round(tokens, 1)
+            for backbone, tokens in zip(roster.catalog.values(), mean, strict=True)
+            if backbone.reasoning == "no"
+        },
+    )
 
 
 def _asked(knobs: Sequence[Knobs], prices: Sequence[float]) -> Asked:
