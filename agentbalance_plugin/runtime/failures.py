@@ -47,7 +47,8 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
         Clock seconds to wait before the next try.
 
     Raises:
-        Exception: `error` itself, where another try would not help or there is no time for it.
+        Exception: `error` itself, where another try would not help, or there is no time for it,
+            or no money: a failure may be billed, and what is left is better spent elsewhere.
     """
     if isinstance(error, CallDenied):
         raise error
@@ -61,7 +62,9 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
     if delay is None:
         # Jitter keeps parallel agents from coming back in step.
         delay = _FIRST_DELAY_S * 2**attempt * random.uniform(0.75, 1.25)
-    if not failure.retry or attempt >= MAX_RETRIES or (left is not None and delay >= left):
+    late = left is not None and delay >= left
+    dear = failure.billed and not meter.fits_again(call)
+    if not failure.retry or attempt >= MAX_RETRIES or late or dear:
         raise error
     return delay
 

@@ -158,6 +158,15 @@ class Meter:
         with self._lock:
             return self._left()
 
+    def fits_again(self, call: Call) -> bool:
+        """Whether there is room for as much as a settled call had reserved."""
+        with self._lock:
+            money, tokens = self._free(call.agent)
+        cost = call.backbone.cost(call.prompt_bound, call.output_cap)
+        return (money is None or cost <= money) and (
+            tokens is None or call.prompt_bound + call.output_cap <= tokens
+        )
+
     def seconds_left(self, agent: str | None = None) -> float | None:
         """Clock seconds until `agent`, or the run itself, has to be done (None: no deadline)."""
         if self.deadline is None:

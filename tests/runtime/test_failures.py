@@ -7,7 +7,13 @@ from json import JSONDecodeError
 
 import httpx
 import pytest
-from openai import APIConnectionError, AuthenticationError, BadRequestError, RateLimitError
+from openai import (
+    APIConnectionError,
+    AuthenticationError,
+    BadRequestError,
+    InternalServerError,
+    RateLimitError,
+)
 
 from agentbalance_plugin import Backbone, Budget
 from agentbalance_plugin.runtime.call import CallDenied, DeadlineReached
@@ -66,3 +72,37 @@ def test_nobody_waits_for_an_endpoint_that_is_away_for_long(
         else:
             assert pause_before_retry(meter, call, error, 0) == waits
     assert meter.spend().calls == 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "again"),
+    [
+        (Budget(cost_usd=0.0014), True),
+        (Budget(cost_usd=0.0013), False),
+        (Budget(tokens=1400), True),
+        (Budget(tokens=1300), False),
+    ],
+)
+def test_a_failure_that_may_be_billed_is_not_retried_with_less_than_it_had(
+    budget: Budget, again: bool
+) -> None:
+    backbone = Backbone("mini", Decimal(1), Decimal(1), max_output_tokens=600)
+    for error, retried in (
+        (refused(InternalServerError, 500), again),
+        (refused(RateLimitError, 429), True),
+    ):
+        meter = Meter(budget)
+        with meter.reserve("solver", backbone, 100) as call:
+            if retried:
+                assert pause_before_retry(meter, call, error, 0) > 0
+            else:
+                with pytest.raises(InternalServerError):
+                    pause_before_retry(meter, call, error, 0)
+
+
+def test_what_is_set_aside_for_others_is_no_room_for_a_retry() -> None:
+    meter = Meter(Budget(cost_usd=0.002))
+    meter.protect("decider", nanodollars=700_000)
+    backbone = Backbone("mini", Decimal(1), Decimal(1), max_output_tokens=600)
+    with meter.reserve("solver", backbone, 100) as call, pytest.raises(InternalServerError):
+        pause_before_retry(meter, call, refused(InternalServerError, 500), 0)

@@ -144,6 +144,22 @@ async def test_tries_that_were_billed_stay_in_the_books(bench: Bench) -> None:
     assert "status 500" in report.agents[0].reason
 
 
+async def test_retries_leave_another_backbone_enough_to_answer(bench: Bench) -> None:
+    team = bench.wrap(
+        bench.chat(["solver"]),
+        chain({"solver": MINI}),
+        # A call of the first may cost 0.0026 USD.
+        budget=Budget(cost_usd=0.003),
+        backbones=bench.catalog(MINI, FLASH),
+    )
+    await team.run(task=f"[[fault:500@{MINI}]] {bench.task()}")
+    report = team.report
+    assert [call.backbone for call in report.calls] == [MINI, FLASH]
+    assert report.complete
+    assert report.within_budget
+    assert "status 500" in report.agents[0].reason
+
+
 async def test_streams_change_over_before_the_first_word(bench: Bench) -> None:
     chat = bench.chat(["solver"])
     agent = bench.assistant("solver", model_client_stream=True)

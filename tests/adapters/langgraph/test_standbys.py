@@ -10,7 +10,7 @@ from graphs import LARGE, Assign, Bench, OllamaServer, calling, chain_of
 from langgraph.graph import MessagesState
 from openai import NotFoundError
 
-from agentbalance_plugin import Agent, Catalog
+from agentbalance_plugin import Agent, Budget, Catalog
 from agentbalance_plugin.backbone import Endpoint
 
 MINI, FLASH = "gpt-4o-mini-2024-07-18", "gemini-1.5-flash"
@@ -82,6 +82,25 @@ async def test_the_next_run_does_not_ask_an_endpoint_that_has_just_failed(
         fault = f"[[fault:500@{FLASH}]] [[fault:500@{LARGE}]]"
         await app.ainvoke({"messages": [("user", f"{fault} {instant.task()}")]})
     assert {call.backbone for call in app.report.calls} == {FLASH, LARGE}
+
+
+@pytest.mark.parametrize("style", ["asynchronous", "blocking", "streamed", "blocking_stream"])
+async def test_retries_leave_another_backbone_enough_to_answer(instant: Bench, style: str) -> None:
+    app = instant.balance(
+        chain_of({"a": styles(instant)[style]}),
+        # A call of the first may cost 0.0026 USD.
+        budget=Budget(cost_usd=0.003),
+        backbones=instant.catalog(MINI, FLASH),
+        policy=Assign({"a": MINI}),
+    ).compile()
+    await app.ainvoke({"messages": [("user", f"[[fault:500@{MINI}]] {instant.task()}")]})
+    report = app.report
+    assert [call.backbone for call in report.calls] == [MINI, FLASH]
+    assert report.complete
+    assert report.within_budget
+    [agent] = report.agents
+    assert agent.reason.startswith(f"{MINI} failed (")
+    assert agent.reason.endswith(f"status 500); {FLASH} answered in its place")
 
 
 async def test_nobody_stands_in_for_a_backbone_of_the_users_choice(instant: Bench) -> None:
