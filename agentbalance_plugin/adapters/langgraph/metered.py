@@ -134,11 +134,12 @@ class Request:
                 chunks = model.stream(self.messages, config, **options)
                 try:
                     while True:
-                        chunk = self._in_time(call, lambda chunks=chunks: next(chunks, _END))
-                        if chunk is _END:
+                        found = self._in_time(call, lambda chunks=chunks: next(chunks, _END))
+                        if found is _END:
                             self._settle(call, said)
                             return
-                        assert isinstance(chunk, AIMessageChunk)
+                        # Of a model that does not stream it is the whole message.
+                        chunk = cast("AIMessageChunk", found)
                         said = chunk if said is None else said + chunk
                         yield chunk
                 except Exception as error:

@@ -13,7 +13,10 @@ from graphs import LARGE, MINI, Assign, Bench, chain_of
 from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.language_models.fake_chat_models import (
+    FakeListChatModel,
+    FakeMessagesListChatModel,
+)
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -302,3 +305,17 @@ async def test_calls_for_several_replies_are_refused(instant: Bench) -> None:
     with pytest.raises(ValueError, match="n=3"):
         await app.ainvoke(instant.ask())
     assert instant.called() == []
+
+
+async def test_a_backbones_chat_model_need_not_stream(instant: Bench) -> None:
+    model = instant.model()
+
+    def node(state: MessagesState) -> Any:
+        return {"messages": ["".join(chunk.text for chunk in model.stream(state["messages"]))]}
+
+    speaks = FakeMessagesListChatModel(responses=[AIMessage("Answer: 4")])
+    backbones = [(instant.catalog(MINI)[MINI], speaks)]
+    app = instant.balance(chain_of({"a": node}), backbones=backbones).compile()
+    result = await app.ainvoke(instant.ask())
+    assert result["messages"][-1].text == "Answer: 4"
+    assert app.report.spend.calls == 1
