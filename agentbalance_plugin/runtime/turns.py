@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 from agentbalance_plugin.runtime.call import Call, CallDenied, DeadlineReached
 
 Place = asyncio.AbstractEventLoop | None
 """Where a call is awaited: an event loop, or None for a thread that waits for it."""
+
+_around: ContextVar[tuple[Call, ...]] = ContextVar("agentbalance_around", default=())
+"""The calls inside which the code runs: that of a callback, say."""
 
 
 class Turns:
@@ -22,11 +26,13 @@ class Turns:
     at once may find nothing free although the budget pays for all of them, one after the other.
     Such a call waits, but only for those that end whatever it does: never for a stream, whose
     reader may be the one that waits, nor for a call of an event loop that its thread may hold up.
+    A call that is made inside another one waits for none: that one, or one that waits for that one,
+    would have to wait for it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open = 0
+        self._open: set[Call] = set()
         self._under_way: Counter[Place] = Counter()
         self._waiting: list[Future[None]] = []
 
@@ -48,19 +54,30 @@ class Turns:
             except DeadlineReached:
                 raise
             except CallDenied:
-                if not any(self._under_way[each] for each in {place, None}):
+                nested = not self._open.isdisjoint(_around.get())
+                if nested or not any(self._under_way[each] for each in {place, None}):
                     raise
                 later: Future[None] = Future()
                 self._waiting.append(later)
                 return later
-            self._open += 1
+            self._open.add(call)
             self._under_way[place] += not streamed
             return call
 
-    def leave(self, place: Place, *, streamed: bool) -> None:
+    @contextmanager
+    def under_way(self, call: Call, place: Place, *, streamed: bool) -> Generator[None]:
+        """A call that was taken, until it is booked."""
+        try:
+            # What reads a stream is not inside it, and nobody waits for one.
+            with call, nullcontext() if streamed else _inside(call):
+                yield
+        finally:
+            self.leave(call, place, streamed=streamed)
+
+    def leave(self, call: Call, place: Place, *, streamed: bool) -> None:
         """The call is booked, and what it did not need is free."""
         with self._lock:
-            self._open -= 1
+            self._open.remove(call)
             self._under_way[place] -= not streamed
             waiting, self._waiting = self._waiting, []
         for later in waiting:
@@ -82,11 +99,8 @@ class Turns:
         loop = asyncio.get_running_loop()
         while isinstance(call := self.take(reserve, loop, streamed=streamed), Future):
             await asyncio.wrap_future(call)
-        try:
-            with call:
-                yield call
-        finally:
-            self.leave(loop, streamed=streamed)
+        with self.under_way(call, loop, streamed=streamed):
+            yield call
 
     def next_end(self) -> Future[None] | None:
         """What is done when a call ends, for who reads no stream; None where none is under way."""
@@ -96,3 +110,12 @@ class Turns:
             later: Future[None] = Future()
             self._waiting.append(later)
             return later
+
+
+@contextmanager
+def _inside(call: Call) -> Generator[None]:
+    token = _around.set((*_around.get(), call))
+    try:
+        yield
+    finally:
+        _around.reset(token)

@@ -19,6 +19,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 
 from agentbalance_plugin.adapters.langgraph.internals import set_retrying
 from agentbalance_plugin.adapters.langgraph.models import is_direct
+from agentbalance_plugin.adapters.langgraph.paid import is_paid_by
 from agentbalance_plugin.adapters.langgraph.retries import within_budget
 from agentbalance_plugin.adapters.langgraph.run import Caller, caller_of
 from agentbalance_plugin.adapters.langgraph.standby import Wish
@@ -39,7 +40,8 @@ def intercept() -> None:
 
 
 def _caller(model: BaseChatModel, config: RunnableConfig | None) -> Caller | None:
-    return None if is_direct(model) else caller_of(config, model)
+    caller = None if is_direct(model) else caller_of(config, model)
+    return None if caller is None or is_paid_by(caller.run) else caller
 
 
 def _wrap_invoke(original: Any) -> Any:

@@ -158,6 +158,10 @@ def speaks_responses(model: Any, options: Mapping[str, Any]) -> bool:
     return callable(decides) and bool(decides({**given, **options}))
 
 
+REPLY, AREPLY, STREAM, ASTREAM = "_generate", "_agenerate", "_stream", "_astream"
+"""What the maker of a chat model writes; LangChain puts callbacks and caches around it."""
+
+
 def set_retrying(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change what every `Runnable.with_retry` of the process tells tenacity.
 

@@ -27,6 +27,7 @@ from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
 from agentbalance_plugin.adapters.langgraph.fit import fit, marks
 from agentbalance_plugin.adapters.langgraph.in_time import start
+from agentbalance_plugin.adapters.langgraph.paid import paying
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import Caller
@@ -197,11 +198,8 @@ class Request:
                 call.result()
                 if run.race is not None and run.race.decided:
                     raise Decided
-        try:
-            with call:
-                yield call
-        finally:
-            run.turns.leave(None, streamed=streamed)
+        with run.turns.under_way(call, None, streamed=streamed):
+            yield call
 
     @asynccontextmanager
     async def _areserved(self, *, streamed: bool = False) -> AsyncGenerator[Call]:
@@ -222,7 +220,9 @@ class Request:
             self.caller.deny(denial)
 
     def _capped(self, call: Call) -> tuple[BaseChatModel, dict[str, Any]]:
-        return capped(self.model, self.backbone.endpoint, self.options, call.output_cap)
+        model, options = capped(self.model, self.backbone.endpoint, self.options, call.output_cap)
+        run = self.caller.run
+        return (paying(model, run) if self.backbone.name in run.models.ready else model), options
 
     def _pause(self, call: Call, error: Exception, attempt: int) -> float:
         with self._denied():

@@ -33,7 +33,8 @@ class Models:
         catalog: entries with an endpoint, or with a chat model in `ready`.
         ready: chat models that the user made, by backbone.
 
-    `downtimes` is what the runs that share them know of endpoints that fail.
+    `downtimes` is what the runs that share them know of endpoints that fail, `ready` the backbones
+    whose chat models the user made.
 
     Raises:
         ValueError: a backbone has neither endpoint nor chat model, its key's environment variable
@@ -44,6 +45,7 @@ class Models:
     def __init__(self, catalog: Catalog, ready: Mapping[str, BaseChatModel] | None = None) -> None:
         self.catalog = catalog
         self.downtimes = Downtimes()
+        self.ready = frozenset(ready or ())
         self._made: dict[str, BaseChatModel] = {}
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BaseChatModel]]
         self._of_loop = WeakKeyDictionary()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import operator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
 from graphs import MINI, Bench, chain_of
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -142,9 +147,139 @@ async def test_a_call_waits_only_for_those_that_end_whatever_it_does(instant: Be
             assert isinstance(later, Future)
             assert not later.done()
             first.settle(1, 1)
-            turns.leave(held[0], streamed=held[1])
+            turns.leave(first, held[0], streamed=held[1])
             assert later.done()
             assert isinstance(turns.take(reserve, place, streamed=True), Call)
+
+
+MODERATE = [("system", "[[agent:moderator]]"), ("user", "hello " * 2000)]
+
+
+class Moderates(BaseCallbackHandler):
+    """Calls a model before any other does."""
+
+    def __init__(self, model: BaseChatModel) -> None:
+        self._model = model
+        self._within = False
+
+    def on_chat_model_start(self, *_: Any, **more: Any) -> None:
+        if not self._within:
+            self._within = True
+            self._model.invoke(MODERATE)
+
+
+class ModeratesAsync(AsyncCallbackHandler):
+    """As `Moderates`."""
+
+    def __init__(self, model: BaseChatModel) -> None:
+        self._model = model
+        self._within = False
+
+    async def on_chat_model_start(self, *_: Any, **more: Any) -> None:
+        if not self._within:
+            self._within = True
+            await self._model.ainvoke(MODERATE)
+
+
+@pytest.mark.parametrize("usd", [ROOM_FOR_ONE.cost_usd, 1.0])
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_call_inside_another_does_not_wait_for_it(
+    instant: Bench, blocking: bool, usd: float
+) -> None:
+    handler = Moderates if blocking else ModeratesAsync
+    config: Any = {"callbacks": [handler(instant.model())]}
+    builder = instant.chain(("a",), blocking=blocking)
+    # With a deadline the call is made in a thread of its own.
+    budget = Budget(cost_usd=usd, latency_s=20)
+    app = instant.balance(builder, budget=budget).compile()
+    if blocking:
+        result = await asyncio.to_thread(app.invoke, instant.ask(), config)
+    else:
+        result = await app.ainvoke(instant.ask(), config)
+    assert "Answer:" in result["messages"][-1].text
+    called = [agent for agent, _ in instant.called()]
+    assert called == (["moderator", "a"] if usd == 1.0 else ["a"])
+    assert app.report.within_budget
+
+
+class Guard(BaseChatModel):
+    """Hands on to another chat model, which it makes anew or has; says whatever it says."""
+
+    inner: BaseChatModel
+    max_tokens: int | None = None
+
+    @property
+    def _llm_type(self) -> str:
+        return "guard"
+
+    def _generate(self, messages: Any, *_: Any, **options: Any) -> ChatResult:
+        options.pop("run_manager", None)
+        reply = self.inner.model_copy().invoke(messages, **options)
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+    async def _agenerate(self, messages: Any, *_: Any, **options: Any) -> ChatResult:
+        options.pop("run_manager", None)
+        reply = await self.inner.ainvoke(messages, **options)
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+
+class StreamingGuard(Guard):
+    """As `Guard`, in chunks."""
+
+    def _stream(self, messages: Any, *_: Any, **options: Any) -> Iterator[ChatGenerationChunk]:
+        options.pop("run_manager", None)
+        for chunk in self.inner.stream(messages, **options):
+            assert isinstance(chunk, AIMessageChunk)
+            yield ChatGenerationChunk(message=chunk)
+
+    async def _astream(
+        self, messages: Any, *_: Any, **options: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        options.pop("run_manager", None)
+        async for chunk in self.inner.astream(messages, **options):
+            assert isinstance(chunk, AIMessageChunk)
+            yield ChatGenerationChunk(message=chunk)
+
+
+@pytest.mark.parametrize("kind", [Guard, StreamingGuard])
+@pytest.mark.parametrize("style", ["invoke", "ainvoke", "stream", "astream"])
+async def test_models_inside_a_backbones_own_are_part_of_its_call(
+    instant: Bench, style: str, kind: type[Guard]
+) -> None:
+    model, hello = instant.model(), [("system", "[[agent:reader]]"), ("user", "hello")]
+
+    def invoke(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    async def ainvoke(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    def stream(state: MessagesState) -> Any:
+        said: list[str] = []
+        for chunk in model.stream(state["messages"]):
+            if not said:
+                model.invoke(hello)
+            said.append(chunk.text)
+        return {"messages": ["".join(said)]}
+
+    async def astream(state: MessagesState) -> Any:
+        said: list[str] = []
+        async for chunk in model.astream(state["messages"]):
+            if not said:
+                await model.ainvoke(hello)
+            said.append(chunk.text)
+        return {"messages": ["".join(said)]}
+
+    node = {each.__name__: each for each in (invoke, ainvoke, stream, astream)}[style]
+    backbone = replace(instant.catalog(MINI)[MINI], endpoint=None)
+    backbones = [(backbone, kind(inner=instant.model(MINI)))]
+    app = instant.balance(chain_of({"a": node}), backbones=backbones).compile()
+    result = await app.ainvoke(instant.ask())
+    assert "Answer:" in result["messages"][-1].text
+    assert app.report.spend.nanodollars == instant.billed()
+    assert len(app.report.calls) == len(instant.called())
+    # Who reads a stream is not inside it.
+    assert len(instant.called()) == (2 if "stream" in style else 1)
 
 
 async def test_models_inside_parallel_tools_all_answer(instant: Bench) -> None:
