@@ -63,12 +63,16 @@ class Call:
         backbone: Backbone,
         prompt_bound: int,
         output_cap: int,
+        *,
+        lowered: bool,
     ) -> None:
         self.agent = agent
         self.backbone = backbone
         self.prompt_bound = prompt_bound
         self.output_cap = output_cap
         """Send this as the request's cap on output tokens."""
+        self.lowered = lowered
+        """Whether the budget leaves the reply less than was asked for."""
         self.started = meter.clock.now()
         self._meter = meter
 
@@ -108,6 +112,13 @@ class Call:
     def late(self) -> DeadlineReached:
         """What a call is ended with when its time is up."""
         return DeadlineReached(f"{self.agent}: the deadline came during the call")
+
+    def cut_short(self) -> CallDenied:
+        """What a call is ended with whose reply is of no use without its end."""
+        return CallDenied(
+            f"{self.agent}: the reply of {self.backbone.name} did not fit into the "
+            f"{self.output_cap} tokens that the budget had left"
+        )
 
     def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
         """Book the reported usage; (0, 0) means not reported and books the whole reservation.

@@ -25,6 +25,8 @@ _ELSEWHERE = frozenset({401, 402, 403, 404, 408, 409, 429})
 # How OpenAI, vLLM, Anthropic and Google put it.
 _TOO_LONG = (400, 413)
 _PROMPT_TOO_LONG = ("context length", "context_length", "prompt is too long", "token count")
+# What OpenAI's SDK raises where a reply that it parses ends at its cap.
+_CUT = "LengthFinishReasonError"
 _UNREACHABLE = (*_TRANSPORT, "ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError")
 
 
@@ -47,10 +49,16 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
         Clock seconds to wait before the next try.
 
     Raises:
+        CallDenied: the budget cut a reply whose end was needed.
         Exception: `error` itself, where another try would not help, or there is no time for it,
             or no money: a failure may be billed, and what is left is better spent elsewhere.
     """
     if isinstance(error, CallDenied):
+        raise error
+    if type(error).__name__ == _CUT:
+        call.settle(*_usage(error))
+        if call.lowered:
+            raise call.cut_short() from error
         raise error
     failure = _classify(error)
     if failure.billed:
@@ -106,6 +114,12 @@ def _classify(error: Exception) -> _Failure:
         return _Failure(billed=False, retry=True)
     broken = isinstance(error, asyncio.IncompleteReadError)
     return _Failure(billed=True, retry=broken or type(error).__name__ in _TRANSPORT)
+
+
+def _usage(error: Exception) -> tuple[int, int]:
+    """(prompt tokens, output tokens) of a reply that an error tells of; (0, 0) if not known."""
+    usage: Any = getattr(getattr(error, "completion", None), "usage", None)
+    return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
 
 
 def _retry_after(error: Exception) -> float | None:

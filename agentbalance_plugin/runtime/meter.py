@@ -177,7 +177,12 @@ class Meter:
         return self.deadline - self.clock.now() - kept
 
     def reserve(
-        self, agent: str, backbone: Backbone, prompt_bound: int, output_cap: int | None = None
+        self,
+        agent: str,
+        backbone: Backbone,
+        prompt_bound: int,
+        output_cap: int | None = None,
+        plan_cap: int | None = None,
     ) -> Call:
         """Hold the worst case of one call: `prompt_bound` tokens in, as many out as affordable.
 
@@ -186,6 +191,7 @@ class Meter:
             backbone: whose prices hold.
             prompt_bound: prompt tokens, never fewer than the endpoint will bill.
             output_cap: most output tokens wanted; the backbone's own cap is the other limit.
+            plan_cap: most that the plan grants.
 
         Returns:
             The reservation, to be used as a context manager around the call.
@@ -201,13 +207,13 @@ class Meter:
                 raise CallDenied(f"{agent}: the run is over")
             if seconds is not None and seconds <= 0:
                 raise DeadlineReached(f"{agent}: no time left before the deadline")
-            wanted = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
+            asked = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
             if backbone.context_tokens is not None:
                 # Endpoints refuse a call whose prompt and cap do not fit together.
                 likely = prompt_bound if backbone.tokenizer else prompt_bound * _TOKENS_PER_BYTE
                 room = backbone.context_tokens - round(likely)
-                wanted = min(wanted, max(USEFUL_OUTPUT_TOKENS, room))
-            cap = wanted
+                asked = min(asked, max(USEFUL_OUTPUT_TOKENS, room))
+            cap = wanted = min(asked, plan_cap or asked)
             money, tokens = self._free(agent)
             if money is not None:
                 cap = min(cap, _affordable(backbone, prompt_bound, money))
@@ -223,7 +229,7 @@ class Meter:
             use = self._uses.setdefault(agent, _Use(Spend()))
             use.held_nanodollars += held
             use.held_tokens += prompt_bound + cap
-            call = Call(self, agent, backbone, prompt_bound, cap)
+            call = Call(self, agent, backbone, prompt_bound, cap, lowered=cap < asked)
             self._open.add(call)
             return call
 

@@ -324,14 +324,16 @@ class BudgetClient(ChatCompletionClient):
 
         def reserve() -> Call:
             try:
-                return self._meter.reserve(self._agent, self._backbone, bound, wanted)
+                return self._meter.reserve(
+                    self._agent, self._backbone, bound, wanted, self._output_cap
+                )
             except CallDenied as denied:
                 raise denied from failed
 
         return self._turns.reserved(reserve, streamed=streamed)
 
     def _bounds(self, request: _Request) -> tuple[int, int | None]:
-        """(prompt tokens, output tokens that are wanted), at most."""
+        """(prompt tokens, output tokens that are asked for), at most."""
         arguments = {**self._in_prompt, **request.extra_create_args}
         bound = prompt_bound(
             request.messages,
@@ -340,8 +342,7 @@ class BudgetClient(ChatCompletionClient):
             arguments,
             measure=self._measure,
         )
-        caps = [self._cap.wanted(request.extra_create_args), self._output_cap]
-        return bound, min((cap for cap in caps if cap is not None), default=None)
+        return bound, self._cap.wanted(request.extra_create_args)
 
     def _settle(self, call: Call, result: CreateResult) -> None:
         if result.cached and self._has_cache:

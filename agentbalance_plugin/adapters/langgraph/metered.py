@@ -52,6 +52,7 @@ class Request:
         messages: the prompt.
         options: keyword arguments of the call, fit for `model`.
         wanted: most output tokens asked for; None leaves it to the backbone.
+        granted: most that the plan gives it; None leaves it to the budget.
         marks: tags, metadata and callbacks of the model that the call was meant for. Streams and
             traces are told apart by them.
     """
@@ -62,6 +63,7 @@ class Request:
     messages: list[BaseMessage]
     options: Mapping[str, Any]
     wanted: int | None
+    granted: int | None
     marks: RunnableConfig
 
     @classmethod
@@ -87,11 +89,9 @@ class Request:
         check_covered(options, "call this model through direct(...), outside the budget")
         run, reasons = caller.run, backbone.reasoning == "yes"
         model, fitting = fit(options, asked, run.models(backbone.name), reasons=reasons)
-        caps = wanted(asked, options)
-        if planned and (cap := run.output_cap(caller.agent)) is not None:
-            caps.append(cap)
-        most, messages = min(caps, default=None), _as_messages(prompt)
-        return cls(caller, backbone, model, messages, fitting, most, marks(asked, model))
+        most, messages = min(wanted(asked, options), default=None), _as_messages(prompt)
+        granted = run.output_cap(caller.agent) if planned else None
+        return cls(caller, backbone, model, messages, fitting, most, granted, marks(asked, model))
 
     def invoke(self, config: RunnableConfig | None) -> AIMessage:
         """The reply (OutOfBudget where the budget has no room)."""
@@ -210,7 +210,8 @@ class Request:
     def _reserve(self) -> Callable[[], Call]:
         measure = measure_of(self.backbone)
         bound = prompt_bound(self.messages, self.options, vars(self.model), measure=measure)
-        return partial(self._meter.reserve, self.caller.agent, self.backbone, bound, self.wanted)
+        caps = self.wanted, self.granted
+        return partial(self._meter.reserve, self.caller.agent, self.backbone, bound, *caps)
 
     @contextmanager
     def _denied(self) -> Generator[None]:

@@ -12,7 +12,7 @@ from autogen_ext.models.cache import ChatCompletionCache
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
 from chats import LARGE, MINI, Bench
-from openai import APIConnectionError, APIStatusError, NotFoundError
+from openai import APIConnectionError, APIStatusError, LengthFinishReasonError, NotFoundError
 from pydantic import BaseModel
 
 from agentbalance_plugin import Budget, Meter
@@ -88,6 +88,20 @@ async def test_a_schema_counts_wherever_it_is_given(bench: Bench) -> None:
     unmetered = [UserMessage(content=f"[[fault:no_usage]] {bench.task()}", source="user")]
     await budgeted.create(unmetered)
     assert meter.calls[0].prompt_tokens > prompt_bound(unmetered) + schema
+
+
+async def test_a_structured_reply_that_the_budget_cuts_is_a_denied_call(bench: Bench) -> None:
+    budgeted, meter = client(bench, output_cap=20)
+    with pytest.raises(CallDenied, match="did not fit into the 20 tokens that the budget had left"):
+        await budgeted.create(messages(bench), json_output=Out)
+    assert meter.calls[0].metered
+    assert meter.spend().nanodollars == bench.billed() > 0
+    # Its caller wanted no more.
+    with pytest.raises(LengthFinishReasonError):
+        await budgeted.create(
+            messages(bench), json_output=Out, extra_create_args={"max_tokens": 20}
+        )
+    assert meter.spend().nanodollars == bench.billed()
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -17,6 +17,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphDrained
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import RunControl
+from openai import LengthFinishReasonError
+from pydantic import BaseModel
 
 from agentbalance_plugin import Budget, LateGate, Plan
 
@@ -258,3 +260,45 @@ async def test_who_says_a_reply_was_free_without_a_cache_is_booked(instant: Benc
     app = instant.balance(instant.chain(["solver"]), backbones=pairs).compile()
     await app.ainvoke({"messages": [("user", instant.task())]})
     assert app.report.spend.nanodollars == instant.billed() > 0
+
+
+class Answer(BaseModel):
+    number: int
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize("cut_by", ["the budget", "the plan", "its caller"])
+async def test_a_structured_reply_that_the_budget_cuts_is_a_denied_call(
+    instant: Bench, cut_by: str, blocking: bool
+) -> None:
+    own = {"max_tokens": 20} if cut_by == "its caller" else {}
+    shaped = instant.model(**own).with_structured_output(Answer)
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [str(await shaped.ainvoke(state["messages"]))]}
+
+    def blocking_node(state: MessagesState) -> Any:
+        return {"messages": [str(shaped.invoke(state["messages"]))]}
+
+    able = ("text", "structured_output")
+    app = instant.balance(
+        chain_of({"solver": blocking_node if blocking else node}),
+        backbones=instant.catalog(MINI, capabilities=able),
+        policy=Assign({}, {"solver": 20} if cut_by == "the plan" else {}),
+        budget=Budget(cost_usd=0.00010 if cut_by == "the budget" else 1.0),
+    ).compile()
+    if cut_by == "its caller":
+        with pytest.raises(LengthFinishReasonError):
+            await app.ainvoke(instant.ask())
+    else:
+        await app.ainvoke(instant.ask())
+    report = app.report
+    [call] = report.calls
+    assert call.metered
+    assert call.cut
+    assert report.spend.nanodollars == instant.billed()
+    assert not report.complete
+    if cut_by != "its caller":
+        said = f"the {call.completion_tokens} tokens that the budget had left"
+        assert report.agents[0].reason.endswith(said)
+        assert report.agents[0].status == "skipped"
