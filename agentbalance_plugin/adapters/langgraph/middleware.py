@@ -204,10 +204,12 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             return None
         run.ended = True
         run.meter.close()
-        self._reported(run)
+        report = self._reported(run)
         learn_from(run)
         with self._lock:
             self._runs.pop(run.number, None)
+        if run.exceeded and run.budget.on_exceeded == "raise":
+            raise BudgetExceeded(report)
         return {"agentbalance_spend": spend_value(run)}
 
     def _new_run(self, **resumed: Any) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 from langchain_core.runnables import RunnableConfig
 
@@ -61,7 +62,7 @@ def make_report(run: Run, waits_at: tuple[str, ...] = ()) -> RunReport:
         waits_at: nodes that a paused run goes on with when it is resumed.
     """
     meter = run.meter
-    skipped = run.skipped
+    skipped, denials = run.skipped, run.denials
     if run.failed is not None:
         stop_reason = f"Failed: {run.failed}"
     elif run.stopped is not None:
@@ -73,6 +74,10 @@ def make_report(run: Run, waits_at: tuple[str, ...] = ()) -> RunReport:
     elif skipped:
         parts = "; ".join(f"{name} skipped: {reason}" for name, reason in skipped.items())
         stop_reason = f"Budget exhausted: Graph complete, without everyone ({parts})"
+    elif denials:
+        parts = "; ".join(reasons[-1] for reasons in denials.values())
+        number = _calls(sum(map(len, denials.values())))
+        stop_reason = f"Budget exhausted: Graph complete, without {number} ({parts})"
     else:
         stop_reason = "Graph complete"
     decider = run.plan.decider if run.plan is not None else None
@@ -81,7 +86,7 @@ def make_report(run: Run, waits_at: tuple[str, ...] = ()) -> RunReport:
         plan=run.plan,
         budget=run.budget,
         spend=meter.spend(),
-        agents=tuple(_line(run, name, skipped) for name in run.callers()),
+        agents=tuple(_line(run, name, skipped, denials) for name in run.callers()),
         calls=meter.calls,
         stop_reason=stop_reason,
         complete=run.ended and not run.exceeded and not waits_at,
@@ -90,7 +95,10 @@ def make_report(run: Run, waits_at: tuple[str, ...] = ()) -> RunReport:
     )
 
 
-def _line(run: Run, name: str, skipped: dict[str, str]) -> AgentReport:
+def _line(
+    run: Run, name: str, skipped: Mapping[str, str], denials: Mapping[str, Sequence[str]]
+) -> AgentReport:
+    denied = denials.get(name, ())
     plan, spend = run.plan, run.spend(name)
     backbones = dict.fromkeys(call.backbone for call in run.meter.calls if call.agent == name)
     planned = plan.assignment.get(name) if plan is not None else None
@@ -105,9 +113,18 @@ def _line(run: Run, name: str, skipped: dict[str, str]) -> AgentReport:
         status, reason = "skipped", "the run ended in its turn"
     elif name in run.done or spend.calls:
         status, reason = "done", ""
+    elif denied:
+        status, reason = "skipped", ""
     elif run.ended:
         status, reason = "skipped", "it did not run: routing led past it, or a cache answered"
     else:
         status, reason = "skipped", "the run ended before its turn"
+    if len(denied) > (name in skipped):
+        said = f"{_calls(len(denied))} denied ({denied[-1]})"
+        reason = f"{reason}; {said}" if reason else said
     reason = with_outages(reason, run.meter, name)
     return AgentReport(name, planned or next(iter(backbones), None), status, reason, spend)
+
+
+def _calls(number: int) -> str:
+    return "1 call" if number == 1 else f"{number} calls"

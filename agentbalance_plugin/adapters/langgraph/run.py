@@ -136,6 +136,7 @@ class Run:
         self._parted: set[str] = set()
         self._closed: set[str] = set()
         self._denied: set[str] = set()
+        self._denials: dict[str, list[str]] = {}
         self._answers: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
@@ -207,6 +208,11 @@ class Run:
             self._denied.add(agent)
         self.control.request_drain(denial.reason)
 
+    def deny(self, agent: str, denial: CallDenied) -> None:
+        """A call of the agent was denied, whatever its node makes of that."""
+        with self._lock:
+            self._denials.setdefault(agent, []).append(denial.reason)
+
     def is_denied(self, agent: str) -> bool:
         """Whether the run ends because of this agent."""
         with self._lock:
@@ -234,15 +240,22 @@ class Run:
             return set(self._closed)
 
     @property
+    def denials(self) -> dict[str, list[str]]:
+        """Agents whose calls were denied, and why each was."""
+        with self._lock:
+            return {agent: list(reasons) for agent, reasons in self._denials.items()}
+
+    @property
     def exceeded(self) -> bool:
         """Whether the budget left something undone."""
-        return self.stopped is not None or bool(self.skipped)
+        return self.stopped is not None or bool(self.skipped) or bool(self.denials)
 
     def callers(self) -> tuple[str, ...]:
         """The agents, and after them whoever else called."""
         names = dict.fromkeys(self.team.names)
         names.update(dict.fromkeys(self.before.agents))
         names.update(dict.fromkeys(call.agent for call in self.meter.calls))
+        names.update(dict.fromkeys(self.denials))
         return tuple(names)
 
     def spend(self, agent: str) -> Spend:
@@ -292,6 +305,7 @@ class Caller:
     agent: str
 
     def deny(self, denial: CallDenied) -> NoReturn:
+        self.run.deny(self.agent, denial)
         raise OutOfBudget(denial) from denial
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from langgraph.runtime import RunControl
 from openai import LengthFinishReasonError
 from pydantic import BaseModel
 
-from agentbalance_plugin import Budget, LateGate, Plan
+from agentbalance_plugin import Budget, BudgetExceeded, LateGate, Plan
 
 MIXED = {"planner": LLAMA, "solver": LARGE, "critic": MINI, "writer": LARGE}
 CAPS = (0.00001, 0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.005)
@@ -260,6 +261,33 @@ async def test_who_says_a_reply_was_free_without_a_cache_is_booked(instant: Benc
     app = instant.balance(instant.chain(["solver"]), backbones=pairs).compile()
     await app.ainvoke({"messages": [("user", instant.task())]})
     assert app.report.spend.nanodollars == instant.billed() > 0
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_a_denial_that_a_node_swallows_is_still_one(instant: Bench, room: bool) -> None:
+    model = instant.model()
+
+    async def swallows(state: MessagesState) -> Any:
+        said = "nothing"
+        if room:
+            said = (await model.ainvoke(state["messages"])).text
+        for _ in range(2):
+            with suppress(Exception):
+                said = (await model.ainvoke("hello " * 4000)).text
+        return {"messages": [said]}
+
+    budget = Budget(cost_usd=0.003)
+    app = instant.balance(chain_of({"a": swallows}), budget=budget).compile()
+    await app.ainvoke(instant.ask())
+    report = app.report
+    assert report.spend.calls == room
+    assert not report.complete
+    assert report.stop_reason.startswith("Budget exhausted: Graph complete, without 2 calls (a: ")
+    assert report.agents[0].status == "done"
+    assert report.agents[0].reason.startswith("2 calls denied (a: a call of gpt-4o-mini")
+    raising = {"agentbalance": {"budget": {"cost_usd": 0.003, "on_exceeded": "raise"}}}
+    with pytest.raises(BudgetExceeded, match="without 2 calls"):
+        await app.ainvoke(instant.ask(), {"configurable": raising})
 
 
 class Answer(BaseModel):

@@ -91,6 +91,31 @@ async def test_raise_carries_the_report(instant: Bench) -> None:
     assert middleware.report_of({"run_id": RUN_ID}) is caught.value.report
 
 
+@pytest.mark.parametrize("on_exceeded", ["finish", "raise"])
+async def test_a_denial_that_a_tool_swallows_is_still_one(instant: Bench, on_exceeded: Any) -> None:
+    inside = instant.model()
+
+    @tool
+    def ask(x: int) -> str:
+        "Asks another."
+        with suppress(Exception):
+            return inside.invoke("hello " * 40_000).text
+        return "nothing"
+
+    middleware = made(instant, Budget(cost_usd=0.003, on_exceeded=on_exceeded))
+    agent = create_agent(instant.model(), [ask], middleware=[middleware])
+    asked = task(instant, '[[tool:ask {"x": 1}]]')
+    if on_exceeded == "finish":
+        await agent.ainvoke(asked)
+        assert not middleware.report.complete
+    else:
+        with pytest.raises(BudgetExceeded):
+            await agent.ainvoke(asked)
+    line = middleware.report.agents[1]
+    assert (line.name, line.status) == ("ask", "skipped")
+    assert line.reason.startswith("1 call denied (ask: a call of")
+
+
 async def test_a_resumed_agent_goes_on_with_its_books_in_another_process(instant: Bench) -> None:
     @tool
     def approve(x: int) -> str:
