@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
@@ -18,6 +19,7 @@ from langchain.agents.middleware.types import (
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.config import get_config
+from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime, get_runtime
 
 from agentbalance_plugin.adapters.langgraph.interception import intercept
@@ -125,11 +127,13 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     @property
     def report(self) -> RunReport:
-        """Of the last run that ended (RuntimeError: none has)."""
+        """Of the last run; where it has not ended, of what it did so far (RuntimeError: there was
+        none)."""
         return self._reports.last
 
     def report_of(self, config: RunnableConfig) -> RunReport:
-        """Of the last run with this config's run_id, or on its thread (KeyError: none is kept)."""
+        """As `report`, of the last run with this config's run_id, or on its thread (KeyError: none
+        is kept)."""
         return self._reports.of(config)
 
     def before_agent(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
@@ -138,7 +142,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             return None
         run = self._keep(self._new_run())
         make_plan(run, state, self._settings.query)
-        return _begun(run)
+        return self._begun(run)
 
     async def abefore_agent(
         self, state: BudgetState, runtime: Runtime[Any]
@@ -148,7 +152,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             return None
         run = self._keep(self._new_run())
         await amake_plan(run, state, self._settings.query)
-        return _begun(run)
+        return self._begun(run)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]
@@ -158,7 +162,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         if run is None:
             return handler(request)
         try:
-            with calling(Caller(run, _AGENT)):
+            with self._calling(run, _AGENT):
                 return handler(request)
         except OutOfBudget as stop:
             return self._stopped(run, stop)
@@ -171,7 +175,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         if run is None:
             return await handler(request)
         try:
-            with calling(Caller(run, _AGENT)):
+            with self._calling(run, _AGENT):
                 return await handler(request)
         except OutOfBudget as stop:
             return self._stopped(run, stop)
@@ -181,7 +185,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run = self._run_of(request.state)
         if run is None:
             return handler(request)
-        with calling(Caller(run, request.tool_call["name"])):
+        with self._calling(run, request.tool_call["name"]):
             return handler(request)
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -189,13 +193,17 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run = self._run_of(request.state)
         if run is None:
             return await handler(request)
-        with calling(Caller(run, request.tool_call["name"])):
+        with self._calling(run, request.tool_call["name"]):
             return await handler(request)
 
     def after_model(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Put the spend so far into the checkpoint."""
         run = self._run_of(state)
-        return None if run is None else {"agentbalance_spend": spend_value(run)}
+        if run is None:
+            return None
+        # The code of other middleware may end the run, which nobody says here.
+        self._reported(run)
+        return {"agentbalance_spend": spend_value(run)}
 
     def after_agent(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Make the report."""
@@ -255,13 +263,37 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
                 )
             )
 
+    def _begun(self, run: Run) -> dict[str, Any]:
+        self._reported(run)
+        return {
+            "agentbalance_task": task_value(run, "agent"),
+            "agentbalance_spend": spend_value(run),
+        }
+
+    @contextmanager
+    def _calling(self, run: Run, name: str) -> Generator[None]:
+        """A model or a tool at work. Should it fail the report says so, though other middleware may
+        try it again."""
+        try:
+            with calling(Caller(run, name)):
+                yield
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            self._reported(run, f"{type(error).__name__}: {error}")
+            with self._lock:
+                # Its books are of use if it goes on, but less than those of one that is waited for.
+                self._runs.move_to_end(run.number, last=False)
+            raise
+
     def _stopped(self, run: Run, stop: OutOfBudget) -> AIMessage:
         run.stopped = stop.denial
         if run.budget.on_exceeded == "raise":
             raise BudgetExceeded(self._reported(run)) from stop
         return AIMessage(f"Stopped: {stop.denial.reason}.")
 
-    def _reported(self, run: Run) -> RunReport:
+    def _reported(self, run: Run, failed: str | None = None) -> RunReport:
+        run.failed = failed
         report, config = make_report(run), get_config()
         # LangGraph tells nodes of a run's id here alone.
         info = get_runtime().execution_info
@@ -279,10 +311,3 @@ def _left(run: Run, stored: Books) -> Books:
     ended = max((call.ended_s for call in run.meter.calls), default=0.0)
     seconds = max(stored.total.latency_s, run.before.total.latency_s + ended)
     return Books(replace(books.total, latency_s=seconds), books.agents)
-
-
-def _begun(run: Run) -> dict[str, Any]:
-    return {
-        "agentbalance_task": task_value(run, "agent"),
-        "agentbalance_spend": spend_value(run),
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,8 @@ from uuid import UUID
 import pytest
 from graphs import LARGE, LLAMA, MINI, WIDE, Assign, Bench, chain_of
 from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddleware
+from langchain.agents.middleware.model_call_limit import ModelCallLimitExceededError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_core.messages.ai import UsageMetadata
@@ -19,6 +21,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
+from openai import APIStatusError
 
 from agentbalance_plugin import Budget, BudgetExceeded
 from agentbalance_plugin.adapters.langgraph import BudgetMiddleware
@@ -114,6 +117,106 @@ async def test_a_denial_that_a_tool_swallows_is_still_one(instant: Bench, on_exc
     line = middleware.report.agents[1]
     assert (line.name, line.status) == ("ask", "skipped")
     assert line.reason.startswith("1 call denied (ask: a call of")
+
+
+@tool
+def fails(x: int) -> str:
+    "Fails."
+    raise OSError("the disk is full")
+
+
+class ToolsAgain(AgentMiddleware[Any, Any, Any]):
+    """Tries tools that fail once more."""
+
+    async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
+        with suppress(OSError):
+            return await handler(request)
+        return await handler(request)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_run_that_fails_has_a_report(
+    instant: Bench, blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.runtime.failures._FIRST_DELAY_S", 0.0)
+    middleware = made(instant)
+    agent = create_agent(
+        instant.model(), [fails], middleware=[middleware], checkpointer=InMemorySaver()
+    )
+    for ask, reason, kind in (
+        ("", None, None),
+        ('[[tool:fails {"x": 1}]]', "Failed: OSError: the disk is full", OSError),
+        ("[[fault:500]]", "Failed: ", APIStatusError),
+    ):
+        with nullcontext() if kind is None else pytest.raises(kind):
+            if blocking:
+                await asyncio.to_thread(agent.invoke, task(instant, ask), THREAD)
+            else:
+                await agent.ainvoke(task(instant, ask), THREAD)
+        for report in (middleware.report, middleware.report_of(THREAD)):
+            assert report.stop_reason.startswith(reason or "Graph complete")
+            assert report.complete == (reason is None)
+            assert report.spend.calls == (9 if "500" in ask else 1)
+
+
+async def test_a_run_that_other_middleware_ends_has_a_report(instant: Bench) -> None:
+    middleware = made(instant)
+    limit = ModelCallLimitMiddleware(thread_limit=1, exit_behavior="error")
+    agent = create_agent(
+        instant.model(), [add], middleware=[middleware, limit], checkpointer=InMemorySaver()
+    )
+    call = '[[tool:add {"x": 1}]]'
+    for calls in (1, 0):
+        with pytest.raises(ModelCallLimitExceededError):
+            await agent.ainvoke(task(instant, call), THREAD)
+        for report in (middleware.report, middleware.report_of(THREAD)):
+            assert report.stop_reason == "Left before its end"
+            assert report.spend.calls == calls
+
+
+async def test_a_run_whose_tool_is_tried_again_goes_on(instant: Bench) -> None:
+    tried: list[int] = []
+
+    @tool
+    def add(x: int) -> str:
+        "Adds one."
+        tried.append(x)
+        if len(tried) == 1:
+            raise OSError("the disk is full")
+        return str(x + 1)
+
+    middleware = made(instant)
+    agent = create_agent(instant.model(), [add], middleware=[ToolsAgain(), middleware])
+    await agent.ainvoke(task(instant, '[[tool:add {"x": 1}]]'))
+    assert len(tried) == 2
+    assert middleware.report.complete
+    assert middleware.report.stop_reason == "Graph complete"
+    assert middleware.report.spend.calls == 2
+
+
+async def test_runs_that_failed_are_forgotten_before_those_that_are_waited_for(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.adapters.langgraph.middleware._RUNS_KEPT", 2)
+    inside = instant.model()
+
+    @tool
+    def ask(x: int) -> str:
+        "Asks another, then a person."
+        inside.invoke("hello")
+        return interrupt("approve?")
+
+    middleware, saver = made(instant), InMemorySaver()
+    options: Any = {"middleware": [middleware], "checkpointer": saver}
+    agent = create_agent(instant.model(), [ask, fails], **options)
+    await agent.ainvoke(task(instant, '[[tool:ask {"x": 1}]]'), THREAD)
+    for number in range(3):
+        with pytest.raises(OSError, match="disk"):
+            other: Any = {"configurable": {"thread_id": str(number)}}
+            await agent.ainvoke(task(instant, '[[tool:fails {"x": 1}]]'), other)
+    await agent.ainvoke(Command(resume="yes"), THREAD)
+    # The tool's first call is in no checkpoint.
+    assert middleware.report_of(THREAD).spend.calls == 4
 
 
 async def test_a_resumed_agent_goes_on_with_its_books_in_another_process(instant: Bench) -> None:
