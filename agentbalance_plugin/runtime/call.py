@@ -31,7 +31,8 @@ class CallRecord:
     """One settled call.
 
     Args:
-        metered: False when the endpoint reported no usage and the whole reservation was booked.
+        metered: False when the endpoint did not report all of its usage, and what was reserved for
+            the rest was booked.
         overrun: True when the endpoint billed more than the cap it was given allows.
         cut: True when the reply took all the output tokens that it was given.
         started_s, ended_s: clock seconds since the run began.
@@ -121,7 +122,7 @@ class Call:
         )
 
     def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Book the reported usage; (0, 0) means not reported and books the whole reservation.
+        """Book the reported usage; 0 means not reported and books what was reserved for it.
 
         Only the first of `settle`, `release` and leaving the block counts.
         """

@@ -261,8 +261,9 @@ class Meter:
         use.held_tokens -= held_tokens
         if not billed:
             return
-        metered = usage is not None and sum(usage) > 0
-        prompt, completion = usage if usage and metered else (call.prompt_bound, call.output_cap)
+        prompt, completion = usage or (0, 0)
+        metered = prompt > 0 and completion > 0
+        prompt, completion = prompt or call.prompt_bound, completion or call.output_cap
         cost = call.backbone.cost(prompt, completion)
         now = self.clock.now()
         use.spent += Spend(cost, prompt, completion, 1, now - call.started)

@@ -63,6 +63,18 @@ def test_unreported_usage_books_the_whole_reservation(usage: tuple[int, int] | N
     assert meter.spend().nanodollars == 2100
 
 
+@pytest.mark.parametrize(("usage", "booked"), [((90, 0), 90 + 2000), ((0, 40), 100 + 80)])
+def test_usage_that_is_reported_in_part_is_booked_in_full_for_the_rest(
+    usage: tuple[int, int], booked: int
+) -> None:
+    meter = Meter(nano(3000))
+    with meter.reserve("a", CHEAP, 100) as call:
+        call.settle(*usage)
+    (record,) = meter.calls
+    assert (record.nanodollars, record.metered, record.overrun) == (booked, False, False)
+    assert not record.cut
+
+
 def test_a_refused_call_costs_nothing_and_frees_its_hold() -> None:
     meter = Meter(nano(2100))
     with meter.reserve("a", CHEAP, 100) as call:

@@ -185,7 +185,7 @@ class Request:
         if usage.get("total_cost") == 0 and (self.model.cache or get_llm_cache()):
             call.release()
             return
-        call.settle(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
+        call.settle(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0)
 
     def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
         return merge_configs(ensure_config(config), self.marks) if self.marks else config
