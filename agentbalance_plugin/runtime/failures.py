@@ -18,8 +18,8 @@ _FIRST_DELAY_S = 0.5
 # As the OpenAI and Anthropic SDKs have it: who is told to come back in an hour does not wait.
 _LONGEST_DELAY_S = 60.0
 _RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
-# The last is a body that broke off, or a page of some gateway.
-_TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError", "JSONDecodeError")
+# What is no JSON is a body that broke off, or a page of some gateway.
+_TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError", "JSONDecodeError", "NoReply")
 # A key, an account, a model's name or the load of this endpoint; another has its own.
 _ELSEWHERE = frozenset({401, 402, 403, 404, 408, 409, 429})
 # How OpenAI, vLLM, Anthropic and Google put it.
@@ -28,6 +28,10 @@ _PROMPT_TOO_LONG = ("context length", "context_length", "prompt is too long", "t
 # What OpenAI's SDK raises where a reply that it parses ends at its cap.
 _CUT = "LengthFinishReasonError"
 _UNREACHABLE = (*_TRANSPORT, "ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError")
+
+
+class NoReply(Exception):
+    """An endpoint answered, but not with a reply: an error where it should be, say, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from traceback import walk_tb
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -157,6 +158,22 @@ def speaks_responses(model: Any, options: Mapping[str, Any]) -> bool:
     given: Mapping[str, Any] = getattr(model, "model_kwargs", None) or {}
     return callable(decides) and bool(decides({**given, **options}))
 
+
+def found_no_reply(error: Exception) -> bool:
+    """Whether LangChain raised an error because an endpoint's answer is no reply: no choices in it,
+    an error in their place, a page, no chunks.
+
+    They are bare ValueErrors and the like, so where they are raised tells them from others.
+    """
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    function = frame.f_code.co_name
+    if frame.f_globals.get("__name__") == "langchain_core.language_models.chat_models":
+        return function in _ENTRIES and isinstance(error, (IndexError, ValueError))
+    return function in _READERS
+
+
+_ENTRIES = ("invoke", "ainvoke", "stream", "astream")
+_READERS = ("_create_chat_result", "_construct_lc_result_from_responses_api")
 
 REPLY, AREPLY, STREAM, ASTREAM = "_generate", "_agenerate", "_stream", "_astream"
 """What the maker of a chat model writes; LangChain puts callbacks and caches around it."""

@@ -27,13 +27,14 @@ from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
 from agentbalance_plugin.adapters.langgraph.fit import fit, marks
 from agentbalance_plugin.adapters.langgraph.in_time import start
+from agentbalance_plugin.adapters.langgraph.internals import found_no_reply
 from agentbalance_plugin.adapters.langgraph.paid import paying
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.run import Caller
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.call import Call, CallDenied
-from agentbalance_plugin.runtime.failures import MAX_RETRIES, pause_before_retry
+from agentbalance_plugin.runtime.failures import MAX_RETRIES, NoReply, pause_before_retry
 from agentbalance_plugin.runtime.tokenizers import measure_of
 
 Result = TypeVar("Result")
@@ -226,6 +227,8 @@ class Request:
         return (paying(model, run) if self.backbone.name in run.models.ready else model), options
 
     def _pause(self, call: Call, error: Exception, attempt: int) -> float:
+        if found_no_reply(error):
+            error = NoReply(f"{self.backbone.name}: {type(error).__name__}: {error}")
         with self._denied():
             return pause_before_retry(self._meter, call, error, attempt)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -101,6 +105,71 @@ async def test_retries_leave_another_backbone_enough_to_answer(instant: Bench, s
     [agent] = report.agents
     assert agent.reason.startswith(f"{MINI} failed (")
     assert agent.reason.endswith(f"status 500); {FLASH} answered in its place")
+
+
+class Nonsense(BaseHTTPRequestHandler):
+    """Answers that all is well, with a body of the test's choice."""
+
+    body = b""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        kind = "text/html" if self.body.startswith(b"<") else "application/json"
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """The address of an endpoint that always says the same."""
+    handler = type("Handler", (Nonsense,), {"body": body})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("style", ["asynchronous", "blocking", "streamed", "blocking_stream"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": {"message": "overloaded", "code": 503}}',
+        b'{"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": null}',
+        b'{"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": []}',
+        b"<html>gateway</html>",
+    ],
+)
+async def test_an_answer_that_is_no_reply_is_a_failure_of_the_endpoint(
+    instant: Bench, style: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.runtime.failures._FIRST_DELAY_S", 0.0)
+    catalog = instant.catalog(MINI, FLASH)
+    with answering(body) as address:
+        odd = replace(catalog[MINI], endpoint=Endpoint(model=MINI, base_url=address))
+        app = instant.balance(
+            chain_of({"a": styles(instant)[style]}),
+            backbones=Catalog([odd, catalog[FLASH]]),
+            policy=Assign({"a": MINI}),
+        ).compile()
+        await app.ainvoke(instant.ask())
+    assert [call.backbone for call in app.report.calls] == [MINI] * 3 + [FLASH]
+    said = f"{MINI} failed (NoReply); {FLASH} answered in its place"
+    assert app.report.agents[0].reason == said
+
+
+async def test_a_call_that_can_not_be_made_is_no_failure_of_the_endpoint(instant: Bench) -> None:
+    node = calling(instant.model(), no_such_option=1)
+    app = instant.balance(chain_of({"a": node}), backbones=instant.catalog(MINI, FLASH)).compile()
+    with pytest.raises(TypeError, match="no_such_option"):
+        await app.ainvoke(instant.ask())
+    assert len(app.report.calls) == 1
 
 
 async def test_nobody_stands_in_for_a_backbone_of_the_users_choice(instant: Bench) -> None:
