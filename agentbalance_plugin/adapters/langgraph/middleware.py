@@ -211,6 +211,8 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         if run is None:
             return None
         run.ended = True
+        if run.stopped is None:
+            run.spoke(_AGENT)
         run.meter.close()
         report = self._reported(run)
         learn_from(run)

@@ -55,6 +55,7 @@ async def test_every_call_of_the_agent_is_on_its_backbone_and_in_the_books(
     assert [backbone for _, backbone in instant.called()] == [LLAMA, LLAMA]
     assert middleware.report.spend.nanodollars == instant.billed()
     assert middleware.report.complete
+    assert [(line.status, line.reason) for line in middleware.report.agents] == [("done", "")]
     await asyncio.to_thread(agent.invoke, task(instant))
     assert middleware.report.spend.calls == 1
 
