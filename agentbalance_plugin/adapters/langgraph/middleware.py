@@ -16,7 +16,7 @@ from langchain.agents.middleware.types import (
     ModelRequest,
     PrivateStateAttr,
 )
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
@@ -69,7 +69,8 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
     """`create_agent(model, tools, middleware=[BudgetMiddleware(budget=...)])`.
 
     Each run of the agent has a budget and a backbone chosen for its task; models called inside
-    tools are in the budget too. When it runs out the agent stops with a message that says so.
+    tools are in the budget too. When it runs out the agent stops with a message that says so; a
+    tool whose model it has no room for gives such a message instead of its result.
     Inside a balanced graph the agent is part of that graph's run. Calls that other middleware makes
     by itself, to summarise, say, are out of reach: compile the agent under `balanced(...)` to have
     them in the budget.
@@ -185,16 +186,22 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run = self._run_of(request.state)
         if run is None:
             return handler(request)
-        with self._calling(run, request.tool_call["name"]):
-            return handler(request)
+        try:
+            with self._calling(run, request.tool_call["name"]):
+                return handler(request)
+        except OutOfBudget as stop:
+            return self._left_out(run, stop, request.tool_call)
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """As `wrap_tool_call`."""
         run = self._run_of(request.state)
         if run is None:
             return await handler(request)
-        with self._calling(run, request.tool_call["name"]):
-            return await handler(request)
+        try:
+            with self._calling(run, request.tool_call["name"]):
+                return await handler(request)
+        except OutOfBudget as stop:
+            return self._left_out(run, stop, request.tool_call)
 
     def after_model(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Put the spend so far into the checkpoint."""
@@ -289,10 +296,19 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             raise
 
     def _stopped(self, run: Run, stop: OutOfBudget) -> AIMessage:
+        self._raise_if_wanted(run, stop)
         run.stopped = stop.denial
-        if run.budget.on_exceeded == "raise":
-            raise BudgetExceeded(self._reported(run)) from stop
         return AIMessage(f"Stopped: {stop.denial.reason}.")
+
+    def _left_out(self, run: Run, stop: OutOfBudget, call: ToolCall) -> ToolMessage:
+        self._raise_if_wanted(run, stop)
+        said = f"Stopped: {stop.denial.reason}."
+        return ToolMessage(said, tool_call_id=call["id"], name=call["name"], status="error")
+
+    def _raise_if_wanted(self, run: Run, stop: OutOfBudget) -> None:
+        if run.budget.on_exceeded == "raise":
+            run.stopped = stop.denial
+            raise BudgetExceeded(self._reported(run)) from stop
 
     def _reported(self, run: Run, failed: str | None = None) -> RunReport:
         run.failed = failed

@@ -220,6 +220,38 @@ async def test_runs_that_failed_are_forgotten_before_those_that_are_waited_for(
     assert middleware.report_of(THREAD).spend.calls == 4
 
 
+@pytest.mark.parametrize("on_exceeded", ["finish", "raise"])
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_tool_whose_model_is_denied_says_so(
+    instant: Bench, blocking: bool, on_exceeded: Any
+) -> None:
+    inside = instant.model()
+
+    @tool
+    def ask(x: int) -> str:
+        "Asks another."
+        return inside.invoke("hello " * 40_000).text
+
+    middleware = made(instant, Budget(cost_usd=0.003, on_exceeded=on_exceeded))
+    agent = create_agent(instant.model(), [ask], middleware=[middleware])
+    asked = task(instant, '[[tool:ask {"x": 1}]]')
+
+    async def run() -> Any:
+        if blocking:
+            return await asyncio.to_thread(agent.invoke, asked)
+        return await agent.ainvoke(asked)
+
+    if on_exceeded == "raise":
+        with pytest.raises(BudgetExceeded, match="ask: a call of"):
+            await run()
+    else:
+        result = await run()
+        assert result["messages"][-2].content.startswith("Stopped: ask: a call of")
+        assert "Answer:" in result["messages"][-1].text
+    assert not middleware.report.complete
+    assert middleware.report.spend.nanodollars == instant.billed()
+
+
 async def test_a_resumed_agent_goes_on_with_its_books_in_another_process(instant: Bench) -> None:
     @tool
     def approve(x: int) -> str:
