@@ -23,12 +23,18 @@ from pydantic import BaseModel
 
 from agentbalance_plugin.adapters.autogen.caps import OutputCap, behind_cache, create_args
 from agentbalance_plugin.adapters.autogen.halt import Halt
+from agentbalance_plugin.adapters.autogen.no_reply import found_no_reply, is_no_reply
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.autogen.settings import OwnSettings
 from agentbalance_plugin.adapters.covered import check_covered, without_price
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.call import Call, CallDenied
-from agentbalance_plugin.runtime.failures import MAX_RETRIES, outage, pause_before_retry
+from agentbalance_plugin.runtime.failures import (
+    MAX_RETRIES,
+    NoReply,
+    outage,
+    pause_before_retry,
+)
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.tokenizers import measure_of
 from agentbalance_plugin.runtime.turns import Turns
@@ -259,6 +265,8 @@ class BudgetClient(ChatCompletionClient):
                         if chunk is None:
                             return
                         if isinstance(chunk, CreateResult):
+                            if not spoken and is_no_reply(chunk):
+                                raise NoReply(f"{self._backbone.name}: a stream of nothing")
                             self._settle(call, chunk)
                         spoken = True
                         yield chunk
@@ -357,6 +365,8 @@ class BudgetClient(ChatCompletionClient):
 
     async def _give_up_or_wait(self, call: Call, error: Exception, attempt: int) -> None:
         """Book the failed call; raise, or return after the pause before the next try."""
+        if found_no_reply(error):
+            error = NoReply(f"{self._backbone.name}: {type(error).__name__}: {error}")
         await self._meter.clock.sleep(pause_before_retry(self._meter, call, error, attempt))
 
 

@@ -132,6 +132,42 @@ async def test_a_prompt_that_was_too_long_says_nothing_of_the_next(bench: Bench)
     assert f"{MINI} failed (NotFoundError, status 404)" in team.report.agents[0].reason
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": {"message": "overloaded", "code": 503}}',
+        '{"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": null}',
+        '{"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": []}',
+        "<html>gateway</html>",
+    ],
+)
+async def test_an_answer_that_is_no_reply_is_a_failure_of_the_endpoint(
+    bench: Bench, body: str, streamed: bool
+) -> None:
+    kind = "text/html" if body.startswith("<") else "application/json"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=body, headers={"content-type": kind})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    catalog = bench.catalog(MINI, FLASH)
+    chat = bench.chat(["solver"])
+    agent = bench.assistant("solver", model_client_stream=streamed)
+    team = bench.wrap(
+        type(chat)([agent], max_turns=1),
+        chain({"solver": MINI}),
+        backbones=[
+            (catalog[MINI], bench.client(MINI, http_client=http)),
+            (catalog[FLASH], bench.client(FLASH)),
+        ],
+    )
+    await team.run(task=bench.task())
+    assert [call.backbone for call in team.report.calls] == [MINI] * 3 + [FLASH]
+    said = f"{MINI} failed (NoReply); {FLASH} answered in its place"
+    assert team.report.agents[0].reason == said
+
+
 async def test_tries_that_were_billed_stay_in_the_books(bench: Bench) -> None:
     team = bench.wrap(
         bench.chat(["solver"]), chain({"solver": MINI}), backbones=bench.catalog(MINI, FLASH)
