@@ -26,8 +26,7 @@ def paying(model: ChatModel, run: object) -> ChatModel:
     Callbacks are not inside it: what they call is a call of its own.
     """
     copy = model.model_copy()
-    wrappers = {REPLY: _wrap_reply, AREPLY: _wrap_areply, STREAM: _wrap_stream}
-    for name, wrap in {**wrappers, ASTREAM: _wrap_astream}.items():
+    for name, wrap in _WRAPPERS.items():
         vars(copy)[name] = wrap(getattr(model, name), run)
     return copy
 
@@ -41,8 +40,13 @@ def _paid_by(run: object) -> Generator[None]:
         _payer.reset(token)
 
 
+def _like(original: Callable[..., Any]) -> Any:
+    """LangChain looks at the parameters alone, and this is done with every call."""
+    return wraps(original, assigned=(), updated=())
+
+
 def _wrap_reply(original: Callable[..., Any], run: object) -> Any:
-    @wraps(original)
+    @_like(original)
     def reply(*args: Any, **options: Any) -> Any:
         with _paid_by(run):
             return original(*args, **options)
@@ -51,7 +55,7 @@ def _wrap_reply(original: Callable[..., Any], run: object) -> Any:
 
 
 def _wrap_areply(original: Callable[..., Any], run: object) -> Any:
-    @wraps(original)
+    @_like(original)
     async def reply(*args: Any, **options: Any) -> Any:
         with _paid_by(run):
             return await original(*args, **options)
@@ -60,7 +64,7 @@ def _wrap_areply(original: Callable[..., Any], run: object) -> Any:
 
 
 def _wrap_stream(original: Callable[..., Any], run: object) -> Any:
-    @wraps(original)
+    @_like(original)
     def stream(*args: Any, **options: Any) -> Generator[Any]:
         chunks = original(*args, **options)
         while True:
@@ -75,7 +79,7 @@ def _wrap_stream(original: Callable[..., Any], run: object) -> Any:
 
 
 def _wrap_astream(original: Callable[..., Any], run: object) -> Any:
-    @wraps(original)
+    @_like(original)
     async def stream(*args: Any, **options: Any) -> AsyncGenerator[Any]:
         chunks = original(*args, **options)
         while True:
@@ -86,3 +90,11 @@ def _wrap_astream(original: Callable[..., Any], run: object) -> Any:
             yield chunk
 
     return stream
+
+
+_WRAPPERS = {
+    REPLY: _wrap_reply,
+    AREPLY: _wrap_areply,
+    STREAM: _wrap_stream,
+    ASTREAM: _wrap_astream,
+}
