@@ -21,6 +21,7 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
+from langgraph.types import interrupt
 
 from agentbalance_plugin.adapters.covered import is_of_a_vendor
 from agentbalance_plugin.adapters.langgraph.fit import needs_of, own_options
@@ -55,11 +56,14 @@ class Reach:
         beyond: what else calls a vendor, and can't be put on a backbone: completion models and
             SDK clients, or their classes.
         needs: capabilities that they need, by what is bound to them.
+        asks: whether it may ask a human: by `interrupt`, or before or after a node of a graph
+            inside it.
     """
 
     models: list[Any] = field(default_factory=list[Any])
     beyond: list[Any] = field(default_factory=list[Any])
     needs: set[str] = field(default_factory=lambda: {"text"})
+    asks: bool = False
 
 
 def reach_of(runnable: Any) -> Reach:
@@ -83,6 +87,9 @@ def reach_of(runnable: Any) -> Reach:
         if type(value).__name__ == "_ConfigurableModel" or _makes_models(value):
             found.models.append(value)
             return
+        if value is interrupt:
+            found.asks = True
+            return
         if isinstance(value, Embeddings):
             # They have clients of their own.
             return
@@ -91,6 +98,8 @@ def reach_of(runnable: Any) -> Reach:
             return
         if isinstance(value, ToolNode):
             found.needs.add("tools")
+        if isinstance(value, Pregel):
+            found.asks |= bool(value.interrupt_before_nodes or value.interrupt_after_nodes)
         if isinstance(value, RunnableBindingBase):
             binding = cast("RunnableBindingBase[Any, Any]", value)
             found.needs |= needs_of(binding.kwargs)

@@ -80,7 +80,7 @@ def explain(builder: StateGraph[Any, Any, Any, Any], agents: AgentsArgument = No
     reaches = reaches_of(builder)
     found = agents_of(builder, agents, reaches)
     names = [agent.name for agent in found]
-    full = why_not_full(builder, names)
+    full = why_not_full(builder, names, reaches)
     routed = routed_by_code(builder)
     rest = [name for name in builder.nodes if name not in names]
 

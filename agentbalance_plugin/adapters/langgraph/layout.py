@@ -80,7 +80,7 @@ class Layout:
         names = [agent.name for agent in agents]
         routed = routed_by_code(builder)
         if settings.mode != "backbones":
-            obstacle = why_not_full(builder, names, vouched=settings.mode == "full")
+            obstacle = why_not_full(builder, names, reaches, vouched=settings.mode == "full")
             if obstacle is None:
                 team = Team(agents, decider=deciding_node(builder, names))
                 key = messages_key(builder)
@@ -129,11 +129,18 @@ class Layout:
         return () if self.routed or self.builder.branches else self.team.names
 
 
-def why_not_full(builder: _AnyGraph, names: Sequence[str], *, vouched: bool = False) -> str | None:
+def why_not_full(
+    builder: _AnyGraph,
+    names: Sequence[str],
+    reaches: Mapping[str, Reach],
+    *,
+    vouched: bool = False,
+) -> str | None:
     """What keeps a graph's agents from being planned in full; None if nothing does.
 
     Args:
-        vouched: the user says that agents depend on each other through messages alone.
+        vouched: the user says that agents depend on each other through messages alone, and that
+            any of them may be left out.
     """
     agents = set(names)
     if routed := routed_by_code(builder):
@@ -166,6 +173,12 @@ def why_not_full(builder: _AnyGraph, names: Sequence[str], *, vouched: bool = Fa
     feeders = {start for start, end in edges if end in agents and start not in agents}
     if len(feeders) != 1:
         return f"agents are entered from several nodes: {sorted(feeders)}"
+    asking = [name for name in names if reaches[name].asks]
+    if asking and not vouched:
+        return (
+            f"agent {asking[0]!r} may ask a human, which a plan could leave out; if it may, say "
+            "mode='full'"
+        )
     return None
 
 

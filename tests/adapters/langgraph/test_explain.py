@@ -7,20 +7,29 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
+import langgraph.types
 import pytest
 from graphs import LARGE, MINI, NAMES, WIDE, Always, Assign, Bench, chain_of
+from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.language_models import FakeListLLM
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AnyMessage
 from langchain_openai import OpenAIEmbeddings
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.types import interrupt
 from openai import AsyncOpenAI
 from pydantic import BaseModel, SecretStr
 
 from agentbalance_plugin import Agent, Backbone, Budget, Catalog, Endpoint, Plan
 from agentbalance_plugin.adapters.langgraph import balance, direct, explain
 from agentbalance_plugin.adapters.langgraph.models import Models, models_for
+
+
+def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
 
 
 async def test_a_static_graph_is_planned_in_full(
@@ -178,6 +187,39 @@ async def test_other_keys_of_the_state_are_planned_past_only_where_the_user_says
     result = await app.ainvoke(asked)
     assert len(result["messages"]) == 2
     assert result["draft"] == "kept"
+
+
+async def test_agents_that_ask_a_human_are_left_out_only_where_the_user_says_so(
+    instant: Bench,
+) -> None:
+    speak, model = instant.node("a"), instant.model()
+
+    async def by_name(state: Any) -> Any:
+        return [interrupt("approve?"), await speak(state)][1]
+
+    async def by_module(state: Any) -> Any:
+        return [langgraph.types.interrupt("approve?"), await speak(state)][1]
+
+    async def through_another(state: Any) -> Any:
+        return await by_name(state)
+
+    approval = HumanInTheLoopMiddleware(interrupt_on={"add": True})
+    asking = [
+        by_name,
+        by_module,
+        through_another,
+        create_agent(model, [add], middleware=[approval]),
+        instant.chain(("x",)).compile(interrupt_before=["x"]),
+    ]
+    for node in asking:
+        builder = chain_of({"a": node, "b": instant.node("b")})
+        assert explain(builder).full == (
+            "agent 'a' may ask a human, which a plan could leave out; if it may, say mode='full'"
+        )
+        assert instant.balance(builder, mode="auto").compile().shared.layout.mode == "backbones"
+        assert instant.balance(builder, mode="full").compile().shared.layout.mode == "full"
+    silent = chain_of({"a": create_agent(model, [add]), "b": instant.node("b")})
+    assert explain(silent).full is None
 
 
 async def test_agents_may_be_named(instant: Bench) -> None:
