@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -49,6 +50,7 @@ class Models:
         self._made: dict[str, BaseChatModel] = {}
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BaseChatModel]]
         self._of_loop = WeakKeyDictionary()
+        self._lock = threading.Lock()
         for name, backbone in catalog.items():
             if ready is not None and name in ready:
                 _check_covered(name, ready[name])
@@ -66,10 +68,20 @@ class Models:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return made
-        own = self._of_loop.setdefault(loop, {})
+        own = self._of_loop.get(loop)
+        if own is None:
+            own = self._made_for(loop)
         if name not in own:
             own[name] = _with_own_connections(made)
         return own[name]
+
+    def _made_for(self, loop: asyncio.AbstractEventLoop) -> dict[str, BaseChatModel]:
+        """Where the chat models of an event loop are kept."""
+        with self._lock:
+            # Connections hold their loop, so that closed ones would stay for ever.
+            for past in [each for each in self._of_loop if each.is_closed()]:
+                del self._of_loop[past]
+            return self._of_loop.setdefault(loop, {})
 
 
 def models_for(backbones: Backbones) -> Models:

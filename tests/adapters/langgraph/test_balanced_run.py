@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -297,3 +299,20 @@ async def test_one_graph_serves_one_event_loop_after_another(instant: Bench) -> 
 
     assert await asyncio.to_thread(three_loops) == [(2, True)] * 3
     assert len(instant.called()) == 6
+
+
+async def test_event_loops_that_are_closed_are_let_go_of(instant: Bench) -> None:
+    app = instant.balance(instant.chain(("a",))).compile()
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def ask(number: int) -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await app.ainvoke(instant.ask(number))
+
+    def three_loops() -> list[bool]:
+        for number in range(3):
+            asyncio.run(ask(number))
+        gc.collect()
+        return [each() is None for each in loops]
+
+    assert (await asyncio.to_thread(three_loops))[:2] == [True, True]
