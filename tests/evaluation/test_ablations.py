@@ -86,6 +86,7 @@ def test_each_ablation_is_a_row_of_its_own(known: Known) -> None:
     assert len({m.name for m in found.methods}) == 15
     areas = {m.name: m.axes["cost"].auc for m in found.methods}
     changed = [name for name, area in areas.items() if area != areas["agentbalance"]]
-    # A limit on hops that is above what any plan has changes nothing when it is lifted.
-    assert set(areas) - {"agentbalance", "no hop limit"} <= set(changed)
+    # A limit on hops that is above what any plan has changes nothing when it is lifted, nor need
+    # another pool where the short list has room for all backbones anyway.
+    assert set(areas) - {"agentbalance", "no hop limit", "random pool"} <= set(changed)
     assert found.best_baseline == {"cost": None, "latency": None}

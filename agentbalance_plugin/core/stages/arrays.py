@@ -188,7 +188,8 @@ def task_features(scene: Scene) -> Array:
 def log_softmax(scores: Array, mask: Array) -> Array:
     """Over the last axis, of those in the mask; very small elsewhere."""
     xp = namespace(scores)
-    shut = scores - 1e9 * (1.0 - mask)
+    # As far off as single precision still tells the scores of those apart.
+    shut = scores - 1e4 * (1.0 - mask)
     shut = shut - xp.max(shut, axis=-1, keepdims=True)
     return shut - xp.log(xp.sum(xp.exp(shut), axis=-1, keepdims=True))
 
