@@ -225,17 +225,15 @@ class BalancedGraph(_AnyCompiled):
             if run.stopped is None:
                 raise
         except Exception as error:
-            _note_failure(run, error)
+            run.fail(error)
             raise
         finally:
             run.meter.close()
-            waits: tuple[str, ...] = ()
-            if saver is not None and session.keeps_state:
-                snapshot = self.get_state(session.thread)
-                waits = snapshot.next
-                if (write := session.spend_write(snapshot)) is not None:
-                    saver.put_writes(*write)
-            session.close(waits)
+            with session.closing():
+                if saver is not None and session.keeps_state:
+                    snapshot = self.get_state(session.thread)
+                    if (write := session.spend_write(snapshot)) is not None:
+                        saver.put_writes(*write)
         session.raise_if_wanted()
 
     async def astream(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -277,18 +275,16 @@ class BalancedGraph(_AnyCompiled):
             if run.stopped is None:
                 raise
         except Exception as error:
-            _note_failure(run, error)
+            run.fail(error)
             raise
         finally:
             deadline.close()
             run.meter.close()
-            waits: tuple[str, ...] = ()
-            if saver is not None and session.keeps_state:
-                snapshot = await self.aget_state(session.thread)
-                waits = snapshot.next
-                if (write := session.spend_write(snapshot)) is not None:
-                    await saver.aput_writes(*write)
-            session.close(waits)
+            with session.closing():
+                if saver is not None and session.keeps_state:
+                    snapshot = await self.aget_state(session.thread)
+                    if (write := session.spend_write(snapshot)) is not None:
+                        await saver.aput_writes(*write)
         session.raise_if_wanted()
 
     def _with_room(self, config: RunnableConfig | None) -> RunnableConfig | None:
@@ -329,10 +325,6 @@ _END = object()
 def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:
     """What to be in while LangGraph goes on; it takes time, so only where it is needed."""
     return partial(entered, run) if shared.caches else nullcontext
-
-
-def _note_failure(run: Run, error: Exception) -> None:
-    run.failed = f"{type(error).__name__}: {error}"
 
 
 def _copied(builder: _AnyGraph) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def make_report(run: Run, waits_at: tuple[str, ...] = ()) -> RunReport:
         agents=tuple(_line(run, name, skipped, denials) for name in run.callers()),
         calls=meter.calls,
         stop_reason=stop_reason,
-        complete=run.ended and not run.exceeded and not waits_at,
+        complete=run.ended and run.failed is None and not run.exceeded and not waits_at,
         chosen=run.chosen or chosen,
         confidence=run.confidence,
     )

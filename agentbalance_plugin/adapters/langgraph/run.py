@@ -213,6 +213,10 @@ class Run:
         with self._lock:
             self._denials.setdefault(agent, []).append(denial.reason)
 
+    def fail(self, error: Exception) -> None:
+        """An error ends the run; of several the first is told."""
+        self.failed = self.failed or f"{type(error).__name__}: {error}"
+
     def is_denied(self, agent: str) -> bool:
         """Whether the run ends because of this agent."""
         with self._lock:

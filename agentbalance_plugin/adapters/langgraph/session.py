@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -73,6 +75,7 @@ class Session:
         self.resumes = input is None or isinstance(input, Command) or is_resuming(config)
         self._run: Run | None = None
         self._ticket: Ticket | None = None
+        self._waits_at: tuple[str, ...] = ()
 
     @property
     def run(self) -> Run:
@@ -149,16 +152,32 @@ class Session:
         return changed or self._layout.plans_beside
 
     def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:
-        """What keeps the spend of nodes that did not finish: arguments of `put_writes`."""
+        """What keeps the spend of nodes that did not finish: arguments of `put_writes`.
+
+        Args:
+            snapshot: the state that the run has left.
+        """
+        self._waits_at = snapshot.next
         if not (snapshot.config.get("configurable") or {}).get("checkpoint_id"):
             return None
         task_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"agentbalance:{uuid.uuid4()}"))
         return snapshot.config, [(SPEND, spend_value(self.run, snapshot.next))], task_id
 
-    def close(self, waits_at: tuple[str, ...] = ()) -> None:
+    @contextmanager
+    def closing(self) -> Generator[None]:
+        """Close the run when the block ends, even if the checkpointer fails in it."""
+        try:
+            yield
+        except Exception as error:
+            self.run.fail(error)
+            raise
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         """Make the report, whether the run finished, failed or was left."""
         run = self.run
-        report = self.report = make_report(run, waits_at)
+        report = self.report = make_report(run, self._waits_at)
         self._reports.add(report, self._config)
         learn_from(run)
         pacer = self._layout.settings.pacer(self._layout.team)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graphs import LARGE, MINI, Assign, Bench, speakers
+from graphs import LARGE, MINI, Assign, Bench, chain_of, speakers
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -275,3 +275,42 @@ async def test_crash_after_crash_no_spend_is_lost(instant: Bench) -> None:
     await app.ainvoke(None, THREAD)
     assert app.report.spend.nanodollars == instant.billed()
     assert app.report.spend.calls == 5
+
+
+class Failing(InMemorySaver):
+    gone = False
+
+    def get_tuple(self, config: Any) -> Any:
+        if self.gone:
+            raise ConnectionError("no database")
+        return super().get_tuple(config)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_run_is_closed_though_its_checkpointer_fails(
+    instant: Bench, blocking: bool
+) -> None:
+    saver, speak = Failing(), instant.blocking("a")
+
+    def last(state: Any) -> Any:
+        saver.gone = state["messages"][0].text == instant.task()
+        return speak(state)
+
+    async def ask(number: int) -> Any:
+        config: Any = {"configurable": {"thread_id": str(number)}}
+        if blocking:
+            return await asyncio.to_thread(app.invoke, instant.ask(number), config)
+        return await app.ainvoke(instant.ask(number), config)
+
+    budget = Budget.average(cost_usd=0.002, max_cost_usd=0.1)
+    app = instant.balance(chain_of({"a": last}), budget=budget).compile(checkpointer=saver)
+    with pytest.raises(ConnectionError, match="no database"):
+        await ask(0)
+    first = app.report
+    assert (first.stop_reason, first.complete) == ("Failed: ConnectionError: no database", False)
+    assert first.spend.nanodollars == instant.billed() > 0
+    saver.gone = False
+    await ask(1)
+    # What the first was allowed and did not spend is there for the next.
+    left = first.budget.nanodollars - first.spend.nanodollars
+    assert app.report.budget.nanodollars == left + 2_000_000
