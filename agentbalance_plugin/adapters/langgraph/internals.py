@@ -112,6 +112,15 @@ def namespace_of(config: RunnableConfig | None) -> str:
     return str(configurable.get(_NAMESPACE) or "")
 
 
+def one_history(config: RunnableConfig) -> RunnableConfig:
+    """The config that a subgraph with `checkpointer=True` runs with: it keeps one history a thread,
+    under its namespace without the ids of tasks."""
+    parts = namespace_of(config).split("|")
+    namespace = "|".join(part.partition(":")[0] for part in parts)
+    configurable = {**(config.get("configurable") or {}), _NAMESPACE: namespace}
+    return cast("RunnableConfig", {**config, "configurable": configurable})
+
+
 def lent_saver(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
     """The checkpointer that a parent graph lends; None for a root graph."""
     saver: Any = (config.get("configurable") or {}).get(_SAVER)

@@ -18,6 +18,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     is_resuming,
     lent_saver,
     namespace_of,
+    one_history,
 )
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.options import overrides_of
@@ -41,7 +42,7 @@ class Session:
     Args:
         layout: of the graph.
         reports: where its report goes.
-        saver: the graph's own checkpointer, if any.
+        saver: the graph's own checkpointer, if any, or True for one history in its parent's.
         input: of the call; None and Commands resume.
         config: of the call, merged with the graph's and the context's.
         context: of the call.
@@ -60,7 +61,7 @@ class Session:
     ) -> None:
         self._layout = layout
         self._reports = reports
-        self._config = config
+        self._config = one_history(config) if saver is True else config
         self._overrides = overrides_of(config, context)
         self._outer = control if control is not None else control_of(config)
         lent = lent_saver(config)
