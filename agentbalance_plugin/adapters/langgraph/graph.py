@@ -13,7 +13,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.graph import Graph
-from langgraph.errors import GraphDrained
+from langgraph.errors import GraphDrained, GraphInterrupt
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
@@ -224,6 +224,9 @@ class BalancedGraph(_AnyCompiled):
             # The user's own wish to drain is the user's to hear of.
             if run.stopped is None:
                 raise
+        except GraphInterrupt:
+            # A subgraph of a stock graph waits to be resumed.
+            raise
         except Exception as error:
             run.fail(error)
             raise
@@ -274,6 +277,9 @@ class BalancedGraph(_AnyCompiled):
         except GraphDrained:
             if run.stopped is None:
                 raise
+        except GraphInterrupt:
+            # A subgraph of a stock graph waits to be resumed.
+            raise
         except Exception as error:
             run.fail(error)
             raise

@@ -128,6 +128,16 @@ def lent_saver(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
     return cast("BaseCheckpointSaver[Any]", saver) if known else None
 
 
+def thread_of(config: RunnableConfig) -> RunnableConfig:
+    """The thread of a graph, at whatever checkpoint it has reached; of a subgraph the part that is
+    its own, with the checkpointer that its parent lends."""
+    configurable: dict[str, Any] = config.get("configurable") or {}
+    found = {"thread_id": configurable.get("thread_id", ""), _NAMESPACE: namespace_of(config)}
+    if _SAVER in configurable:
+        found[_SAVER] = configurable[_SAVER]
+    return {"configurable": found}
+
+
 def is_sent(config: RunnableConfig) -> bool:
     """Whether a node runs for a `Send`, perhaps as one of several parts."""
     path = (config.get("metadata") or {}).get("langgraph_path") or ("",)

@@ -19,6 +19,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     lent_saver,
     namespace_of,
     one_history,
+    thread_of,
 )
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.options import overrides_of
@@ -42,7 +43,8 @@ class Session:
     Args:
         layout: of the graph.
         reports: where its report goes.
-        saver: the graph's own checkpointer, if any, or True for one history in its parent's.
+        saver: the graph's own checkpointer, if any; True for one history in its parent's, False
+            for none there either.
         input: of the call; None and Commands resume.
         config: of the call, merged with the graph's and the context's.
         context: of the call.
@@ -64,7 +66,7 @@ class Session:
         self._config = one_history(config) if saver is True else config
         self._overrides = overrides_of(config, context)
         self._outer = control if control is not None else control_of(config)
-        lent = lent_saver(config)
+        lent = None if saver is False else lent_saver(config)
         self._is_root = lent is None
         self.saver: BaseCheckpointSaver[Any] | None = lent or (
             saver if isinstance(saver, BaseCheckpointSaver) else None
@@ -91,14 +93,15 @@ class Session:
     @property
     def thread(self) -> RunnableConfig:
         """The thread, at whatever checkpoint it has reached."""
-        configurable = self._config.get("configurable") or {}
-        names = ("thread_id", "checkpoint_ns")
-        return {"configurable": {name: configurable.get(name, "") for name in names}}
+        return thread_of(self._config)
 
     @property
     def keeps_state(self) -> bool:
-        """Whether there is a state to look at when the run has ended."""
-        return self.saver is not None and self._is_root
+        """Whether there is a state to look at when the run has ended.
+
+        What a subgraph of a stock graph spent is in its last checkpoint, if it came to its end.
+        """
+        return self.saver is not None and (self._is_root or not self.run.ended)
 
     def open(self, saved: CheckpointTuple | None) -> Run:
         """Start the run, where a resumed task left off.
