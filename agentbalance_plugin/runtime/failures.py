@@ -93,13 +93,16 @@ def outage(error: Exception) -> Fault | None:
     if status is not None:
         known = status in _ELSEWHERE or status >= 500
         return Fault(f"{name}, status {status}") if known else None
-    unreachable = name in _UNREACHABLE or isinstance(error, ConnectionError)
+    unreachable = _is(error, _UNREACHABLE) or isinstance(error, ConnectionError)
     return Fault(name) if unreachable else None
 
 
 def _status(error: Exception) -> int | None:
     """HTTP SDKs agree on `status_code`; Google's says `code`."""
-    for found in (getattr(error, "status_code", None), getattr(error, "code", None)):
+    status = getattr(error, "status_code", None)
+    # The code of an error inside a stream of openai is the body's own, after tokens were made.
+    code = None if hasattr(error, "body") else getattr(error, "code", None)
+    for found in (status, code):
         if isinstance(found, int):
             return found
     return None
@@ -113,11 +116,27 @@ def _classify(error: Exception) -> _Failure:
         after = _retry_after(error)
         soon = after is None or after <= _LONGEST_DELAY_S
         return _Failure(not refused, status in _RETRIED_STATUS and soon, after)
-    cause = type(error.__cause__).__name__
-    if type(error).__name__ == "APIConnectionError" and cause in ("ConnectError", "ConnectTimeout"):
+    causes = _causes(error)
+    if _is(error, ("APIConnectionError",)) and any(
+        _is(each, ("ConnectError", "ConnectTimeout")) for each in causes[1:]
+    ):
         return _Failure(billed=False, retry=True)
     broken = isinstance(error, asyncio.IncompleteReadError)
-    return _Failure(billed=True, retry=broken or type(error).__name__ in _TRANSPORT)
+    return _Failure(billed=True, retry=broken or _is(error, _TRANSPORT))
+
+
+def _is(error: BaseException, names: tuple[str, ...]) -> bool:
+    """Whether an error is of a class so named, or of one built on it."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in found:
+        found.append(each)
+        each = each.__cause__
+    return found
 
 
 def _usage(error: Exception) -> tuple[int, int]:

@@ -207,7 +207,9 @@ class Meter:
                 raise CallDenied(f"{agent}: the run is over")
             if seconds is not None and seconds <= 0:
                 raise DeadlineReached(f"{agent}: no time left before the deadline")
-            asked = min(output_cap or backbone.max_output_tokens, backbone.max_output_tokens)
+            asked = min(
+                max(output_cap or 0, 0) or backbone.max_output_tokens, backbone.max_output_tokens
+            )
             if backbone.context_tokens is not None:
                 # Endpoints refuse a call whose prompt and cap do not fit together.
                 likely = prompt_bound if backbone.tokenizer else prompt_bound * _TOKENS_PER_BYTE

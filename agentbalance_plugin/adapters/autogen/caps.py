@@ -82,9 +82,13 @@ class OutputCap:
     def wanted(self, extra_create_args: Mapping[str, Any]) -> int | None:
         """The cap asked for by the caller or the client's maker: the smaller one; None if neither
         did."""
-        asked = self._options(extra_create_args).get(self.name)
-        caps = [cap for cap in (asked, self.own) if cap]
-        return min(caps, default=None)
+        options = self._options(extra_create_args)
+        asked = [options.get(self.name), self.own]
+        if not self.nested:
+            sources: tuple[Mapping[str, Any], ...] = (options, options.get("extra_body") or {})
+            asked += [source.get(name) for source in sources for name in _OPENAI_NAMES]
+        # Below zero it means as many as there are.
+        return min((cap for cap in asked if cap and cap > 0), default=None)
 
     def set(self, extra_create_args: Mapping[str, Any], cap: int) -> dict[str, Any]:
         """The create arguments with the cap in them."""
@@ -93,6 +97,11 @@ class OutputCap:
             options = {**(self.options or {}), **self._options(arguments)}
             arguments["options"] = {**options, self.name: cap}
         else:
+            # Under its other name, or beside the arguments, a larger one might be what counts.
+            for name in _OPENAI_NAMES:
+                arguments.pop(name, None)
+            if body := arguments.get("extra_body"):
+                arguments["extra_body"] = {n: v for n, v in body.items() if n not in _OPENAI_NAMES}
             arguments[self.name] = cap
         return arguments
 

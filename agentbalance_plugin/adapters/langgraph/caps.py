@@ -24,9 +24,11 @@ _CAPS = frozenset(OUTPUT_CAPS)
 def wanted(asked: BaseChatModel, options: Mapping[str, Any]) -> list[int]:
     """The caps that a call of the model `asked`, with these keyword arguments, asks for."""
     sources = (*levels(vars(asked)), *levels(options))
-    return [
+    found = [
         int(source[name]) for source in sources for name in source.keys() & _CAPS if source[name]
     ]
+    # Below zero it means as many as there are.
+    return [cap for cap in found if cap > 0]
 
 
 def capped(
@@ -46,6 +48,9 @@ def capped(
             return model, {**free, "max_tokens": cap}
         # ChatOpenAI renames max_tokens to the newer field, which older servers ignore.
         body: Mapping[str, Any] = free.get("extra_body") or {}
+        # Its own would be sent beside it, under the other name.
+        if getattr(model, "max_tokens", None) is not None:
+            model = model.model_copy(update={"max_tokens": None})
         return model, {**free, "extra_body": {**body, endpoint.output_cap: cap}}
     field = _field_of(type(model))
     if field is None:

@@ -77,7 +77,9 @@ def _task(run: Run, values: object, read_query: QueryReader | None) -> tuple[str
         query = asked.text if asked is not None else "\n".join(_texts(values))
     images = _images(asked) if asked is not None else 0
     team = run.team.needing("vision") if images else run.team
-    check_affordable(run.budget, run.models.catalog, query, images)
+    # What is left of a mean is not what the user gave: such a run ends for want of budget.
+    if run.price_usd is None:
+        check_affordable(run.budget, run.models.catalog, query, images)
     return query, team, images
 
 

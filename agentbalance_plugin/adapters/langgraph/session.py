@@ -123,7 +123,7 @@ class Session:
         if budget is None and (pacer := settings.pacer(team)) is not None:
             self._ticket = ticket = pacer.start()
             price = ticket.price_usd
-            budget = _with_more(ticket.budget, before)
+            budget = _with_more(ticket.budget, before, cast("float", settings.budget.cost_usd))
         if budget is None:
             budget = task.budget if task is not None else settings.budget
         run = self._run = Run(
@@ -214,7 +214,7 @@ def _check_same_graph(task: StoredTask, layout: Layout) -> None:
         )
 
 
-def _with_more(budget: Budget, before: Spend) -> Budget:
+def _with_more(budget: Budget, before: Spend, most: float) -> Budget:
     """The caps of a resumed task: what it has spent and what this part may spend."""
     spent = before.nanodollars / NANODOLLARS_PER_USD
-    return replace(budget, cost_usd=cast("float", budget.cost_usd) + spent)
+    return replace(budget, cost_usd=min(most, cast("float", budget.cost_usd) + spent))

@@ -45,6 +45,7 @@ def caps_in(model: Any, options: dict[str, Any]) -> dict[str, Any]:
         (openai(), None, {}, {"max_completion_tokens": 77}),
         (openai(), None, {"extra_body": {"max_tokens": 9000}}, {"max_completion_tokens": 77}),
         (openai(max_tokens=9000), None, {}, {"max_completion_tokens": 77}),
+        (openai(max_tokens=9000), OLDER, {}, {"max_tokens": 77}),
         (openai(use_responses_api=True), None, {}, {"max_output_tokens": 77}),
         (openai(use_responses_api=True), OLDER, {}, {"max_output_tokens": 77}),
         (openai(), OLDER, {"reasoning": {"effort": "low"}}, {"max_output_tokens": 77}),
@@ -54,9 +55,8 @@ def caps_in(model: Any, options: dict[str, Any]) -> dict[str, Any]:
 def test_openai_is_told_by_the_name_that_the_api_knows(
     model: ChatOpenAI, endpoint: Endpoint | None, options: dict[str, Any], found: dict[str, int]
 ) -> None:
-    same, given = capped(model, endpoint, options, 77)
-    assert same is model
-    assert caps_in(model, given) == found
+    used, given = capped(model, endpoint, options, 77)
+    assert caps_in(used, given) == found
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "gpt-5-pro", "gpt-5.2-codex"])
@@ -139,6 +139,10 @@ def test_all_that_callers_ask_for_counts() -> None:
     assert wanted(Gemini(max_output_tokens=800), {"max_tokens": 70}) == [800, 70]
     asked = {"extra_body": {"max_tokens": 5}, "generation_config": {"max_output_tokens": 6}}
     assert sorted(wanted(Gemini(), asked)) == [5, 6]
+
+
+def test_a_cap_below_zero_is_none() -> None:
+    assert wanted(openai(max_tokens=-1), {"max_tokens": -1, "extra_body": {"max_tokens": -2}}) == []
 
 
 def test_a_cap_in_the_body_of_every_request_is_refused(instant: Bench) -> None:
