@@ -55,13 +55,16 @@ class Endpoint:
             text: Any = getattr(self, name)
             if text is not None and not isinstance(text, str):
                 raise ValueError(f"{name} must be a text, got {text!r}")
+        if self.api_key_env is not None and not self.api_key_env.isidentifier():
+            # It may be the key itself, and messages go into logs.
+            raise ValueError("api_key_env must be the name of a variable, not the key (not shown)")
         if self.output_cap not in ("max_tokens", "max_completion_tokens"):
             raise ValueError(
                 f"output_cap must be max_tokens or max_completion_tokens, got {self.output_cap!r}"
             )
         component: Any = self.component
         if component is not None and not isinstance(component, Mapping):
-            raise ValueError(f"component must be a mapping, got {component!r}")
+            raise ValueError(f"component must be a mapping, got {type(component).__name__}")
         if (self.model is None) == (self.component is None):
             given = "neither" if self.model is None else "both"
             raise ValueError(

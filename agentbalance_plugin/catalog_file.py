@@ -174,6 +174,12 @@ def _backbone(where: str, row: Mapping[str, Any]) -> Backbone:
         elif key == "profile":
             fields[key] = _profile(where, value)
         else:
+            if key.lower().endswith(("key", "token", "secret", "password")):
+                # It may be the key itself, and messages go into logs.
+                raise CatalogError(
+                    f"{where}: unknown field {raw_key!r} (value not shown); name the environment "
+                    "variable that holds the key in api_key_env"
+                )
             raise CatalogError(f"{where}: unknown field {raw_key!r} (value {value!r})")
     for key in ("price_in_usd_per_mtok", "price_out_usd_per_mtok"):
         if key not in fields:

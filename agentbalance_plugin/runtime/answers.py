@@ -8,7 +8,9 @@ from typing import Any, cast
 
 _ANSWER_LINE = re.compile(r"^[\s*_#>-]*(?:final\s+)?answer[*_]*\s*:[\s*_]*(?P<answer>\S.*)$", re.I)
 _BOXED = r"\boxed{"
-_CHOICE = re.compile(r"\W*([A-Za-z])\W*")
+# What may stand around a letter; a sign is part of it (A+ is not A-, nor C++ C).
+_CHOICE = re.compile(r"[\s(\[{*_\"'`$]*([A-Za-z])[\s)\]}*_\"'`$.:,;]*")
+_MATHS = re.compile(r"\$+([^$]+)\$+|\\\((.+)\\\)|\\\[(.+)\\\]")
 _NUMBER = re.compile(r"[-+]?\$?\s?[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?%?")
 
 
@@ -29,6 +31,8 @@ def extract_answer(text: str) -> str | None:
 def canonical(answer: str) -> str:
     """One spelling for answers that mean the same: numbers, letters, white space."""
     answer = " ".join(answer.split())
+    if maths := _MATHS.fullmatch(answer):
+        answer = next(filter(None, maths.groups())).strip()
     if _NUMBER.fullmatch(answer):
         return _plain_number(answer)
     choice = _CHOICE.fullmatch(answer)

@@ -31,6 +31,10 @@ class GoogleError(Exception):
     code = 503
 
 
+class OpenAIConnectionError(APIConnectionError):
+    """As langchain-openai names it."""
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -42,6 +46,7 @@ class GoogleError(Exception):
             "BadRequestError, the prompt is too long for it",
         ),
         (APIConnectionError(request=REQUEST), "APIConnectionError"),
+        (OpenAIConnectionError(request=REQUEST), "OpenAIConnectionError"),
         (httpx.ConnectError("refused"), "ConnectError"),
         (ConnectionRefusedError(), "ConnectionRefusedError"),
         (GoogleError(), "GoogleError, status 503"),

@@ -41,7 +41,9 @@ def same_answer(question: Question, reply: str, answer: str | None) -> bool:
     """
     if answer is None:
         return False
-    right, said = canonical(question.answer).casefold(), answer.casefold()
+    # Read as a reply's is, so that what reading takes off (a full stop, quotes) is off both.
+    right = extract_answer(f"Answer: {' '.join(question.answer.split())}") or question.answer
+    right, said = right.casefold(), answer.casefold()
     if said == right:
         return True
     found = (_CHOICE if right.isalpha() else _NUMBER).match(said)

@@ -144,6 +144,10 @@ async def test_a_grade_of_ones_own_decides_and_its_error_is_the_callers(bench: B
         ("4", "42 km", False),
         ("0.5", "1/2", False),
         ("x", None, False),
+        ("The cat sat.", "The cat sat", True),
+        ("__init__", "init", True),
+        ("C++", "C++", True),
+        ("C++", "C", False),
     ],
 )
 def test_answers_are_compared_as_agents_votes_are(right: str, said: str | None, same: bool) -> None:
