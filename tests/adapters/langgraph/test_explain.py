@@ -120,7 +120,7 @@ async def test_what_no_budget_reaches_is_told(
         "node 'old' reaches FakeL",
     ]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         instant.balance(chain_of({"a": speak, "search": search})).compile()
 
 
