@@ -41,7 +41,7 @@ from agentbalance_plugin.adapters.langgraph.planning import (
 )
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.retries import too_late
-from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, own_run
+from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, is_running, own_run
 from agentbalance_plugin.adapters.langgraph.stored import (
     AUTHORS,
     SPEND,
@@ -129,11 +129,18 @@ def _planner(layout: Layout, select: str | list[str]) -> tuple[Any, Any]:
         ]
         ChannelWrite.do_write(config, writes)
 
+    def forget(config: RunnableConfig) -> None:
+        """The user's update of a state enters the graph: a new task, planned when it runs."""
+        writes = [ChannelWriteEntry(TASK, {}), ChannelWriteEntry(AUTHORS, {})]
+        ChannelWrite.do_write(config, writes)
+
     def plan(value: Any, config: RunnableConfig) -> Any:
         run = own_run(config, START)
         if run is not None:
             values = read(config)
             lay_out(run, make_plan(run, values, layout.settings.query), values, config)
+        elif not is_running(config):
+            forget(config)
         return value
 
     async def aplan(value: Any, config: RunnableConfig) -> Any:
@@ -141,6 +148,8 @@ def _planner(layout: Layout, select: str | list[str]) -> tuple[Any, Any]:
         if run is not None:
             values = read(config)
             lay_out(run, await amake_plan(run, values, layout.settings.query), values, config)
+        elif not is_running(config):
+            forget(config)
         return value
 
     return plan, aplan
@@ -230,7 +239,7 @@ class _AgentNode(_Callable):
         if run is None:
             return await self._inner.ainvoke(input, config, **kwargs)
         if run.plan is None:
-            # Few threads are resumed that this graph did not begin.
+            # Few tasks do not pass START.
             await asyncio.to_thread(self._plan_late, run, input)
         seen = self._view(run, input, config)
         try:
@@ -248,7 +257,8 @@ class _AgentNode(_Callable):
         return self._leave(run, seen, result, config)
 
     def _plan_late(self, run: Run, state: Any) -> None:
-        """The thread was begun by the user's own graph and is resumed by this one."""
+        """The thread was begun by the user's own graph and is resumed by this one, or a new task
+        did not pass START."""
         with run.planning:
             if run.plan is None:
                 make_plan(run, _values(state), self._layout.settings.query)

@@ -175,7 +175,8 @@ class _Routes:
             return run.plan, run.steps
         # The state is updated from outside of a run.
         task = ChannelRead.do_read(config, select=TASK, fresh=True)
-        return (plan_from_dict(task["plan"]), task["steps"]) if task else self._as_it_was
+        planned = task and task["steps"] is not None
+        return (plan_from_dict(task["plan"]), task["steps"]) if planned else self._as_it_was
 
 
 class Hearing:
@@ -294,7 +295,8 @@ def _make_last(
     winner of a vote may have spoken earlier."""
     messages = _messages(state, key)
     said = _said(messages, authors_of(config))
-    if run is None or run.plan is None or not said:
+    if run is None or run.plan is None or run.steps is None or not said:
+        # Without steps the agents are the user's own, and so is their answer.
         return None
     chosen = run.chosen = decide(run.plan, said, extract, run)
     if messages[-1] is said[chosen]:

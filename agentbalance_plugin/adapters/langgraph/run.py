@@ -349,6 +349,11 @@ def caller_of(config: RunnableConfig | None, model: BaseChatModel | None = None)
     return _calling.get()
 
 
+def is_running(config: RunnableConfig) -> bool:
+    """Whether a config belongs to a run, and not to an update of a state from outside."""
+    return isinstance(control_of(config), BudgetControl)
+
+
 def own_run(config: RunnableConfig, node: str) -> Run | None:
     """The run, if `node` is of the graph that has the run's budget and not of one inside it."""
     control = control_of(config)

@@ -28,9 +28,11 @@ from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
 from agentbalance_plugin.adapters.langgraph.run import BudgetControl, Run
 from agentbalance_plugin.adapters.langgraph.stored import (
     SPEND,
+    TASK,
     StoredTask,
     spend_value,
     stored_task,
+    task_value,
 )
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
 from agentbalance_plugin.runtime.pacing import Ticket
@@ -79,6 +81,7 @@ class Session:
         self._run: Run | None = None
         self._ticket: Ticket | None = None
         self._waits_at: tuple[str, ...] = ()
+        self._began_at: str | None = None
 
     @property
     def run(self) -> Run:
@@ -116,6 +119,7 @@ class Session:
         layout = self._layout
         settings, team = layout.settings, layout.team
         task = stored_task(saved) if self.resumes else None
+        self._began_at = None if saved is None else _checkpoint_id(saved.config)
         if task is not None:
             _check_same_graph(task, layout)
         before = task.books.total if task is not None else Spend()
@@ -156,16 +160,25 @@ class Session:
         return changed or self._layout.plans_beside
 
     def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:
-        """What keeps the spend of nodes that did not finish: arguments of `put_writes`.
+        """What keeps the plan, and the spend of nodes that did not finish: arguments of
+        `put_writes`.
 
         Args:
             snapshot: the state that the run has left.
         """
+        run = self.run
         self._waits_at = snapshot.next
-        if not (snapshot.config.get("configurable") or {}).get("checkpoint_id"):
+        reached = _checkpoint_id(snapshot.config)
+        if reached is None:
             return None
+        # Where no step has ended yet, LangGraph does not see the nodes that a command sent to.
+        over = not snapshot.tasks and reached != self._began_at
+        writes: list[Any] = [(SPEND, spend_value(run, snapshot.next, over=over))]
+        if run.plan is not None and not over:
+            # The channel has it only of runs that passed START.
+            writes.append((TASK, task_value(run, self._layout.mode)))
         task_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"agentbalance:{uuid.uuid4()}"))
-        return snapshot.config, [(SPEND, spend_value(self.run, snapshot.next))], task_id
+        return snapshot.config, writes, task_id
 
     @contextmanager
     def closing(self) -> Generator[None]:
@@ -199,6 +212,10 @@ def inherits(config: RunnableConfig, control: RunControl | None) -> bool:
     """Whether a graph runs inside another balanced graph."""
     outer = control if control is not None else control_of(config)
     return isinstance(outer, BudgetControl)
+
+
+def _checkpoint_id(config: RunnableConfig) -> str | None:
+    return (config.get("configurable") or {}).get("checkpoint_id")
 
 
 def _check_same_graph(task: StoredTask, layout: Layout) -> None:

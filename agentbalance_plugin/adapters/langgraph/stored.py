@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.graph import START
 
 from agentbalance_plugin.adapters.langgraph.run import Books, Run
 from agentbalance_plugin.adapters.langgraph.steps import Steps
@@ -71,15 +72,17 @@ def task_value(run: Run, mode: str) -> dict[str, Any]:
     return {**task, "steps": steps}
 
 
-def spend_value(run: Run, due: Sequence[str] = ()) -> dict[str, Any]:
+def spend_value(run: Run, due: Sequence[str] = (), *, over: bool = False) -> dict[str, Any]:
     """What goes into the spend channel.
 
     Args:
         due: nodes that are at work, or to be, as the run ends.
+        over: whether nothing of the task is left to be done.
     """
     books = run.books()
     return {
         "due": list(due),
+        "over": over,
         "run": run.number,
         "total": _spend(books.total),
         "agents": {name: _spend(spend) for name, spend in books.agents.items() if spend.calls},
@@ -100,7 +103,7 @@ def _spend(spend: Spend) -> dict[str, Any]:
 def stored_task(saved: CheckpointTuple | None) -> StoredTask | None:
     """The task that a checkpoint is in the middle of; None if it holds none.
 
-    Spend may also be among the writes of tasks that did not finish.
+    What a run leaves behind as it ends is among the checkpoint's writes, not in its channels.
 
     Raises:
         ValueError: the checkpoint was written by a version with another format.
@@ -108,13 +111,19 @@ def stored_task(saved: CheckpointTuple | None) -> StoredTask | None:
     if saved is None:
         return None
     values = saved.checkpoint["channel_values"]
-    task: Any = values.get(TASK)
-    if not task:
+    if START in values:
+        # What was asked has not entered the graph: a new task, though channels hold the last one.
         return None
-    written: Iterable[Any] = (
-        value for _, name, value in saved.pending_writes or () if name == SPEND
-    )
-    return task_from(task, [values.get(SPEND), *written])
+    written = [(name, value) for _, name, value in saved.pending_writes or ()]
+    spends: list[Any] = [values.get(SPEND), *(value for name, value in written if name == SPEND)]
+    tasks: list[Any] = [value for name, value in written if name == TASK]
+    kept, spent = values.get(TASK), values.get(SPEND)
+    if kept and (not spent or spent["run"] == kept["run"]):
+        # The channel has no task of a run that did not pass START.
+        tasks.append(kept)
+    over = {each["run"] for each in spends if each and each.get("over")}
+    task = next((each for each in tasks if each["run"] not in over), None)
+    return None if task is None else task_from(task, spends)
 
 
 def task_from(task: Mapping[str, Any], spends: Iterable[Any]) -> StoredTask:

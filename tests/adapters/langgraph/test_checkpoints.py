@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START
 from langgraph.types import Command, interrupt
 
 from agentbalance_plugin import Budget, Catalog, Plan, Policy, Team
@@ -135,6 +136,50 @@ async def test_a_second_task_on_a_thread_is_planned_and_budgeted_anew(bench: Ben
     assert speakers(result) == ["human", "planner", "solver", "critic", "writer"] * 2
 
 
+@pytest.mark.parametrize("mode", ["backbones", "full"])
+@pytest.mark.parametrize("way", ["command", START, "__input__"])
+async def test_a_second_task_that_comes_as_no_input_is_planned_and_budgeted_anew(
+    instant: Bench, mode: str, way: str
+) -> None:
+    planner = Chain()
+    app = instant.balance(instant.chain(("a", "b")), mode=mode, policy=planner).compile(
+        checkpointer=InMemorySaver()
+    )
+    await app.ainvoke(instant.ask(), THREAD)
+    for number in (1, 2):
+        billed, before = instant.billed(), len((await app.aget_state(THREAD)).values["messages"])
+        if way == "command":
+            result = await app.ainvoke(Command(update=instant.ask(number), goto="a"), THREAD)
+        else:
+            await app.aupdate_state(THREAD, instant.ask(number), as_node=way)
+            result = await app.ainvoke(None, THREAD)
+        assert speakers(result)[before:] == ["human", "a", "b"]
+        assert planner.queries == [instant.task(each) for each in range(number + 1)]
+        assert app.report.spend.nanodollars == instant.billed() - billed
+        assert app.report.complete
+
+
+async def test_a_task_that_a_command_began_is_resumed_on_its_plan_and_its_books(
+    instant: Bench,
+) -> None:
+    speak, planner = instant.node("b"), Chain()
+
+    async def asks(state: Any) -> Any:
+        said = await speak(state)
+        return said if len(state["messages"]) < 4 else (said, interrupt("more?"))[0]
+
+    builder = instant.chain(("a", "b"), b=asks)
+    app = instant.balance(builder, policy=planner).compile(checkpointer=InMemorySaver())
+    await app.ainvoke(instant.ask(), THREAD)
+    billed = instant.billed()
+    result = await app.ainvoke(Command(update=instant.ask(1), goto="b"), THREAD)
+    assert [each.value for each in result["__interrupt__"]] == ["more?"]
+    await app.ainvoke(Command(resume="yes"), THREAD)
+    assert app.report.spend.nanodollars == instant.billed() - billed
+    assert app.report.spend.calls == 2
+    assert planner.queries == [instant.task(0), instant.task(1)]
+
+
 async def test_sqlite_keeps_a_task_for_another_process(instant: Bench, tmp_path: Path) -> None:
     path = str(tmp_path / "threads.db")
     builder = instant.chain(blocking=True)
@@ -249,7 +294,11 @@ async def test_a_thread_of_the_users_own_graph_goes_on_under_a_budget(
 class Chain:
     """Everyone hears all before."""
 
+    def __init__(self) -> None:
+        self.queries: list[str] = []
+
     def plan(self, query: str, team: Team, budget: Budget, catalog: Catalog) -> Plan:
+        self.queries.append(query)
         names = team.names
         edges = tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
         return Plan(dict.fromkeys(names, MINI), edges=edges, decider=team.decider)
