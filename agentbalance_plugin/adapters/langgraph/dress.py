@@ -40,6 +40,7 @@ from agentbalance_plugin.adapters.langgraph.planning import (
     prompt_of,
 )
 from agentbalance_plugin.adapters.langgraph.race import Decided
+from agentbalance_plugin.adapters.langgraph.removals import tolerant
 from agentbalance_plugin.adapters.langgraph.retries import too_late
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, is_running, own_run
 from agentbalance_plugin.adapters.langgraph.stored import (
@@ -101,6 +102,7 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
                 replace_path(writer, _unless_denied(name, path))
     if layout.messages is not None:
         finish(compiled.nodes)
+        compiled.channels[layout.messages] = tolerant(compiled.channels[layout.messages])
     caches = compiled.cache_policy is not None
     for name, node in compiled.nodes.items():
         if node.cache_policy is not None:

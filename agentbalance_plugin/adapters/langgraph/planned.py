@@ -28,6 +28,7 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     path_of,
     read_nothing,
 )
+from agentbalance_plugin.adapters.langgraph.removals import is_removal, of_seen
 from agentbalance_plugin.adapters.langgraph.run import Run, own_run
 from agentbalance_plugin.adapters.langgraph.steps import Steps, steps_of
 from agentbalance_plugin.adapters.langgraph.stored import AUTHORS, TASK, plan_from_dict
@@ -251,8 +252,8 @@ class Hearing:
         messages = convert_to_messages(cast("list[Any]", listed))
         for message in messages:
             message.id = message.id or str(uuid.uuid4())
-        new += [message for message in messages if message.id not in old]
-        return Overwrite(messages) if replaces else messages
+        new += [each for each in messages if each.id not in old and not is_removal(each)]
+        return Overwrite(messages) if replaces else [of_seen(each, old) for each in messages]
 
 
 def _is_pair(item: Any) -> bool:
