@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import urlparse
 
 from agentbalance_plugin.backbone import Backbone, Catalog
@@ -17,6 +19,44 @@ Client = TypeVar("Client")
 # Where everything is out of reach, each of them would have to be waited for.
 _MOST_STANDBYS = 2
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class OfLoops(Generic[Client]):
+    """What calls each backbone, made when it is first needed: one for each event loop, which its
+    connections belong to, and one where none runs. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._held: dict[asyncio.AbstractEventLoop | None, dict[str, Client]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, name: str, make: Callable[[], Client]) -> Client:
+        """That of a backbone, in the loop that runs here."""
+        here = running_loop()
+        with self._lock:
+            # Connections hold their loop, so that closed ones would stay for ever.
+            for past in [each for each in self._held if each is not None and each.is_closed()]:
+                del self._held[past]
+            own = self._held.setdefault(here, {})
+            if name not in own:
+                own[name] = make()
+            return own[name]
+
+    def let_go(self) -> list[Client]:
+        """Those of the loop that runs here and of none, which are not kept any longer."""
+        with self._lock:
+            found = [self._held.pop(loop, {}) for loop in (None, running_loop())]
+        return [client for clients in found for client in clients.values()]
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs here; None in a thread without."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def read_backbones(

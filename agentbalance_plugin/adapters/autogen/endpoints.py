@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from autogen_core.models import ChatCompletionClient, ModelInfo
 
 from agentbalance_plugin.adapters.autogen.caps import OutputCap, create_args
-from agentbalance_plugin.adapters.backbones import api_key, read_backbones, variable
+from agentbalance_plugin.adapters.backbones import OfLoops, api_key, read_backbones, variable
 from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
@@ -49,8 +48,7 @@ class Clients:
         for name, client in self._ready.items():
             OutputCap.check(client, name)
             check_maker("client", name, create_args(client))
-        self._made: dict[asyncio.AbstractEventLoop | None, dict[str, ChatCompletionClient]] = {}
-        self._lock = threading.Lock()
+        self._made = OfLoops[ChatCompletionClient]()
         for name, backbone in catalog.items():
             if name not in self._ready and backbone.endpoint is None:
                 raise ValueError(
@@ -64,24 +62,11 @@ class Clients:
         """The client of a backbone (KeyError for an unknown one)."""
         if (ready := self._ready.get(name)) is not None:
             return ready
-        here = _running_loop()
-        with self._lock:
-            # Those of a loop that is over can't be closed any more; they hold nothing open.
-            self._made = {
-                loop: made
-                for loop, made in self._made.items()
-                if loop is None or not loop.is_closed()
-            }
-            made = self._made.setdefault(here, {})
-            if name not in made:
-                made[name] = _make_client(self.catalog[name])
-            return made[name]
+        return self._made.get(name, partial(_make_client, self.catalog[name]))
 
     async def close(self) -> None:
         """Close the clients that were made here, in this event loop; the user's own stay open."""
-        with self._lock:
-            made = [self._made.pop(loop, {}) for loop in (None, _running_loop())]
-        for client in [client for clients in made for client in clients.values()]:
+        for client in self._made.let_go():
             await client.close()
 
 
@@ -94,13 +79,6 @@ def clients_for(backbones: Backbones) -> Clients:
     """
     # Any object may take the part of a client: what it lacks shows when it is called.
     return Clients(*read_backbones(backbones, object, "model client"))
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _check_keys(backbone: Backbone) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 from langchain_core.language_models import BaseChatModel
 
-from agentbalance_plugin.adapters.backbones import api_key, read_backbones
+from agentbalance_plugin.adapters.backbones import OfLoops, api_key, read_backbones, running_loop
 from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
 from agentbalance_plugin.backbone import Backbone, Catalog
@@ -48,9 +46,7 @@ class Models:
         self.downtimes = Downtimes()
         self.ready = frozenset(ready or ())
         self._made: dict[str, BaseChatModel] = {}
-        self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BaseChatModel]]
-        self._of_loop = WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._of_loop = OfLoops[BaseChatModel]()
         for name, backbone in catalog.items():
             if ready is not None and name in ready:
                 _check_covered(name, ready[name])
@@ -64,24 +60,9 @@ class Models:
         made = self._made.get(name)
         if made is None:
             made = self._made[name] = direct(_make_model(self.catalog[name]))
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        if running_loop() is None:
             return made
-        own = self._of_loop.get(loop)
-        if own is None:
-            own = self._made_for(loop)
-        if name not in own:
-            own[name] = _with_own_connections(made)
-        return own[name]
-
-    def _made_for(self, loop: asyncio.AbstractEventLoop) -> dict[str, BaseChatModel]:
-        """Where the chat models of an event loop are kept."""
-        with self._lock:
-            # Connections hold their loop, so that closed ones would stay for ever.
-            for past in [each for each in self._of_loop if each.is_closed()]:
-                del self._of_loop[past]
-            return self._of_loop.setdefault(loop, {})
+        return self._of_loop.get(name, partial(_with_own_connections, made))
 
 
 def models_for(backbones: Backbones) -> Models:
