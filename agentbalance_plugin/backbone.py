@@ -23,7 +23,6 @@ REASONED_TOKENS = 20.0
 # Of a prompt, where there is a tokenizer: English has 0.23, code and JSON up to 0.4.
 _TOKENS_PER_BYTE = 0.4
 
-
 # Decimals of the usual precision still count the pico-dollars of a price below it.
 _PRICE_BOUND = 10**15
 
@@ -300,6 +299,10 @@ class Catalog(Mapping[str, Backbone]):
         from agentbalance_plugin.catalog_file import read_catalog
 
         return cls(*read_catalog(path))
+
+    def offers(self, capability: str) -> bool:
+        """Whether any backbone has it."""
+        return any(capability in backbone.capabilities for backbone in self._by_name.values())
 
     def subset(self, names: Iterable[str]) -> Catalog:
         """A catalog of these backbones alone, in the order given (KeyError for an unknown one)."""

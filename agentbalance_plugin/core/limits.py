@@ -176,15 +176,13 @@ class Limits:
         """Chance that a log-normal time with this mean, [N, n], is within the deadline."""
         if not np.isfinite(self.latency_s).any():
             return np.ones_like(mean_s)
-        z = np.log(self.latency_s)[:, None] - np.log(mean_s) + _LATENCY_SIGMA**2 / 2
-        return normal_share(np.minimum(z, 1e3) / _LATENCY_SIGMA)
+        return _within(self.latency_s[:, None], mean_s)
 
     def in_time_of(self, task: int, mean_s: FloatArray) -> FloatArray:
         """[n] the same, of one task."""
         if not np.isfinite(self.latency_s[task]):
             return np.ones_like(mean_s)
-        z = np.log(self.latency_s[task]) - np.log(mean_s) + _LATENCY_SIGMA**2 / 2
-        return normal_share(np.minimum(z, 1e3) / _LATENCY_SIGMA)
+        return _within(self.latency_s[task], mean_s)
 
     @cached_property
     def unbounded(self) -> bool:
@@ -213,6 +211,12 @@ class Limits:
     @cached_property
     def _worst_tokens(self) -> FloatArray:
         return self.earlier_tokens + self.prompt_bound + self.caps
+
+
+def _within(latency_s: FloatArray | np.float64, mean_s: FloatArray) -> FloatArray:
+    """Chance that log-normal times with these means are within the deadlines."""
+    z = np.log(latency_s) - np.log(mean_s) + _LATENCY_SIGMA**2 / 2
+    return normal_share(np.minimum(z, 1e3) / _LATENCY_SIGMA)
 
 
 def _times(calls: Sequence[tuple[float, float]], prices: Sequence[float], left: float) -> float:

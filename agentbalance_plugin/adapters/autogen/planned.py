@@ -105,10 +105,10 @@ class PlannedTeam(WrappedTeam):
         self._unpaused = asyncio.Event()
         self._unpaused.set()
         self._passed: dict[int, Passes] = {}
+        # Edges of the chat's own order, where it may be planned so.
         self._in_order = None
         if isinstance(self._planner, Policy) and len(wiring.team.agents) > 1:
-            in_order = tuple(combinations(wiring.team.names, 2))
-            self._in_order = replace(wiring.team, fixed_edges=in_order)
+            self._in_order = tuple(combinations(wiring.team.names, 2))
         quiet_runtime_log()
 
     async def reset(self) -> None:
@@ -273,7 +273,7 @@ class PlannedTeam(WrappedTeam):
             plan = await aplan_task(
                 self._planner,
                 query,
-                replace(team, fixed_edges=self._in_order.fixed_edges),
+                replace(team, fixed_edges=self._in_order),
                 _half_of_the_rest(run),
                 self._catalog,
                 run.price_usd,
@@ -289,7 +289,7 @@ class PlannedTeam(WrappedTeam):
     def _read(self, messages: Sequence[BaseChatMessage]) -> tuple[str, neutral.Team, int]:
         query, team, images = super()._read(messages)
         if self._in_order is not None and not self._habits.one_pass_does:
-            team = replace(team, fixed_edges=self._in_order.fixed_edges)
+            team = replace(team, fixed_edges=self._in_order)
         return query, team, images
 
     async def _cast(self, plan: Plan, run: Run, *, in_turn: bool) -> Cast:

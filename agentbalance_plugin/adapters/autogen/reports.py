@@ -84,11 +84,9 @@ def _in_pass(name: str, plan: Plan | None, result: Pass[Any]) -> tuple[Status, s
     if name in result.closed:
         if name in plan.late_gates:
             return "closed", "those it watches agreed"
-        ended = plan.stop_at is None
-        return (
-            "closed",
-            "the chat ended before its turn" if ended else "the vote was decided without it",
-        )
+        if plan.stop_at is not None:
+            return "closed", "the vote was decided without it"
+        return "closed", "the chat ended before its turn"
     if name in result.failed:
         return "failed", str(result.failed[name])
     if name in result.messages:

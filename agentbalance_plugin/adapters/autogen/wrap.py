@@ -238,8 +238,7 @@ def _describe(
                 f"{list(clients.catalog)}"
             )
     agents = [describe(participant) for participant in participants]
-    sees = any("vision" in backbone.capabilities for backbone in clients.catalog.values())
-    if sees and any(map(_shows_pictures, participants)):
+    if clients.catalog.offers("vision") and any(map(_shows_pictures, participants)):
         # To others a picture that an agent shows would be nothing.
         agents = [replace(agent, needs=agent.needs | {"vision"}) for agent in agents]
     check_needs((agent for agent in agents if agent.calls_backbone), clients.catalog)

@@ -324,8 +324,7 @@ class WrappedTeam(Team):
         query = "\n".join(message.to_model_text() for message in messages)
         images = images_in(messages)
         # Of what was said before, one that can't see would be told nothing.
-        sees = any("vision" in backbone.capabilities for backbone in self._catalog.values())
-        shown = images or (self._images and sees)
+        shown = images or (self._images and self._catalog.offers("vision"))
         return query, self._team.needing("vision") if shown else self._team, images
 
     def _end(self, run: Run, ticket: Ticket | None) -> None:
