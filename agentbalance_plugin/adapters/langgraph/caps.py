@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from agentbalance_plugin.adapters.covered import NESTED, levels
-from agentbalance_plugin.adapters.langgraph.internals import speaks_responses
+from agentbalance_plugin.adapters.langgraph.internals import changed, speaks_responses
 from agentbalance_plugin.backbone import Endpoint
 
 # Most integrations take `max_tokens` with a call. These have a field of another name, and with a
@@ -50,14 +50,14 @@ def capped(
         body: Mapping[str, Any] = free.get("extra_body") or {}
         # Its own would be sent beside it, under the other name.
         if getattr(model, "max_tokens", None) is not None:
-            model = model.model_copy(update={"max_tokens": None})
+            model = changed(model, {"max_tokens": None})
         return model, {**free, "extra_body": {**body, endpoint.output_cap: cap}}
     field = _field_of(type(model))
     if field is None:
         return model, {**free, "max_tokens": cap}
     for name in nested:
         free[name] = {**free[name], field: cap}
-    return model.model_copy(update={field: cap}), free
+    return changed(model, {field: cap}), free
 
 
 def is_openai(model: BaseChatModel) -> bool:

@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from agentbalance_plugin.adapters.covered import without_price
 from agentbalance_plugin.adapters.langgraph.arguments import SAMPLING, SETTINGS, SHAPES
 from agentbalance_plugin.adapters.langgraph.caps import OUTPUT_CAPS, is_openai
+from agentbalance_plugin.adapters.langgraph.internals import changed
 
 # Of `SHAPES`: text like any other, and JSON without a schema.
 _PLAIN: tuple[Any, ...] = ("text/plain", {"type": "text"})
@@ -94,7 +95,7 @@ def fit(
         _bind_tools(taken, given, model)
     known = {name: given[name] for name in SETTINGS if name in given and name not in taken}
     known = {name: value for name, value in known.items() if name in type(model).model_fields}
-    return model.model_copy(update=known) if known else model, taken
+    return changed(model, known) if known else model, taken
 
 
 def _bind_tools(taken: dict[str, Any], given: Mapping[str, Any], model: BaseChatModel) -> None:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from traceback import walk_tb
 from typing import Any, cast
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.retry import RunnableRetry
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -193,6 +194,22 @@ def found_no_reply(error: Exception) -> bool:
 
 _ENTRIES = ("invoke", "ainvoke", "stream", "astream")
 _READERS = ("_create_chat_result", "_construct_lc_result_from_responses_api")
+
+
+def describe(model: BaseChatModel) -> None:
+    """Work out what LangChain tells tracers and caches of a chat model, which it does once for each
+    object: copies made after it share it."""
+    getattr(model, _DESCRIPTION, None)
+
+
+def changed(model: BaseChatModel, fields: Mapping[str, Any]) -> BaseChatModel:
+    """A copy of a chat model with other values of some fields, described as what it is."""
+    copy = model.model_copy(update=fields)
+    vars(copy).pop(_DESCRIPTION, None)
+    return copy
+
+
+_DESCRIPTION = "_serialized"
 
 REPLY, AREPLY, STREAM, ASTREAM = "_generate", "_agenerate", "_stream", "_astream"
 """What the maker of a chat model writes; LangChain puts callbacks and caches around it."""

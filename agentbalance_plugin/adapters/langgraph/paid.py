@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import lru_cache
+from inspect import Signature, signature
 from typing import Any
 
-from agentbalance_plugin.adapters.langgraph.internals import AREPLY, ASTREAM, REPLY, STREAM
+from langchain_core.language_models import BaseChatModel
+
+from agentbalance_plugin.adapters.langgraph.internals import (
+    AREPLY,
+    ASTREAM,
+    REPLY,
+    STREAM,
+    describe,
+)
 from agentbalance_plugin.adapters.langgraph.models import ChatModel
 
 _payer: ContextVar[object] = ContextVar("agentbalance_payer", default=None)
@@ -25,9 +34,13 @@ def paying(model: ChatModel, run: object) -> ChatModel:
 
     Callbacks are not inside it: what they call is a call of its own.
     """
+    describe(model)
     copy = model.model_copy()
     for name, wrap in _WRAPPERS.items():
-        vars(copy)[name] = wrap(getattr(model, name), run)
+        wrapped = wrap(getattr(model, name), run)
+        # LangChain asks for the parameters with every call, which takes longer than to tell them.
+        wrapped.__signature__ = _signature(type(model), name)
+        vars(copy)[name] = wrapped
     return copy
 
 
@@ -40,13 +53,12 @@ def _paid_by(run: object) -> Generator[None]:
         _payer.reset(token)
 
 
-def _like(original: Callable[..., Any]) -> Any:
-    """LangChain looks at the parameters alone, and this is done with every call."""
-    return wraps(original, assigned=(), updated=())
+@lru_cache(maxsize=256)
+def _signature(kind: type[BaseChatModel], name: str) -> Signature:
+    return signature(getattr(kind, name).__get__(object()))
 
 
 def _wrap_reply(original: Callable[..., Any], run: object) -> Any:
-    @_like(original)
     def reply(*args: Any, **options: Any) -> Any:
         with _paid_by(run):
             return original(*args, **options)
@@ -55,7 +67,6 @@ def _wrap_reply(original: Callable[..., Any], run: object) -> Any:
 
 
 def _wrap_areply(original: Callable[..., Any], run: object) -> Any:
-    @_like(original)
     async def reply(*args: Any, **options: Any) -> Any:
         with _paid_by(run):
             return await original(*args, **options)
@@ -64,7 +75,6 @@ def _wrap_areply(original: Callable[..., Any], run: object) -> Any:
 
 
 def _wrap_stream(original: Callable[..., Any], run: object) -> Any:
-    @_like(original)
     def stream(*args: Any, **options: Any) -> Generator[Any]:
         chunks = original(*args, **options)
         while True:
@@ -79,7 +89,6 @@ def _wrap_stream(original: Callable[..., Any], run: object) -> Any:
 
 
 def _wrap_astream(original: Callable[..., Any], run: object) -> Any:
-    @_like(original)
     async def stream(*args: Any, **options: Any) -> AsyncGenerator[Any]:
         chunks = original(*args, **options)
         while True:

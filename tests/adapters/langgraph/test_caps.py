@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import pytest
 from graphs import LARGE, Assign, Bench, OllamaServer, calling, chain_of, ollama
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -103,6 +105,36 @@ async def test_a_model_with_a_field_of_another_name_keeps_the_budget(instant: Be
     assert app.report.within_budget
     assert not any(call.overrun for call in app.report.calls)
     assert 16 <= app.report.calls[0].completion_tokens < 2000
+
+
+class Shared(Gemini):
+    """LangChain's cache tells replies of such models apart by what the model says of itself."""
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+
+async def test_a_cache_tells_replies_under_different_caps_apart(instant: Bench) -> None:
+    model = Shared()
+    set_llm_cache(InMemoryCache())
+    try:
+        model.invoke("something else")
+
+        async def node(state: MessagesState) -> Any:
+            short = await model.ainvoke("hello", max_output_tokens=20)
+            return {"messages": [short, await model.ainvoke("hello")]}
+
+        app = instant.balance(
+            chain_of({"a": node}),
+            backbones=[(GEMINI, model)],
+            policy=Assign({"a": "gemini"}),
+            budget=Budget(cost_usd=1.0),
+        ).compile()
+        await app.ainvoke({"messages": [("user", "hello")]})
+    finally:
+        set_llm_cache(None)
+    assert [call.completion_tokens for call in app.report.calls] == [20, 4096]
 
 
 async def test_ollama_is_told_in_its_options(instant: Bench) -> None:
