@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig, ensure_config
 
+from agentbalance_plugin.adapters.langgraph.astray import warn_if_astray
 from agentbalance_plugin.adapters.langgraph.internals import set_retrying
 from agentbalance_plugin.adapters.langgraph.models import is_direct
 from agentbalance_plugin.adapters.langgraph.paid import is_paid_by
@@ -40,8 +41,13 @@ def intercept() -> None:
 
 
 def _caller(model: BaseChatModel, config: RunnableConfig | None) -> Caller | None:
-    caller = None if is_direct(model) else caller_of(config, model)
-    return None if caller is None or is_paid_by(caller.run) else caller
+    if is_direct(model):
+        return None
+    caller = caller_of(config, model)
+    if caller is None:
+        warn_if_astray(config)
+        return None
+    return None if is_paid_by(caller.run) else caller
 
 
 def _wrap_invoke(original: Any) -> Any:

@@ -13,6 +13,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.runtime import RunControl
 from langgraph.types import Command, StateSnapshot
 
+from agentbalance_plugin.adapters.langgraph import astray
 from agentbalance_plugin.adapters.langgraph.internals import (
     control_of,
     is_resuming,
@@ -150,6 +151,7 @@ class Session:
         if task is not None:
             over = run.before.agents.keys() - set(task.due)
             allot(run, [name for name in layout.certain if name not in over], 0)
+        astray.begin(run)
         return run
 
     @property
@@ -194,6 +196,7 @@ class Session:
     def _close(self) -> None:
         """Make the report, whether the run finished, failed or was left."""
         run = self.run
+        astray.end(run)
         report = self.report = make_report(run, self._waits_at)
         self._reports.add(report, self._config)
         learn_from(run)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,6 +61,28 @@ async def test_threads_of_the_users_own_are_reached_from_here(instant: Bench) ->
     await app.ainvoke(instant.ask())
     assert [backbone for _, backbone in instant.called()] == [MINI]
     assert app.report.spend.calls == 1
+
+
+@pytest.mark.parametrize("context", [True, False])
+async def test_a_thread_without_its_context_is_told_of(instant: Bench, context: bool) -> None:
+    model = instant.model()
+
+    def node(state: MessagesState) -> Any:
+        call = partial(model.invoke, state["messages"])
+        with ThreadPoolExecutor(1) as pool:
+            ask = partial(copy_context().run, call) if context else call
+            return {"messages": [pool.submit(ask).result()]}
+
+    app = instant.balance(chain_of({"solver": node}), policy=Assign({"solver": MINI})).compile()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        await app.ainvoke(instant.ask())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Nothing is under way any more that it could belong to.
+        await asyncio.get_running_loop().run_in_executor(None, model.invoke, instant.task())
+    assert any("copy_context().run" in str(each.message) for each in told) is not context
+    assert app.report.spend.calls == (1 if context else 0)
 
 
 async def test_outside_of_graphs_the_default_answers(instant: Bench) -> None:
