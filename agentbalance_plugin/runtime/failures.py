@@ -10,6 +10,7 @@ from typing import Any
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.outages import Fault
+from agentbalance_plugin.runtime.usage import reported
 
 MAX_RETRIES = 2
 """Tries after the first, each with a reservation of its own."""
@@ -142,7 +143,8 @@ def _causes(error: BaseException) -> list[BaseException]:
 def _usage(error: Exception) -> tuple[int, int]:
     """(prompt tokens, output tokens) of a reply that an error tells of; (0, 0) if not known."""
     usage: Any = getattr(getattr(error, "completion", None), "usage", None)
-    return (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return reported(*(getattr(usage, name, None) for name in names))
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from agentbalance_plugin.adapters.autogen.caps import OutputCap, behind_cache, c
 from agentbalance_plugin.adapters.autogen.halt import Halt
 from agentbalance_plugin.adapters.autogen.no_reply import found_no_reply, is_no_reply
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
+from agentbalance_plugin.adapters.autogen.sdk import in_the_open
 from agentbalance_plugin.adapters.autogen.settings import OwnSettings
 from agentbalance_plugin.adapters.covered import check_covered, without_price
 from agentbalance_plugin.backbone import Backbone
@@ -38,6 +38,7 @@ from agentbalance_plugin.runtime.failures import (
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.tokenizers import measure_of
 from agentbalance_plugin.runtime.turns import Turns
+from agentbalance_plugin.runtime.usage import reported
 
 _TYPICAL_CONTEXT_TOKENS = 128_000
 # Of what a client's maker gave it for every call.
@@ -95,7 +96,7 @@ class BudgetClient(ChatCompletionClient):
         denials: list[CallDenied] | None = None,
     ) -> None:
         self._halt = halt
-        self._inner = without_sdk_retries(inner)
+        self._inner = in_the_open(inner)
         self._backbone = backbone
         self._measure = measure_of(backbone)
         self._meter = meter
@@ -357,10 +358,10 @@ class BudgetClient(ChatCompletionClient):
             call.release()
             return
         usage = result.usage
-        call.settle(usage.prompt_tokens, usage.completion_tokens)
+        prompt, completion = reported(usage.prompt_tokens, usage.completion_tokens)
+        call.settle(prompt, completion)
         self._usage = RequestUsage(
-            self._usage.prompt_tokens + usage.prompt_tokens,
-            self._usage.completion_tokens + usage.completion_tokens,
+            self._usage.prompt_tokens + prompt, self._usage.completion_tokens + completion
         )
 
     async def _give_up_or_wait(self, call: Call, error: Exception, attempt: int) -> None:
@@ -368,21 +369,3 @@ class BudgetClient(ChatCompletionClient):
         if found_no_reply(error):
             error = NoReply(f"{self._backbone.name}: {type(error).__name__}: {error}")
         await self._meter.clock.sleep(pause_before_retry(self._meter, call, error, attempt))
-
-
-def without_sdk_retries(client: ChatCompletionClient) -> ChatCompletionClient:
-    """The client with the OpenAI or Anthropic SDK's own retries off, sharing its connections.
-
-    A retry inside the SDK is a second call that nothing was reserved for.
-    """
-    real = behind_cache(client)
-    sdk: Any = getattr(client, "_client", None)
-    if real is not client:
-        changed = {"client": without_sdk_retries(real)}
-    elif getattr(sdk, "max_retries", 0) and hasattr(sdk, "with_options"):
-        changed = {"_client": sdk.with_options(max_retries=0)}
-    else:
-        return client
-    quiet = copy.copy(client)
-    vars(quiet).update(changed)
-    return quiet

@@ -36,6 +36,7 @@ from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, NoReply, pause_before_retry
 from agentbalance_plugin.runtime.tokenizers import measure_of
+from agentbalance_plugin.runtime.usage import is_running_total, reported
 
 Result = TypeVar("Result")
 
@@ -131,6 +132,7 @@ class Request:
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
+            reports: list[tuple[int, int]] = []
             with self._reserved(streamed=True) as call:
                 model, options = self._capped(call)
                 chunks = model.stream(self.messages, config, **options)
@@ -138,11 +140,12 @@ class Request:
                     while True:
                         found = self._in_time(call, lambda chunks=chunks: next(chunks, _END))
                         if found is _END:
-                            self._settle(call, said)
+                            self._settle(call, said, reports)
                             return
                         # Of a model that does not stream it is the whole message.
                         chunk = cast("AIMessageChunk", found)
                         said = chunk if said is None else said + chunk
+                        reports += _reports(chunk)
                         yield chunk
                 except Exception as error:
                     pause = self._pause(call, error, attempt if said is None else MAX_RETRIES)
@@ -157,6 +160,7 @@ class Request:
         config = self._marked(config)
         for attempt in range(MAX_RETRIES + 1):
             said: AIMessageChunk | None = None
+            reports: list[tuple[int, int]] = []
             async with self._areserved(streamed=True) as call:
                 model, options = self._capped(call)
                 stream = model.astream(self.messages, config, **options)
@@ -168,9 +172,10 @@ class Request:
                             async with call.in_time():
                                 chunk = await anext(chunks, None)
                             if chunk is None:
-                                self._settle(call, said)
+                                self._settle(call, said, reports)
                                 return
                             said = chunk if said is None else said + chunk
+                            reports += _reports(chunk)
                             yield chunk
                 except Exception as error:
                     pause = self._pause(call, error, attempt if said is None else MAX_RETRIES)
@@ -180,13 +185,19 @@ class Request:
     def _meter(self) -> Any:
         return self.caller.run.meter
 
-    def _settle(self, call: Call, message: BaseMessage | None) -> None:
+    def _settle(
+        self, call: Call, message: BaseMessage | None, parts: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Book what a reply says that it used, or what the parts of a stream say."""
         usage: Any = getattr(message, "usage_metadata", None) or {}
         # What LangChain's cache answers has cost nothing, and says so.
         if usage.get("total_cost") == 0 and (self.model.cache or get_llm_cache()):
             call.release()
             return
-        call.settle(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0)
+        running_total = len(parts) > 1 and is_running_total(parts)
+        # A message has the sum of its parts'.
+        used = parts[-1:] if running_total else _reports(message)
+        call.settle(*(used[0] if used else (0, 0)))
 
     def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
         return merge_configs(ensure_config(config), self.marks) if self.marks else config
@@ -257,6 +268,13 @@ class Request:
             return outcome.result()
         finally:
             outcome.cancel()
+
+
+def _reports(message: BaseMessage | None) -> list[tuple[int, int]]:
+    """(prompt tokens, output tokens) that a message, or a chunk of one, says it used; or none."""
+    usage: Any = getattr(message, "usage_metadata", None)
+    names = ("input_tokens", "output_tokens", "total_tokens")
+    return [reported(*(usage.get(name) for name in names))] if usage else []
 
 
 def _as_messages(prompt: object) -> list[BaseMessage]:
