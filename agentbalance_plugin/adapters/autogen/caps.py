@@ -27,6 +27,34 @@ def package_of(client: ChatCompletionClient) -> str:
     return parts[2] if parts[:2] == ["autogen_ext", "models"] else ""
 
 
+def check_caps(client: ChatCompletionClient, name: str) -> None:
+    """ValueError for a client, of the backbone `name`, whose calls a budget could not cap."""
+    if package_of(client) == "semantic_kernel":
+        raise ValueError(
+            f"backbones: the {type(client).__name__} of {name!r} takes no cap on output tokens "
+            "with a call, so no budget holds; use AutoGen's own client of that vendor"
+        )
+    check_made_with(create_args(client), name)
+
+
+def check_made_with(arguments: Mapping[str, Any], name: str) -> None:
+    """ValueError for what the maker of a client, of the backbone `name`, puts into every request
+    where it would stand beside the budget's cap."""
+    body = cast("Mapping[str, Any]", arguments.get("extra_body") or {})
+    if given := [cap for cap in _OPENAI_NAMES if cap in body]:
+        raise ValueError(
+            f"backbones: the client of {name!r} has {given[0]}={body[given[0]]!r} in extra_body, "
+            "which no budget could lower; give it as max_tokens, or as the Backbone's "
+            "max_output_tokens"
+        )
+    both = [f"{cap}={arguments[cap]!r}" for cap in _OPENAI_NAMES if arguments.get(cap)]
+    if len(both) > 1:
+        raise ValueError(
+            f"backbones: the client of {name!r} has {' and '.join(both)}, and a budget could lower "
+            "only one of them; leave out the one that its endpoint does not know"
+        )
+
+
 def create_args(client: ChatCompletionClient) -> Mapping[str, Any]:
     """What a client's maker gave it for every call; nothing where a client keeps it elsewhere."""
     given: Any = getattr(behind_cache(client), "_create_args", None)
@@ -50,15 +78,6 @@ class OutputCap:
     own: int | None = None
     options: Mapping[str, Any] | None = None
     streams_usage_on_request: bool = False
-
-    @staticmethod
-    def check(client: ChatCompletionClient, name: str) -> None:
-        """ValueError for a client, of the backbone `name`, that takes no cap with a call."""
-        if package_of(client) == "semantic_kernel":
-            raise ValueError(
-                f"backbones: the {type(client).__name__} of {name!r} takes no cap on output tokens "
-                "with a call, so no budget holds; use AutoGen's own client of that vendor"
-            )
 
     @classmethod
     def of(cls, client: ChatCompletionClient, backbone: Backbone) -> OutputCap:

@@ -10,7 +10,11 @@ from typing import Any, cast
 
 from autogen_core.models import ChatCompletionClient, ModelInfo
 
-from agentbalance_plugin.adapters.autogen.caps import OutputCap, create_args
+from agentbalance_plugin.adapters.autogen.caps import (
+    check_caps,
+    check_made_with,
+    create_args,
+)
 from agentbalance_plugin.adapters.backbones import OfLoops, api_key, read_backbones, variable
 from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.backbone import Backbone, Catalog
@@ -46,7 +50,7 @@ class Clients:
         self.downtimes = Downtimes()
         self._ready = dict(ready or {})
         for name, client in self._ready.items():
-            OutputCap.check(client, name)
+            check_caps(client, name)
             check_maker("client", name, create_args(client))
         self._made = OfLoops[ChatCompletionClient]()
         for name, backbone in catalog.items():
@@ -85,7 +89,9 @@ def _check_keys(backbone: Backbone) -> None:
     """Fail before the first run, not in the middle of the hundredth."""
     if backbone.endpoint is not None and backbone.endpoint.component is not None:
         component = _with_variables(dict(backbone.endpoint.component), backbone.name)
-        check_maker("client", backbone.name, component.get("config") or {})
+        config: dict[str, Any] = component.get("config") or {}
+        check_made_with(config, backbone.name)
+        check_maker("client", backbone.name, config)
     else:
         api_key(backbone)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from autogen_core.models import UserMessage
 from chats import MINI, Bench
 
-from agentbalance_plugin import Budget
+from agentbalance_plugin import Budget, Catalog
 from agentbalance_plugin.adapters.autogen.caps import OutputCap
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
+from agentbalance_plugin.adapters.autogen.endpoints import clients_for
+from agentbalance_plugin.backbone import Endpoint
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.meter import Meter
 
@@ -53,3 +56,22 @@ async def test_no_call_passes_the_budget_by_what_it_asks_for(bench: Bench) -> No
         await client.create([message], extra_create_args=arguments)
         assert 0 < bench.billed() - before <= most
         assert not meter.calls[0].overrun
+
+
+@pytest.mark.parametrize(
+    ("made_with", "said"),
+    [
+        ({"extra_body": {"max_completion_tokens": 4000}}, "max_completion_tokens=4000 in extra_b"),
+        ({"max_tokens": 50, "max_completion_tokens": 4000}, "max_tokens=50 and max_completion_to"),
+    ],
+)
+async def test_a_client_with_a_cap_that_no_budget_lowers_is_refused(
+    bench: Bench, made_with: dict[str, Any], said: str
+) -> None:
+    backbone, client = bench.catalog(MINI)[MINI], bench.client(MINI, **made_with)
+    with pytest.raises(ValueError, match=f"client of '{MINI}' has {said}"):
+        clients_for([(backbone, client)])
+    component = {"provider": "OpenAIChatCompletionClient", "config": {"model": MINI, **made_with}}
+    endpoint = Endpoint(component=component)
+    with pytest.raises(ValueError, match=f"client of '{MINI}' has {said}"):
+        clients_for(Catalog([replace(backbone, endpoint=endpoint)]))
