@@ -45,6 +45,11 @@ def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
                 f"n={replies}: every reply is billed, and a budgeted call makes one; make "
                 "several calls"
             )
+        if level.get("prediction"):
+            raise ValueError(
+                f"prediction={level['prediction']!r}: what of it is not in the reply is billed as "
+                "output beside the cap, which no budget covers; leave it out"
+            )
         for name in _KEPT_BY_VENDORS:
             if level.get(name):
                 raise ValueError(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, cast
 
 Measure = Callable[[str], int]
 """How many tokens a text has at most."""
@@ -34,9 +36,28 @@ def size(text: str) -> int:
 
 def json_size(value: object) -> int:
     """UTF-8 bytes of a value's JSON; a pydantic class counts by its schema."""
-    return size(json.dumps(value, default=_schema_of))
+    return size(json.dumps(value, default=_written))
 
 
-def _schema_of(value: object) -> object:
-    schema = getattr(value, "model_json_schema", None) if isinstance(value, type) else None
-    return schema() if callable(schema) else str(value)
+def holds_text(value: object) -> bool:
+    """Whether an argument of a call may add to its prompt: numbers and switches can't."""
+    return bool(value) and not isinstance(value, (bool, int, float))
+
+
+def _written(value: object) -> object:
+    schema = isinstance(value, type) and hasattr(value, "model_json_schema")
+    return _schema_of(cast("type", value)) if schema else str(value)
+
+
+@lru_cache(maxsize=256)
+def _schema_of(kind: type) -> object:
+    """As it is sent, at its longest: OpenAI's SDK writes out what a schema refers to."""
+    plain = cast("Any", kind).model_json_schema()
+    try:
+        import openai
+
+        strict = openai.pydantic_function_tool(cast("Any", kind))
+    # Without the SDK nobody sends that, and what it can't write it does not send.
+    except Exception:
+        return plain
+    return max(plain, strict, key=lambda schema: len(json.dumps(schema, default=str)))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import pytest
 import tiktoken
@@ -28,7 +28,7 @@ from autogen_ext.models.openai import OpenAIChatCompletionClient
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
-from pydantic import SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from agentbalance_plugin import Backbone, Budget, Catalog, Policy, balance, wrap_groupchat
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound as of_autogen
@@ -72,6 +72,7 @@ class Endpoints(ThreadingHTTPServer):
     def __init__(self, encoding: tiktoken.Encoding) -> None:
         self.encoding = encoding
         self.billed: list[tuple[str, int, int]] = []
+        self.asked: list[dict[str, Any]] = []
         super().__init__(("127.0.0.1", 0), _Answering)
 
     @property
@@ -86,6 +87,7 @@ class _Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = cast("Endpoints", self.server)
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        server.asked.append(asked)
         # Three tokens open a message and three the reply, as in OpenAI's chats.
         prompt = 3 + sum(
             3 + len(server.encoding.encode_ordinary(str(each[key])))
@@ -94,7 +96,8 @@ class _Answering(BaseHTTPRequestHandler):
             if each.get(key)
         )
         server.billed.append((asked["model"], prompt, 12))
-        message = {"role": "assistant", "content": "Answer: 3"}
+        said = "{}" if "response_format" in asked else "Answer: 3"
+        message = {"role": "assistant", "content": said}
         usage = {"prompt_tokens": prompt, "completion_tokens": 12, "total_tokens": prompt + 12}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         about = {"id": "x", "object": "chat.completion", "created": 1, "model": asked["model"]}
@@ -240,6 +243,30 @@ def test_every_text_of_a_prompt_is_measured_and_schemas_by_their_bytes(
     in_schema = len(json.dumps(schema))
     for exact, in_bytes in zip(bounds(measure), bounds(lambda t: len(t.encode())), strict=True):
         assert texts + in_schema < exact < in_bytes / 2
+
+
+class Leg(BaseModel):
+    """One leg."""
+
+    place: str | None = Field(None, description="where it ends, " * 20)
+
+
+class Trip(BaseModel):
+    """Its SDK sends each leg's schema in full."""
+
+    out: Leg | None = Field(None, description="there")
+    back: Annotated[Leg, Field(description="home")] = Leg(place=None)
+    over: Annotated[Leg, Field(description="on")] = Leg(place=None)
+
+
+async def test_a_schema_counts_as_it_is_sent(endpoints: Endpoints) -> None:
+    own = OpenAIChatCompletionClient(model="gpt-4o", base_url=endpoints.url, api_key="local")
+    await own.create([UserMessage(content="x", source="user")], json_output=Trip)
+    await own.close()
+    sent = len(json.dumps(endpoints.asked[0]["response_format"]))
+    assert sent > 1.5 * len(json.dumps(Trip.model_json_schema()))
+    assert of_autogen([], (), Trip) >= sent
+    assert of_langchain([], {"response_format": Trip}) >= sent
 
 
 def test_plans_have_room_for_more_where_prompts_are_measured() -> None:

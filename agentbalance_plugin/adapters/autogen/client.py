@@ -28,6 +28,7 @@ from agentbalance_plugin.adapters.autogen.sdk import in_the_open
 from agentbalance_plugin.adapters.autogen.settings import OwnSettings
 from agentbalance_plugin.adapters.covered import check_covered, without_price
 from agentbalance_plugin.backbone import Backbone
+from agentbalance_plugin.runtime.byte_bound import holds_text
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import (
     MAX_RETRIES,
@@ -41,8 +42,6 @@ from agentbalance_plugin.runtime.turns import Turns
 from agentbalance_plugin.runtime.usage import reported
 
 _TYPICAL_CONTEXT_TOKENS = 128_000
-# Of what a client's maker gave it for every call.
-_IN_PROMPT = ("tools", "functions", "response_format", "format")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,8 @@ class BudgetClient(ChatCompletionClient):
         self._cap = OutputCap.of(real, backbone)
         self._own = OwnSettings.of(asked, real, backbone)
         given = create_args(real)
-        self._in_prompt = {name: given[name] for name in _IN_PROMPT if given.get(name)}
+        sent = without_price(given).items()
+        self._in_prompt = {name: value for name, value in sent if holds_text(value)}
         self._usage = RequestUsage(0, 0)
         self._turns = turns or Turns()
         self._denials = [] if denials is None else denials

@@ -15,6 +15,7 @@ from agentbalance_plugin.runtime.byte_bound import (
     MESSAGE_FRAMING,
     SCHEMA_FRAMING,
     Measure,
+    holds_text,
     json_size,
     size,
 )
@@ -23,11 +24,20 @@ _MEDIA = ("file", "document", "audio", "video", "media")
 # Names under which integrations take what lies elsewhere.
 _REFERENCES = ("file_id", "file_uri", "file_url", "url")
 
-_IN_PROMPT = frozenset(("tools", "functions", "tool_choice", *SHAPES, *NESTED))
+_SCHEMAS = frozenset(("tools", "functions", "tool_choice", *SHAPES))
+# Fields of chat models whose text goes along with every prompt.
+_INSTRUCTIONS = ("instructions", "system", "system_instruction", "preamble", "documents")
+_FIELDS = frozenset((*_SCHEMAS, *NESTED, *_INSTRUCTIONS))
+# LangChain's own notes, which stay here.
+_NOTES = "ls_"
 
 
 def prompt_bound(
-    messages: Sequence[BaseMessage], *sources: Mapping[str, Any], measure: Measure = size
+    messages: Sequence[BaseMessage],
+    options: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    measure: Measure = size,
 ) -> int:
     """An upper bound of a request's prompt tokens.
 
@@ -36,8 +46,9 @@ def prompt_bound(
 
     Args:
         messages: as sent.
-        sources: the call's keyword arguments, the chat model's fields; schemas in them become part
-            of the prompt.
+        options: the call's keyword arguments. Which of them an endpoint puts into the prompt is its
+            own affair, so all count that hold text.
+        fields: of the chat model; those count whose names say that they go into prompts.
         measure: tokens of a text.
 
     Returns:
@@ -47,11 +58,17 @@ def prompt_bound(
         ValueError: a message refers to a file, whose length is not known.
     """
     total = MESSAGE_FRAMING + sum(_message_bound(message, measure) for message in messages)
-    for source in sources:
-        for found in (source[name] for name in source.keys() & _IN_PROMPT if source[name]):
-            parts = cast("Sequence[Any]", found) if isinstance(found, (list, tuple)) else [found]
-            total += sum(SCHEMA_FRAMING + json_size(part) for part in parts)
-    return total
+    sent = [(name, value) for name, value in (options or {}).items() if not name.startswith(_NOTES)]
+    if fields:
+        sent += [(name, fields[name]) for name in fields.keys() & _FIELDS]
+    return total + sum(_bound_of(name, value) for name, value in sent if holds_text(value))
+
+
+def _bound_of(name: str, value: Any) -> int:
+    if name not in _SCHEMAS and name not in NESTED:
+        return MESSAGE_FRAMING + json_size(value)
+    parts = cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else [value]
+    return sum(SCHEMA_FRAMING + json_size(part) for part in parts)
 
 
 def _message_bound(message: BaseMessage, measure: Measure) -> int:

@@ -284,6 +284,31 @@ def test_a_schema_counts_under_whichever_name_it_is_given(source: dict[str, Any]
     assert prompt_bound([AIMessage("x")], source) > plain + len(json.dumps(SCHEMA))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"options": {"instructions": "x" * 900}},
+        {"options": {"documents": [{"text": "x" * 900}]}},
+        {"fields": {"system": "x" * 900}},
+        {"fields": vars(openai(model_kwargs={"instructions": "x" * 900}))},
+    ],
+)
+def test_text_beside_the_messages_counts(source: dict[str, Any]) -> None:
+    plain = prompt_bound([AIMessage("x")])
+    assert prompt_bound([AIMessage("x")], **source) > plain + 900
+    # How to sample and what LangChain keeps for itself are in no prompt.
+    beside = {"temperature": 0.5, "logprobs": True, "ls_structured_output_format": {"x": "x" * 900}}
+    assert prompt_bound([AIMessage("x")], beside) == plain
+
+
+async def test_a_prediction_is_refused_before_anything_is_sent(instant: Bench) -> None:
+    told = {"prediction": {"type": "content", "content": "x"}}
+    app = instant.balance(chain_of({"a": calling(instant.model(), **told)})).compile()
+    with pytest.raises(ValueError, match=r"prediction=.* billed as output beside the cap"):
+        await app.ainvoke(instant.ask())
+    assert instant.called() == []
+
+
 async def test_no_call_is_sent_whose_schema_the_budget_could_not_pay(instant: Bench) -> None:
     server = OllamaServer()
     long = {**SCHEMA, "description": "x" * 4000}
