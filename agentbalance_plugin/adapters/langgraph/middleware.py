@@ -40,6 +40,7 @@ from agentbalance_plugin.adapters.langgraph.run import (
     Run,
     caller_of,
     calling,
+    is_held,
 )
 from agentbalance_plugin.adapters.langgraph.stored import (
     furthest,
@@ -55,6 +56,7 @@ from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
 from agentbalance_plugin.team import Agent, Team
 
 _RUNS_KEPT = 256
+"""Of those that are not under way."""
 _AGENT = "agent"
 
 
@@ -250,8 +252,11 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     def _kept(self, run: Run) -> Run:
         self._runs[run.number] = run
-        while len(self._runs) > _RUNS_KEPT:
-            self._runs.popitem(last=False)
+        if len(self._runs) > _RUNS_KEPT:
+            # Who is interrupted or fails may never come back, and says nothing of it here.
+            left = [each.number for each in self._runs.values() if not is_held(each.control)]
+            for number in left[: max(0, len(left) - _RUNS_KEPT)]:
+                del self._runs[number]
         return run
 
     def _run_of(self, state: Any) -> Run | None:

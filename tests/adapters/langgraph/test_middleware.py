@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -218,6 +219,50 @@ async def test_runs_that_failed_are_forgotten_before_those_that_are_waited_for(
     await agent.ainvoke(Command(resume="yes"), THREAD)
     # The tool's first call is in no checkpoint.
     assert middleware.report_of(THREAD).spend.calls == 4
+
+
+async def test_runs_that_are_under_way_are_never_forgotten(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.adapters.langgraph.middleware._RUNS_KEPT", 1)
+    inside, all_here = instant.model(), asyncio.Barrier(4)
+
+    @tool
+    async def ask(x: int) -> str:
+        "Asks another, and waits."
+        said = await inside.ainvoke("hello")
+        await all_here.wait()
+        return said.text
+
+    middleware = made(instant)
+    agent = create_agent(instant.model(), [ask], middleware=[middleware])
+    threads: list[Any] = [{"configurable": {"thread_id": str(number)}} for number in range(4)]
+    asked = task(instant, '[[tool:ask {"x": 1}]]')
+    await asyncio.gather(*(agent.ainvoke(asked, thread) for thread in threads))
+    reports = [middleware.report_of(thread) for thread in threads]
+    assert [report.spend.calls for report in reports] == [3] * 4
+    assert sum(report.spend.nanodollars for report in reports) == instant.billed()
+
+
+async def test_runs_that_do_not_come_back_are_forgotten_in_the_end(
+    instant: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentbalance_plugin.adapters.langgraph.middleware._RUNS_KEPT", 1)
+
+    @tool
+    async def ask(x: int) -> str:
+        "Asks a person."
+        return interrupt("approve?")
+
+    middleware = made(instant)
+    options: Any = {"middleware": [middleware], "checkpointer": InMemorySaver()}
+    agent = create_agent(instant.model(), [ask], **options)
+    for number in range(3):
+        thread: Any = {"configurable": {"thread_id": str(number)}}
+        await agent.ainvoke(task(instant, '[[tool:ask {"x": 1}]]'), thread)
+        gc.collect()
+    # The last that was interrupted, and one before it.
+    assert len(middleware._runs) == 2
 
 
 @pytest.mark.parametrize("on_exceeded", ["finish", "raise"])
