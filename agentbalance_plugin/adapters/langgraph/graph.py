@@ -21,6 +21,7 @@ from langgraph.runtime import RunControl
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.langgraph.deadline import Deadline
 from agentbalance_plugin.adapters.langgraph.dress import dress, entered
+from agentbalance_plugin.adapters.langgraph.history import aresumed, resumed
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.options import Settings
@@ -204,8 +205,10 @@ class BalancedGraph(_AnyCompiled):
             yield from super().stream(input, config, context=context, control=control, **options)
             return
         saver = session.saver
-        resumed = saver.get_tuple(session.config) if saver and session.resumes else None
-        run = session.open(resumed)
+        found = _NEW
+        if saver and session.resumes:
+            found = resumed(saver, session.config, session.thread)
+        run = session.open(*found)
         config = self._with_room(config)
         items: Any = super().stream(input, config, context=context, control=run.control, **options)
         inside = _inside(run, self.shared)
@@ -257,8 +260,10 @@ class BalancedGraph(_AnyCompiled):
                     yield item
             return
         saver = session.saver
-        resumed = await saver.aget_tuple(session.config) if saver and session.resumes else None
-        run = session.open(resumed)
+        found = _NEW
+        if saver and session.resumes:
+            found = await aresumed(saver, session.config, session.thread)
+        run = session.open(*found)
         config = self._with_room(config)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
         inside = _inside(run, self.shared)
@@ -326,6 +331,7 @@ class BalancedGraph(_AnyCompiled):
 
 
 _END = object()
+_NEW = (None, None)
 
 
 def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:

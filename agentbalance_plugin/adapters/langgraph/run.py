@@ -131,6 +131,8 @@ class Run:
         self.chosen: str | None = None
         self.confidence: float | None = None
         self.ended = False
+        self.over: set[str] = set()
+        """Agents that an earlier part of the run was done with."""
         self.speakers: set[str] = set()
         self._done: set[str] = set()
         self._skipped: dict[str, str] = {}
@@ -155,6 +157,9 @@ class Run:
         catalog = self.models.catalog
         name = self.plan.assignment.get(agent) if self.plan is not None else None
         if name is not None:
+            if agent in self.over:
+                # It does run again, from an earlier checkpoint, and others have all the shares.
+                self.meter.admit(agent)
             return catalog[name]
         self.meter.admit(agent)
         able = [backbone for backbone in catalog.values() if needs <= backbone.capabilities]

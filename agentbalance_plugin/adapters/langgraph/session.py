@@ -31,8 +31,8 @@ from agentbalance_plugin.adapters.langgraph.stored import (
     SPEND,
     TASK,
     StoredTask,
+    checkpoint_id,
     spend_value,
-    stored_task,
     task_value,
 )
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
@@ -107,11 +107,12 @@ class Session:
         """
         return self.saver is not None and (self._is_root or not self.run.ended)
 
-    def open(self, saved: CheckpointTuple | None) -> Run:
+    def open(self, saved: CheckpointTuple | None, task: StoredTask | None) -> Run:
         """Start the run, where a resumed task left off.
 
         Args:
             saved: the checkpoint that is resumed.
+            task: that it is in the middle of.
 
         Raises:
             ValueError: it was written by a graph of other agents or another layout, in which
@@ -119,8 +120,7 @@ class Session:
         """
         layout = self._layout
         settings, team = layout.settings, layout.team
-        task = stored_task(saved) if self.resumes else None
-        self._began_at = None if saved is None else _checkpoint_id(saved.config)
+        self._began_at = None if saved is None else checkpoint_id(saved.config)
         if task is not None:
             _check_same_graph(task, layout)
         before = task.books.total if task is not None else Spend()
@@ -149,8 +149,8 @@ class Session:
         )
         run.control.outer = self._outer
         if task is not None:
-            over = run.before.agents.keys() - set(task.due)
-            allot(run, [name for name in layout.certain if name not in over], 0)
+            run.over = run.before.agents.keys() - set(task.due)
+            allot(run, [name for name in layout.certain if name not in run.over], 0)
         astray.begin(run)
         return run
 
@@ -170,7 +170,7 @@ class Session:
         """
         run = self.run
         self._waits_at = snapshot.next
-        reached = _checkpoint_id(snapshot.config)
+        reached = checkpoint_id(snapshot.config)
         if reached is None:
             return None
         # Where no step has ended yet, LangGraph does not see the nodes that a command sent to.
@@ -215,10 +215,6 @@ def inherits(config: RunnableConfig, control: RunControl | None) -> bool:
     """Whether a graph runs inside another balanced graph."""
     outer = control if control is not None else control_of(config)
     return isinstance(outer, BudgetControl)
-
-
-def _checkpoint_id(config: RunnableConfig) -> str | None:
-    return (config.get("configurable") or {}).get("checkpoint_id")
 
 
 def _check_same_graph(task: StoredTask, layout: Layout) -> None:

@@ -6,9 +6,10 @@ Channels that no user code sees, with JSON values only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.graph import START
 
@@ -51,6 +52,7 @@ class StoredTask:
         mode: how its graph was laid out.
         steps: of its plan; None where the user's edges hold.
         due: nodes that were at work, or to be, when it ended.
+        left_here: whether the part of it that ran last left its books at this checkpoint.
     """
 
     number: str
@@ -60,6 +62,7 @@ class StoredTask:
     budget: Budget
     books: Books
     due: tuple[str, ...]
+    left_here: bool = True
 
 
 def task_value(run: Run, mode: str) -> dict[str, Any]:
@@ -114,16 +117,39 @@ def stored_task(saved: CheckpointTuple | None) -> StoredTask | None:
     if START in values:
         # What was asked has not entered the graph: a new task, though channels hold the last one.
         return None
-    written = [(name, value) for _, name, value in saved.pending_writes or ()]
-    spends: list[Any] = [values.get(SPEND), *(value for name, value in written if name == SPEND)]
-    tasks: list[Any] = [value for name, value in written if name == TASK]
+    spends, left = spends_in(saved), _written(saved, SPEND)
+    tasks = _written(saved, TASK)
     kept, spent = values.get(TASK), values.get(SPEND)
     if kept and (not spent or spent["run"] == kept["run"]):
         # The channel has no task of a run that did not pass START.
         tasks.append(kept)
-    over = {each["run"] for each in spends if each and each.get("over")}
+    over = {each["run"] for each in spends if each.get("over")}
     task = next((each for each in tasks if each["run"] not in over), None)
-    return None if task is None else task_from(task, spends)
+    if task is None:
+        return None
+    left_here = any(each["run"] == task["run"] for each in left)
+    return replace(task_from(task, spends), left_here=left_here)
+
+
+def checkpoint_id(config: RunnableConfig) -> str | None:
+    """At which checkpoint of its thread a config is; None leaves it to the thread."""
+    return (config.get("configurable") or {}).get("checkpoint_id")
+
+
+def spends_in(saved: CheckpointTuple) -> list[Any]:
+    """The `spend_value`s of a checkpoint: in its channel, and left behind by runs that ended."""
+    kept = saved.checkpoint["channel_values"].get(SPEND)
+    return ([kept] if kept else []) + _written(saved, SPEND)
+
+
+def with_books(task: StoredTask, spends: Iterable[Any]) -> StoredTask:
+    """The task with the furthest of its books and of these."""
+    own = [_books(each) for each in spends]
+    return replace(task, books=max([task.books, *own], key=lambda books: books.total.calls))
+
+
+def _written(saved: CheckpointTuple, channel: str) -> list[Any]:
+    return [value for _, name, value in saved.pending_writes or () if name == channel]
 
 
 def task_from(task: Mapping[str, Any], spends: Iterable[Any]) -> StoredTask:

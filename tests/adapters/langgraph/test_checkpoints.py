@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,20 @@ async def test_time_travel_takes_the_plan_and_books_of_that_time(bench: Bench) -
 
 
 @pytest.mark.virtual_time
+async def test_who_runs_again_after_time_travel_has_a_share(bench: Bench) -> None:
+    # Half of it is set aside for the last agent, and the rest would have been for nobody.
+    budget, policy = Budget(cost_usd=0.012), Assign({"a": LARGE, "b": LARGE})
+    builder = bench.chain(("a", "b"))
+    balanced = bench.balance(builder, policy=policy, budget=budget)
+    app = balanced.compile(checkpointer=InMemorySaver())
+    await app.ainvoke(bench.ask(), THREAD)
+    history = [each async for each in app.aget_state_history(THREAD)]
+    await app.ainvoke(None, next(each.config for each in history if each.next == ("a",)))
+    assert [agent for agent, _ in bench.called()] == ["a", "b", "a", "b"]
+    assert app.report.complete
+
+
+@pytest.mark.virtual_time
 async def test_users_see_their_own_state_alone(bench: Bench) -> None:
     app = bench.balance(bench.chain()).compile(checkpointer=InMemorySaver())
     result = await app.ainvoke(bench.ask(), THREAD)
@@ -324,6 +340,47 @@ async def test_crash_after_crash_no_spend_is_lost(instant: Bench) -> None:
     await app.ainvoke(None, THREAD)
     assert app.report.spend.nanodollars == instant.billed()
     assert app.report.spend.calls == 5
+
+
+@pytest.mark.parametrize("way", ["edited", "forked"])
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_no_spend_is_lost_where_a_task_is_resumed_elsewhere(
+    instant: Bench, way: str, blocking: bool
+) -> None:
+    speak = instant.blocking("b")
+
+    def broken(state: Any) -> Any:
+        speak(state)
+        raise RuntimeError("broken")
+
+    builder = instant.chain(("a", "b"), blocking=True, b=broken)
+    budget = Budget(cost_usd=0.0015)
+    app = instant.balance(builder, budget=budget).compile(checkpointer=InMemorySaver())
+
+    async def run(asked: Any, config: Any) -> bool:
+        """Whether it gets as far as the failure."""
+        call: Any = partial(asyncio.to_thread, app.invoke) if blocking else app.ainvoke
+        with suppress(RuntimeError):
+            await call(asked, config)
+            return False
+        return True
+
+    assert await run(instant.ask(), THREAD)
+    history = [each async for each in app.aget_state_history(THREAD)]
+    config = next(each.config for each in history if each.next == ("b",))
+    failures = 1
+    for number in range(20):
+        if way == "edited":
+            noted = {"messages": [AIMessage(f"note {number}", name="a")]}
+            config = await app.aupdate_state(THREAD, noted, as_node="a")
+        if not await run(None, config):
+            break
+        failures += 1
+        assert app.report.spend.nanodollars == instant.billed() <= 1_500_000
+    # The budget, and nothing else, put an end to it.
+    assert failures > 2
+    assert not app.report.complete
+    assert instant.billed() <= 1_500_000
 
 
 class Failing(InMemorySaver):

@@ -1,0 +1,91 @@
+"""The task that a run goes on with, and all that it has spent on its thread so far.
+
+A run leaves its books at the checkpoint that it reached. Whoever edits the state after it, or goes
+back to an earlier checkpoint, goes on at one that does not have them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+
+from agentbalance_plugin.adapters.langgraph.stored import (
+    StoredTask,
+    checkpoint_id,
+    spends_in,
+    stored_task,
+    with_books,
+)
+
+
+def resumed(
+    saver: BaseCheckpointSaver[Any], config: RunnableConfig, thread: RunnableConfig
+) -> tuple[CheckpointTuple | None, StoredTask | None]:
+    """(the checkpoint that a config is at, the task that it is in the middle of); None for none.
+
+    Args:
+        thread: the config's, at no checkpoint.
+
+    Raises:
+        ValueError: the checkpoint was written by a version with another format.
+    """
+    saved = saver.get_tuple(config)
+    task = stored_task(saved)
+    if task is None or _is_last(task, config):
+        return saved, task
+    search = _Search(task)
+    try:
+        for each in saver.list(thread):
+            if search.ends_at(each):
+                break
+    # Not every checkpointer can look back.
+    except NotImplementedError:
+        pass
+    return saved, with_books(task, search.found)
+
+
+async def aresumed(
+    saver: BaseCheckpointSaver[Any], config: RunnableConfig, thread: RunnableConfig
+) -> tuple[CheckpointTuple | None, StoredTask | None]:
+    """As `resumed`."""
+    saved = await saver.aget_tuple(config)
+    task = stored_task(saved)
+    if task is None or _is_last(task, config):
+        return saved, task
+    search = _Search(task)
+    try:
+        async for each in saver.alist(thread):
+            if search.ends_at(each):
+                break
+    except NotImplementedError:
+        pass
+    return saved, with_books(task, search.found)
+
+
+def _is_last(task: StoredTask, config: RunnableConfig) -> bool:
+    """Whether nothing was done on the thread since the task's last part ended."""
+    return task.left_here and checkpoint_id(config) is None
+
+
+class _Search:
+    """Through a thread's checkpoints, the newest first, for what a task has spent.
+
+    It goes no further back than the task's own end: who goes back from there does it again, from
+    the books of that time.
+    """
+
+    def __init__(self, task: StoredTask) -> None:
+        self._number = task.number
+        self.found: list[Any] = []
+
+    def ends_at(self, saved: CheckpointTuple) -> bool:
+        """Look at a checkpoint; whether the search is over."""
+        spends = spends_in(saved)
+        own = [each for each in spends if each["run"] == self._number]
+        if any(each.get("over") for each in own):
+            return True
+        self.found += own
+        # A thread has one task after another.
+        return bool(self.found and spends and not own)
