@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from threading import TIMEOUT_MAX
 from typing import Any, TypeVar, cast
 
 from langchain_core.globals import get_llm_cache
@@ -253,7 +254,8 @@ class Request:
         if left is None and race is None:
             return work()
         outcome = start(work)
-        timeout = None if left is None else max(0.0, left) * meter.clock.scale
+        # A thread waits no longer than some centuries.
+        timeout = None if left is None else min(max(0.0, left) * meter.clock.scale, TIMEOUT_MAX)
         try:
             if race is None:
                 return outcome.result(timeout)

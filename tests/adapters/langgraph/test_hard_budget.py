@@ -71,6 +71,14 @@ def _at_once(error: Exception) -> float:
     return 0.0
 
 
+async def test_no_deadline_is_too_far_away(instant: Bench) -> None:
+    budget = Budget(latency_s=1e300)
+    app = instant.balance(instant.chain(blocking=True), budget=budget).compile()
+    await asyncio.to_thread(app.invoke, instant.ask())
+    assert app.report.complete
+    assert app.report.spend.nanodollars == instant.billed() > 0
+
+
 @pytest.mark.virtual_time
 async def test_parallel_agents_do_not_starve_each_other(bench: Bench) -> None:
     plan = Plan(
