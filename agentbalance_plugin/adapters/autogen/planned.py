@@ -216,6 +216,9 @@ class PlannedTeam(WrappedTeam):
             # What the user's own condition was told is for the runs that are still under way too.
             if condition is not None and not self._running:
                 await condition.reset()
+        run.spoke = passes.spoke
+        if not self._remembers(run):
+            return
         # One that was stopped in the middle could not go on from there.
         self._habits.note_answers(passes.last.answers.values())
         teams = {name: await states_inside(agents[name]) for name in passes.spoke}
@@ -223,6 +226,11 @@ class PlannedTeam(WrappedTeam):
             adopt_state(self._originals[name], agent)
         self._teams.update(teams)
         self._conversation = conversation
+
+    def _remembers(self, run: Run) -> bool:
+        # A task that was too long for anyone to be asked would be too long for the next run as
+        # well, and for all that follow.
+        return bool(run.spoke or run.meter.calls)
 
     async def _drive(self, passes: Passes, cast: Cast, messages: Sequence[BaseChatMessage]) -> None:
         """Passes until the chat's condition holds, its bound is reached or money is out."""

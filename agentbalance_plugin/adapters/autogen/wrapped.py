@@ -60,7 +60,7 @@ class Run:
         goes_on: whether something was said before.
         in_turn: whether the plan keeps all agents and their order.
         denials: of calls, which agents and chats may hide.
-        spoke: who said something, in a chat that routes by itself.
+        spoke: who said something.
         output: what goes into TaskResult.messages.
         report: None until the run has ended.
         exceeded: the budget left something of the plan undone.

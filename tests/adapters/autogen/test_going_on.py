@@ -195,3 +195,18 @@ async def test_an_agent_whose_state_cannot_be_saved_loses_no_result(bench: Bench
         with pytest.warns(UserWarning, match="can't be saved"):
             assert await speakers(team, bench.task()) == ["user", "solver", "echo"]
         assert team.report.complete
+
+
+async def test_a_task_that_nobody_could_be_asked_is_forgotten(bench: Bench) -> None:
+    # The cheapest backbone could read it, the plan's can not.
+    plan, budget = chain({"one": LARGE, "two": LARGE}), Budget(cost_usd=0.02)
+    team = bench.wrap(bench.chat(("one", "two")), plan, budget=budget)
+    await team.run(task=bench.task())
+    before = await team.save_state()
+    left_out = await team.run(task="a word, " * 3000)
+    assert texts(left_out.messages)[1:] == []
+    assert team.report.spend.calls == 0
+    assert await team.save_state() == before
+    again = await team.run(task=bench.task(1))
+    assert [source for source, _ in texts(again.messages)] == ["user", "one", "two"]
+    assert team.report.complete
