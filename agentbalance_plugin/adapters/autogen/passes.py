@@ -13,7 +13,7 @@ from autogen_agentchat.messages import (
     ModelClientStreamingChunkEvent,
     SelectSpeakerEvent,
 )
-from autogen_core import CancellationToken
+from autogen_core import AgentId, CancellationToken, MessageHandlerContext
 
 from agentbalance_plugin.adapters.autogen.conversation import Conversation
 from agentbalance_plugin.adapters.autogen.halt import Halt
@@ -51,6 +51,7 @@ class Passes:
         extract: the answer in a message.
         announcer: in whose name the chat says who speaks next; None where it does not.
         unpaused: set while agents may start.
+        id: of the chat, as its agents' ids have it.
         stopped: why the chat is over, once its condition was met.
         last: what the last pass gave; spoke: agents that said something in any.
     """
@@ -63,6 +64,7 @@ class Passes:
     extract: Callable[[BaseChatMessage], str | None]
     announcer: str | None
     unpaused: asyncio.Event
+    id: str
     stopped: str | None = None
     last: Pass[BaseChatMessage] = field(default_factory=Pass[BaseChatMessage])
     spoke: set[str] = field(default_factory=set[str])
@@ -83,7 +85,9 @@ class Passes:
             for parent in heard:
                 inbox += spoken[parent]
             before = len(said)
-            message, own = await self._turn(cast, name, inbox, said)
+            # As the chat's own runtime does: events of calls name the agent by it.
+            with MessageHandlerContext.populate_context(AgentId(f"{name}_{self.id}", self.id)):
+                message, own = await self._turn(cast, name, inbox, said)
             # Of an agent others hear the answer alone, of a team every message.
             spoken[name] = own if isinstance(cast.agents[name], Team) else [message]
             if cast.in_turn:

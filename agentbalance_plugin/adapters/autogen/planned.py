@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -99,6 +100,7 @@ class PlannedTeam(WrappedTeam):
         self._extract = extract
         self._messages = messages
         self._announcer = announcer
+        self._id = str(uuid.uuid4())
         self._conversation = Conversation(self._originals)
         self._teams: dict[str, TeamStates] = {}
         self._running: dict[int, dict[str, Participant]] = {}
@@ -203,6 +205,7 @@ class PlannedTeam(WrappedTeam):
                 self._answer_of,
                 self._announcer,
                 self._unpaused,
+                self._id,
             )
             cast = await self._cast(plan, run, in_turn=run.in_turn)
             driver = start_driver(self._drive(passes, cast, messages), queue, token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from autogen_agentchat.base import TaskResult
 from autogen_agentchat.messages import SelectSpeakerEvent, TextMessage, ThoughtEvent
 from autogen_agentchat.teams import RoundRobinGroupChat
-from autogen_core import CancellationToken
+from autogen_core import EVENT_LOGGER_NAME, CancellationToken
+from autogen_core.logging import LLMCallEvent
 from chats import (
     LARGE,
     LLAMA,
@@ -413,3 +415,21 @@ async def test_what_takes_long_to_plan_is_planned_beside_the_loop(
     assert all(team.report_of(result).complete for result in results)
     in_loop = {thread == threading.get_ident() for thread in threads[before:]}
     assert in_loop == {longest_s > 0}
+
+
+async def test_events_of_calls_name_the_agent_as_they_do_in_the_chat_itself(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, EVENT_LOGGER_NAME)
+
+    async def callers(team: Any) -> list[str]:
+        caplog.clear()
+        await team.run(task=bench.task())
+        events = [each.msg for each in caplog.records if isinstance(each.msg, LLMCallEvent)]
+        return [str(event.kwargs["agent_id"]) for event in events]
+
+    names = ("one", "two")
+    ids = await callers(bench.wrap(bench.chat(names), chain(dict.fromkeys(names, MINI))))
+    stock = await callers(bench.chat(names, max_turns=2))
+    for name, own, theirs in zip(names, ids, stock, strict=True):
+        assert [len(each.removeprefix(f"{name}_")) for each in (own, theirs)] == [73, 73]
