@@ -42,6 +42,7 @@ from agentbalance_plugin.runtime.usage import is_running_total, reported
 Result = TypeVar("Result")
 
 _END = object()
+_CUT = ("length", "max_tokens")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Request:
         granted: most that the plan gives it; None leaves it to the budget.
         marks: tags, metadata and callbacks of the model that the call was meant for. Streams and
             traces are told apart by them.
+        structured: whether the reply is parsed, so that one without its end is of no use.
     """
 
     caller: Caller
@@ -68,6 +70,7 @@ class Request:
     wanted: int | None
     granted: int | None
     marks: RunnableConfig
+    structured: bool
 
     @classmethod
     def of(
@@ -94,7 +97,18 @@ class Request:
         model, fitting = fit(options, asked, run.models(backbone.name), reasons=reasons)
         most, messages = min(wanted(asked, options), default=None), _as_messages(prompt)
         granted = run.output_cap(caller.agent) if planned else None
-        return cls(caller, backbone, model, messages, fitting, most, granted, marks(asked, model))
+        return cls(
+            caller,
+            backbone,
+            model,
+            messages,
+            fitting,
+            most,
+            granted,
+            marks(asked, model),
+            # LangChain's `with_structured_output` binds it, whatever the method.
+            bool(options.get("ls_structured_output_format")),
+        )
 
     def invoke(self, config: RunnableConfig | None) -> AIMessage:
         """The reply (OutOfBudget where the budget has no room)."""
@@ -199,6 +213,9 @@ class Request:
         # A message has the sum of its parts'.
         used = parts[-1:] if running_total else _reports(message)
         call.settle(*(used[0] if used else (0, 0)))
+        if call.lowered and self.structured and _is_cut(message):
+            # A parser may make nothing of it, or half of a list, and not say so.
+            raise call.cut_short()
 
     def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
         return merge_configs(ensure_config(config), self.marks) if self.marks else config
@@ -277,6 +294,14 @@ def _reports(message: BaseMessage | None) -> list[tuple[int, int]]:
     usage: Any = getattr(message, "usage_metadata", None)
     names = ("input_tokens", "output_tokens", "total_tokens")
     return [reported(*(usage.get(name) for name in names))] if usage else []
+
+
+def _is_cut(message: BaseMessage | None) -> bool:
+    """Whether a reply ends because it reached its cap, as OpenAI, Anthropic, Google and Ollama put
+    it."""
+    said: dict[str, Any] = getattr(message, "response_metadata", None) or {}
+    reasons = (said.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
+    return any(str(reason).lower() in _CUT for reason in reasons)
 
 
 def _as_messages(prompt: object) -> list[BaseMessage]:

@@ -338,3 +338,33 @@ async def test_a_structured_reply_that_the_budget_cuts_is_a_denied_call(
         said = f"the {call.completion_tokens} tokens that the budget had left"
         assert report.agents[0].reason.endswith(said)
         assert report.agents[0].status == "skipped"
+
+
+@pytest.mark.parametrize("cut_by", ["the budget", "its caller"])
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_so_is_one_whose_parser_would_make_nothing_of_it(
+    instant: Bench, cut_by: str, streaming: bool
+) -> None:
+    own = {"max_tokens": 20} if cut_by == "its caller" else {}
+    model = instant.model(**own, streaming=streaming)
+    shaped = model.with_structured_output(Answer, method="function_calling")
+
+    async def node(state: MessagesState) -> Any:
+        return {"messages": [str(await shaped.ainvoke(state["messages"]))]}
+
+    app = instant.balance(
+        chain_of({"solver": node}),
+        backbones=instant.catalog(MINI, capabilities=("text", "tools")),
+        budget=Budget(cost_usd=0.00010 if cut_by == "the budget" else 1.0),
+    ).compile()
+    result = await app.ainvoke(instant.ask())
+    [call] = app.report.calls
+    assert call.cut
+    if cut_by == "its caller":
+        # As it is without a budget.
+        assert result["messages"][-1].content == "None"
+        assert app.report.complete
+    else:
+        assert len(result["messages"]) == 1
+        assert app.report.agents[0].status == "skipped"
+        assert "did not fit into the" in app.report.agents[0].reason
