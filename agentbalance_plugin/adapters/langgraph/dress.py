@@ -45,6 +45,7 @@ from agentbalance_plugin.adapters.langgraph.retries import too_late
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, is_running, own_run
 from agentbalance_plugin.adapters.langgraph.stored import (
     AUTHORS,
+    NO_TASK,
     SPEND,
     TASK,
     furthest,
@@ -133,7 +134,7 @@ def _planner(layout: Layout, select: str | list[str]) -> tuple[Any, Any]:
 
     def forget(config: RunnableConfig) -> None:
         """The user's update of a state enters the graph: a new task, planned when it runs."""
-        writes = [ChannelWriteEntry(TASK, {}), ChannelWriteEntry(AUTHORS, {})]
+        writes = [ChannelWriteEntry(TASK, NO_TASK), ChannelWriteEntry(AUTHORS, {})]
         ChannelWrite.do_write(config, writes)
 
     def plan(value: Any, config: RunnableConfig) -> Any:
@@ -263,6 +264,7 @@ class _AgentNode(_Callable):
         did not pass START."""
         with run.planning:
             if run.plan is None:
+                run.team = self._layout.kept
                 make_plan(run, _values(state), self._layout.settings.query)
 
     def _view(self, run: Run, state: Any, config: RunnableConfig) -> Any:

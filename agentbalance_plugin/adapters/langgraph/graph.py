@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,22 +13,31 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.graph import Graph
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphDrained, GraphInterrupt
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
+from langgraph.types import StateUpdate
 
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.langgraph.deadline import Deadline
 from agentbalance_plugin.adapters.langgraph.dress import dress, entered
 from agentbalance_plugin.adapters.langgraph.history import aresumed, resumed
 from agentbalance_plugin.adapters.langgraph.interception import intercept
+from agentbalance_plugin.adapters.langgraph.internals import namespace_of
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
 from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
-from agentbalance_plugin.adapters.langgraph.session import Session, inherits
+from agentbalance_plugin.adapters.langgraph.session import (
+    Session,
+    inherits,
+    new_task_write,
+    nothing_to_resume,
+)
+from agentbalance_plugin.adapters.langgraph.stored import entering
 from agentbalance_plugin.adapters.planning import past_of
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.report import RunReport
@@ -297,6 +306,41 @@ class BalancedGraph(_AnyCompiled):
                     if (write := session.spend_write(snapshot)) is not None:
                         await saver.aput_writes(*write)
         session.raise_if_wanted()
+
+    def bulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """`CompiledStateGraph.bulk_update_state`; an update of a thread whose task is over begins a
+        new one."""
+        saver, here = self._threads(config)
+        over = saver is not None and nothing_to_resume(saver.get_tuple(here))
+        with entering(over):
+            updated = super().bulk_update_state(config, supersteps)
+        if saver is not None and over:
+            saver.put_writes(*new_task_write(updated))
+        return updated
+
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """As `bulk_update_state`."""
+        saver, here = self._threads(config)
+        over = saver is not None and nothing_to_resume(await saver.aget_tuple(here))
+        with entering(over):
+            updated = await super().abulk_update_state(config, supersteps)
+        if saver is not None and over:
+            await saver.aput_writes(*new_task_write(updated))
+        return updated
+
+    def _threads(
+        self, config: RunnableConfig
+    ) -> tuple[BaseCheckpointSaver[Any] | None, RunnableConfig]:
+        """What keeps the threads of this graph, and a config as it knows it; None where the config
+        is of a part of a run, which has no task of its own."""
+        full = merge_configs(ensure_config(), self.config, config)
+        saver = cast("object", self.checkpointer)
+        known = isinstance(saver, BaseCheckpointSaver) and not namespace_of(full)
+        return (cast("BaseCheckpointSaver[Any]", saver) if known else None), full
 
     def _with_room(self, config: RunnableConfig | None) -> RunnableConfig | None:
         """A limit of steps that the user set for the user's edges, for those of any plan: each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -49,6 +49,7 @@ class Layout:
         messages: the state's key of the messages, where agents are planned in full; None where
             they keep the user's edges.
         steps: in which the agents run by the user's edges; None where a plan or code decides.
+        edges: between the agents, by the user.
         habits: of its agents.
     """
 
@@ -58,6 +59,7 @@ class Layout:
     routed: dict[str, str]
     messages: str | None
     steps: Steps | None = None
+    edges: tuple[tuple[str, str], ...] = ()
     habits: Habits = field(default_factory=Habits)
 
     @classmethod
@@ -85,9 +87,10 @@ class Layout:
                 team = Team(agents, decider=deciding_node(builder, names))
                 key = messages_key(builder)
                 assert key is not None
-                as_it_was = Plan(dict.fromkeys(names), edges=agent_edges(builder, names))
+                edges = agent_edges(builder, names)
+                as_it_was = Plan(dict.fromkeys(names), edges=edges)
                 lay_edges(builder, as_it_was, key, settings.extract)
-                return cls(builder, settings, team, routed, key)
+                return cls(builder, settings, team, routed, key, edges=edges)
             if settings.mode == "full":
                 raise ValueError(f"mode='full': {obstacle}; use mode='backbones'")
         decider, edges, steps = None, (), None
@@ -97,12 +100,17 @@ class Layout:
             found = distances(builder)
             steps = {name: found[name] for name in names} if found.keys() >= set(names) else None
         team = Team(agents, decider=decider, fixed_edges=edges)
-        return cls(builder, settings, team, routed, None, steps)
+        return cls(builder, settings, team, routed, None, steps, edges)
 
     @cached_property
     def lead_on(self) -> set[str]:
         """Nodes of which a `Send` may leave one out: the parts that were paid for go on."""
         return lead_straight_on(self.builder)
+
+    @property
+    def kept(self) -> Team:
+        """The agents of a task that does not pass START: all of them, in the user's order."""
+        return replace(self.team, fixed_edges=self.edges)
 
     @property
     def mode(self) -> str:

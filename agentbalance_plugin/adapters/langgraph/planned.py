@@ -31,7 +31,12 @@ from agentbalance_plugin.adapters.langgraph.internals import (
 from agentbalance_plugin.adapters.langgraph.removals import is_removal, of_seen
 from agentbalance_plugin.adapters.langgraph.run import Run, own_run
 from agentbalance_plugin.adapters.langgraph.steps import Steps, steps_of
-from agentbalance_plugin.adapters.langgraph.stored import AUTHORS, TASK, plan_from_dict
+from agentbalance_plugin.adapters.langgraph.stored import (
+    AUTHORS,
+    TASK,
+    enters_anew,
+    plan_from_dict,
+)
 from agentbalance_plugin.agreement import leading_answer
 from agentbalance_plugin.plan import Plan
 
@@ -174,6 +179,8 @@ class _Routes:
             if run.plan is None or run.steps is None:
                 return self._as_it_was
             return run.plan, run.steps
+        if enters_anew():
+            return self._as_it_was
         # The state is updated from outside of a run.
         task = ChannelRead.do_read(config, select=TASK, fresh=True)
         planned = task and task["steps"] is not None

@@ -28,11 +28,13 @@ from agentbalance_plugin.adapters.langgraph.planning import allot, learn_from
 from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
 from agentbalance_plugin.adapters.langgraph.run import BudgetControl, Run
 from agentbalance_plugin.adapters.langgraph.stored import (
+    NO_TASK,
     SPEND,
     TASK,
     StoredTask,
     checkpoint_id,
     spend_value,
+    stored_task,
     task_value,
 )
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
@@ -179,8 +181,7 @@ class Session:
         if run.plan is not None and not over:
             # The channel has it only of runs that passed START.
             writes.append((TASK, task_value(run, self._layout.mode)))
-        task_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"agentbalance:{uuid.uuid4()}"))
-        return snapshot.config, writes, task_id
+        return snapshot.config, writes, _task_id()
 
     @contextmanager
     def closing(self) -> Generator[None]:
@@ -215,6 +216,20 @@ def inherits(config: RunnableConfig, control: RunControl | None) -> bool:
     """Whether a graph runs inside another balanced graph."""
     outer = control if control is not None else control_of(config)
     return isinstance(outer, BudgetControl)
+
+
+def nothing_to_resume(saved: CheckpointTuple | None) -> bool:
+    """Whether what goes on at a checkpoint is a new task, and the one before it is over."""
+    return saved is not None and stored_task(saved) is None
+
+
+def new_task_write(config: RunnableConfig) -> tuple[RunnableConfig, list[Any], str]:
+    """What lets a new task begin at the checkpoint of a config: arguments of `put_writes`."""
+    return config, [(TASK, NO_TASK)], _task_id()
+
+
+def _task_id() -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"agentbalance:{uuid.uuid4()}"))
 
 
 def _check_same_graph(task: StoredTask, layout: Layout) -> None:

@@ -5,7 +5,9 @@ Channels that no user code sees, with JSON values only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
 
@@ -21,6 +23,30 @@ from agentbalance_plugin.plan import Expected, LateGate, Plan
 TASK = "agentbalance_task"
 SPEND = "agentbalance_spend"
 AUTHORS = "agentbalance_authors"
+
+NO_TASK: dict[str, Any] = {}
+"""In the task channel or among a checkpoint's writes: what goes on there is a new task."""
+
+_entering: ContextVar[bool] = ContextVar("agentbalance_entering", default=False)
+
+
+@contextmanager
+def entering(anew: bool) -> Generator[None]:
+    """While a thread's state is updated from outside of a run.
+
+    Args:
+        anew: whether the task before is over, so that no plan of it holds.
+    """
+    token = _entering.set(anew)
+    try:
+        yield
+    finally:
+        _entering.reset(token)
+
+
+def enters_anew() -> bool:
+    """Whether a state is updated of a thread whose task is over."""
+    return _entering.get()
 
 
 def furthest(old: Any, new: Any) -> Any:
@@ -118,9 +144,10 @@ def stored_task(saved: CheckpointTuple | None) -> StoredTask | None:
         # What was asked has not entered the graph: a new task, though channels hold the last one.
         return None
     spends, left = spends_in(saved), _written(saved, SPEND)
-    tasks = _written(saved, TASK)
+    written = _written(saved, TASK)
+    tasks = [each for each in written if each]
     kept, spent = values.get(TASK), values.get(SPEND)
-    if kept and (not spent or spent["run"] == kept["run"]):
+    if kept and NO_TASK not in written and (not spent or spent["run"] == kept["run"]):
         # The channel has no task of a run that did not pass START.
         tasks.append(kept)
     over = {each["run"] for each in spends if each.get("over")}

@@ -161,6 +161,41 @@ async def test_a_second_task_that_comes_as_no_input_is_planned_and_budgeted_anew
         assert app.report.complete
 
 
+@pytest.mark.parametrize("mode", ["backbones", "full"])
+@pytest.mark.parametrize("way", ["command", "update", "blocking update"])
+async def test_a_second_task_that_enters_behind_the_start_keeps_the_edges(
+    instant: Bench, mode: str, way: str
+) -> None:
+    class OneAgent:
+        """Where it may, it drops all but the decider."""
+
+        def plan(self, query: str, team: Team, budget: Budget, catalog: Catalog) -> Plan:
+            kept = team.names if team.fixed_edges is not None else ("c",)
+            return Plan(dict.fromkeys(kept, MINI), edges=team.fixed_edges or (), decider="c")
+
+    builder = instant.chain(("a", "b", "c"))
+    app = instant.balance(builder, mode=mode, policy=OneAgent()).compile(
+        checkpointer=InMemorySaver()
+    )
+    await app.ainvoke(instant.ask(), THREAD)
+    for number in (1, 2):
+        billed, before = instant.billed(), len((await app.aget_state(THREAD)).values["messages"])
+        if way == "command":
+            result = await app.ainvoke(Command(update=instant.ask(number), goto="b"), THREAD)
+        else:
+            if way == "update":
+                await app.aupdate_state(THREAD, instant.ask(number), as_node="a")
+            else:
+                app.update_state(THREAD, instant.ask(number), as_node="a")
+            assert (await app.aget_state(THREAD)).next == ("b",)
+            result = await app.ainvoke(None, THREAD)
+        assert speakers(result)[before:] == ["human", "b", "c"]
+        assert app.report.spend.nanodollars == instant.billed() - billed
+        assert app.report.complete
+        status = {line.name: line.status for line in app.report.agents}
+        assert status == {"a": "skipped", "b": "done", "c": "done"}
+
+
 async def test_a_task_that_a_command_began_is_resumed_on_its_plan_and_its_books(
     instant: Bench,
 ) -> None:
