@@ -67,17 +67,28 @@ _HOME = {
     "Team": "team",
 }
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+_NEEDS = {"adapters.autogen": "autogen_agentchat", "adapters.langgraph": "langgraph"}
+
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        # `import *` imports them all, and must not fail over a framework that is not there.
+        return [name for name in sorted(_HOME) if _is_there(name)]
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
+
+
+def _is_there(name: str) -> bool:
+    from importlib.util import find_spec
+
+    needed = {_NEEDS.get(_HOME[name]), "langchain" if name == "BudgetMiddleware" else None}
+    return all(library is None or find_spec(library) for library in needed)
 
 
 def __dir__() -> list[str]:

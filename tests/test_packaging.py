@@ -109,6 +109,38 @@ def test_an_absent_extra_is_named(absent: str, use: str, extra: str) -> None:
     assert f"pip install 'agentbalance-plugin[{extra}]'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("absent", "lost"),
+    [
+        ("autogen_agentchat", {"wrap_groupchat"}),
+        ("langchain", {"BudgetMiddleware"}),
+        (
+            "langgraph",
+            {"BudgetMiddleware", "StandIn", "balance", "balanced", "direct", "install"}
+            | {"uninstall"},
+        ),
+    ],
+)
+def test_an_absent_framework_takes_its_public_names_along(
+    absent: str, lost: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import agentbalance_plugin
+
+    everything = set(agentbalance_plugin.__all__)
+    monkeypatch.setitem(sys.modules, absent, None)
+    assert everything - set(agentbalance_plugin.__all__) == lost
+
+
+def test_everything_is_imported_where_no_framework_is_there() -> None:
+    script = (
+        "import sys; sys.modules.update(autogen_agentchat=None, langgraph=None, langchain=None)\n"
+        "from agentbalance_plugin import *\n"
+        "print(Budget(cost_usd=1), Policy, 'balance' in dir())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd="/")
+    assert done.stdout.endswith("False\n"), done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     out = tmp_path_factory.mktemp("dist")
