@@ -313,6 +313,7 @@ class PlannedTeam(WrappedTeam):
         that are or hold a team are stopped. Those that spoke in this run already go on."""
         agents: dict[str, Participant] = {}
         halts: dict[str, Halt] = {}
+        contexts: dict[int, Any] = {}
         before = self._running[id(run)]
         for name, backbone in plan.assignment.items():
             original = before.get(name) or self._originals[name]
@@ -325,7 +326,7 @@ class PlannedTeam(WrappedTeam):
             asked = model_client_of(self._originals[name])
             client = client_for(agent, backbone, self._clients, run, cap, halt=halt, asked=asked)
             if self._agent_factory is None:
-                agents[name] = twin = rebind(original, client)
+                agents[name] = twin = rebind(original, client, contexts)
                 held = None if name in before else self._teams.get(name)
                 await load_inside(twin, held or await states_inside(original))
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import isfunction
 from types import MethodType
 from typing import Any, TypeGuard, cast
@@ -86,7 +86,18 @@ def at_work(team: Team) -> bool:
     return bool(held.get("_initialized", True) and held.get("_is_running", True))
 
 
-def rebind(participant: Participant, client: ChatCompletionClient | None) -> Participant:
+def share_a_context(participants: Sequence[Participant]) -> bool:
+    """Whether what one of them hears and says is in the model context of another."""
+    contexts = [
+        {id(context) for held in everyone_in(each) if (context := _context(held)) is not None}
+        for each in participants
+    ]
+    return len(set[int]().union(*contexts)) < sum(map(len, contexts))
+
+
+def rebind(
+    participant: Participant, client: ChatCompletionClient | None, contexts: dict[int, Any]
+) -> Participant:
     """A copy for one run, with its own message history, all of its calls on `client`.
 
     Tools, memory, workbenches and formatters are shared with the original, but for tools that run
@@ -94,11 +105,13 @@ def rebind(participant: Participant, client: ChatCompletionClient | None) -> Par
 
     Args:
         client: None keeps the participant's own client (only right for those that call none).
+        contexts: copies of model contexts by the ids of their originals; added to. Agents that
+            share a context share its copy, where they are copied with the same ones.
     """
     if client is None or model_client_of(participant) is None:
         return participant
     if isinstance(participant, BaseGroupChat):
-        inner = [rebind(inner, client) for inner in _inside(participant)]
+        inner = [rebind(inner, client, contexts) for inner in _inside(participant)]
         return copy_chat(participant, inner, client, alone=False)
     twin = copy.copy(participant)
     attributes = vars(twin)
@@ -107,17 +120,20 @@ def rebind(participant: Participant, client: ChatCompletionClient | None) -> Par
     for name, value in vars(participant).items():
         if _is_own(value, participant):
             attributes[name] = MethodType(value.__func__, twin)
-    context = attributes.get("_model_context")
+    context = _context(participant)
     if context is not None:
-        attributes["_model_context"] = _copy_context(context, client)
+        if id(context) not in contexts:
+            contexts[id(context)] = _copy_context(context, client)
+        attributes["_model_context"] = contexts[id(context)]
     if "_is_running" in attributes:
         attributes["_is_running"] = False
     for name in ("_wrapped_agent", "_team"):
         inner = attributes.get(name)
         if isinstance(inner, (ChatAgent, Team)):
-            attributes[name] = rebind(inner, client)
+            attributes[name] = rebind(inner, client, contexts)
     if _runners(participant):
-        attributes["_workbench"] = [_rebind_tools(bench, client) for bench in _benches(participant)]
+        benches = _benches(participant)
+        attributes["_workbench"] = [_rebind_tools(bench, client, contexts) for bench in benches]
     return twin
 
 
@@ -131,7 +147,7 @@ def adopt_state(original: Participant, twin: Participant) -> None:
         return
     kept = {"_wrapped_agent", "_team", "_workbench", *_clients(original)}
     changed = {k: v for k, v in vars(twin).items() if k not in kept and not _is_own(v, twin)}
-    own, new = vars(original).get("_model_context"), changed.get("_model_context")
+    own, new = _context(original), changed.get("_model_context")
     if own is not None and type(own) is type(new):
         # Whoever made it may hold it still, and clear it.
         counting = _clients(own)
@@ -194,6 +210,11 @@ def announcer_of(chat: BaseGroupChat) -> str | None:
     """In whose name a chat says who speaks next; None where it does not."""
     says = bool(getattr(chat, "_emit_team_events", False))
     return cast("str | None", getattr(chat, "_group_chat_manager_name", None)) if says else None
+
+
+def _context(participant: Participant) -> Any:
+    """The model context of an agent; None if it has none."""
+    return vars(participant).get("_model_context")
 
 
 def _is_own(value: Any, participant: Participant) -> TypeGuard[MethodType]:
@@ -262,21 +283,21 @@ def _runner(tool: AgentTool | TeamTool) -> Participant:
     return cast("Participant", cast("Any", tool)._task_runner)
 
 
-def _rebind_tools(bench: Any, client: ChatCompletionClient) -> Any:
+def _rebind_tools(bench: Any, client: ChatCompletionClient, contexts: dict[int, Any]) -> Any:
     """A workbench whose agents and teams are copies; any other one itself."""
     tools = _tools_in(bench)
     if not any(isinstance(tool, _RUNNERS) for tool in tools):
         return bench
     twin = copy.copy(bench)
-    twin._tools = [_rebind_tool(tool, client) for tool in tools]
+    twin._tools = [_rebind_tool(tool, client, contexts) for tool in tools]
     return twin
 
 
-def _rebind_tool(tool: Any, client: ChatCompletionClient) -> Any:
+def _rebind_tool(tool: Any, client: ChatCompletionClient, contexts: dict[int, Any]) -> Any:
     if not isinstance(tool, _RUNNERS):
         return tool
     twin = copy.copy(tool)
-    vars(twin)["_task_runner"] = rebind(_runner(tool), client)
+    vars(twin)["_task_runner"] = rebind(_runner(tool), client, contexts)
     return twin
 
 

@@ -223,8 +223,9 @@ class RoutedTeam(WrappedTeam):
             agent = self._team.agent(name)
             return client_for(agent, backbone, self._clients, run, halt=halt, asked=asked)
 
+        contexts: dict[int, Any] = {}
         agents: list[Participant] = [
-            rebind(participant, client(participant.name, model_client_of(participant)))
+            rebind(participant, client(participant.name, model_client_of(participant)), contexts)
             for participant in participants_of(self._chat)
         ]
         own = vars(self._chat).get("_model_client")

@@ -27,6 +27,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     model_client_of,
     participants_of,
     replaced_methods,
+    share_a_context,
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.routed import RoutedTeam, manager_name
@@ -68,7 +69,8 @@ def wrap_groupchat(
             or pairs of a Backbone and the client that calls it.
         policy: "default", a checkpoint folder, or any object with `plan(query, team, budget,
             catalog)`.
-        mode: "full", or "backbones" to keep every agent and the chat's order.
+        mode: "full", or "backbones" to keep every agent and the chat's order, as agents that share
+            a model context do anyway.
         decider: whose message is the answer; by default a RoundRobinGroupChat's last participant.
         participants: the chat's participants, if they should not be read off the chat.
         agent_factory: `factory(name, model_client)` makes the agents of each run by public API;
@@ -180,7 +182,8 @@ def _wrapped(
         agents = tuple(agent for agent in agents if agent.name in speakers)
         found = [participant for participant in found if participant.name in speakers]
     fixed = None
-    if mode == "backbones":
+    # Those that share a context hear each other whatever a plan says, and must not talk at once.
+    if mode == "backbones" or (agent_factory is None and share_a_context(found)):
         fixed = tuple(combinations([agent.name for agent in agents], 2))
     return PlannedTeam(
         wiring(Team(agents, decider=decider, fixed_edges=fixed)),
