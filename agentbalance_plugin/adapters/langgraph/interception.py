@@ -13,16 +13,16 @@ from contextlib import aclosing
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig, ensure_config
 
 from agentbalance_plugin.adapters.langgraph.astray import warn_if_astray
-from agentbalance_plugin.adapters.langgraph.internals import set_retrying
+from agentbalance_plugin.adapters.langgraph.internals import set_retrying, set_tool_answers
 from agentbalance_plugin.adapters.langgraph.models import is_direct
 from agentbalance_plugin.adapters.langgraph.paid import is_paid_by
 from agentbalance_plugin.adapters.langgraph.retries import within_budget
-from agentbalance_plugin.adapters.langgraph.run import Caller, caller_of
+from agentbalance_plugin.adapters.langgraph.run import Caller, OutOfBudget, caller_of, told
 from agentbalance_plugin.adapters.langgraph.standby import Wish
 
 _lock = threading.Lock()
@@ -38,6 +38,7 @@ def intercept() -> None:
             setattr(BaseChatModel, name, wrap(getattr(BaseChatModel, name)))
             _wrapped.append(name)
         set_retrying(within_budget)
+        set_tool_answers(OutOfBudget, _say_so)
 
 
 def _caller(model: BaseChatModel, config: RunnableConfig | None) -> Caller | None:
@@ -48,6 +49,15 @@ def _caller(model: BaseChatModel, config: RunnableConfig | None) -> Caller | Non
         warn_if_astray(config)
         return None
     return None if is_paid_by(caller.run) else caller
+
+
+def _say_so(stop: OutOfBudget, call: ToolCall) -> ToolMessage:
+    """A tool whose model is denied says so. Without an answer of every tool a history is of no use
+    to any endpoint, and what others of its step said would be lost."""
+    caller = caller_of(None)
+    if caller is not None and caller.run.budget.on_exceeded == "raise":
+        caller.run.end_after_step(caller.agent, stop.denial)
+    return told(stop, call)
 
 
 def _wrap_invoke(original: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.retry import RunnableRetry
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.prebuilt import ToolNode
 from langgraph.runtime import RunControl
 
 _NAMES = {
@@ -231,6 +233,40 @@ def set_retrying(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     options_of: Any = known.fget
     changed = property(lambda retry: change(options_of(retry)))
     cast("Any", RunnableRetry)._kwargs_retrying = changed
+
+
+def set_tool_answers(error: type[Exception], answer: Callable[[Any, Any], Any]) -> None:
+    """Let every ToolNode of the process answer calls of tools that end in such an error.
+
+    Args:
+        answer: (the error, the tool call) -> a ToolMessage.
+
+    Raises:
+        ImportError: this langgraph has no such place.
+    """
+    run_one: Any = getattr(ToolNode, "_run_one", None)
+    arun_one: Any = getattr(ToolNode, "_arun_one", None)
+    if run_one is None or arun_one is None:
+        raise ImportError(
+            f"langgraph-prebuilt {version('langgraph-prebuilt')} has no ToolNode._run_one, which "
+            "agentbalance-plugin needs; install langgraph>=1.2.12,<2 in a version tested with it"
+        )
+
+    @functools.wraps(run_one)
+    def run(self: Any, call: Any, *rest: Any, **more: Any) -> Any:
+        try:
+            return run_one(self, call, *rest, **more)
+        except error as found:
+            return answer(found, call)
+
+    @functools.wraps(arun_one)
+    async def arun(self: Any, call: Any, *rest: Any, **more: Any) -> Any:
+        try:
+            return await arun_one(self, call, *rest, **more)
+        except error as found:
+            return answer(found, call)
+
+    cast("Any", ToolNode)._run_one, cast("Any", ToolNode)._arun_one = run, arun
 
 
 def node_in(namespace: str, within: str) -> str:

@@ -41,6 +41,7 @@ from agentbalance_plugin.adapters.langgraph.run import (
     caller_of,
     calling,
     is_held,
+    told,
 )
 from agentbalance_plugin.adapters.langgraph.stored import (
     furthest,
@@ -307,8 +308,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
 
     def _left_out(self, run: Run, stop: OutOfBudget, call: ToolCall) -> ToolMessage:
         self._raise_if_wanted(run, stop)
-        said = f"Stopped: {stop.denial.reason}."
-        return ToolMessage(said, tool_call_id=call["id"], name=call["name"], status="error")
+        return told(stop, call)
 
     def _raise_if_wanted(self, run: Run, stop: OutOfBudget) -> None:
         if run.budget.on_exceeded == "raise":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn, cast
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END
@@ -46,6 +47,12 @@ class OutOfBudget(GraphBubbleUp):
     def __init__(self, denial: CallDenied) -> None:
         super().__init__(denial.reason)
         self.denial = denial
+
+
+def told(stop: OutOfBudget, call: ToolCall) -> ToolMessage:
+    """What the call of a tool gives in place of its result, where a model in it was denied."""
+    said = f"Stopped: {stop.denial.reason}."
+    return ToolMessage(said, tool_call_id=call["id"], name=call["name"], status="error")
 
 
 @dataclass(frozen=True, slots=True)
