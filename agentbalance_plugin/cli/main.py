@@ -231,7 +231,7 @@ def serve_backbones(
 @app.command()
 def record(
     questions: Annotated[
-        Path, typer.Option(help=".jsonl or .csv with question, answer and, if any, category.")
+        Path, typer.Option(help=".jsonl, .csv or .tsv with question, answer and, if any, category.")
     ],
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder for profiles and recorded answers.")

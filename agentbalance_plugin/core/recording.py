@@ -18,6 +18,8 @@ from agentbalance_plugin.core.suites import Suite, suites_text
 from agentbalance_plugin.core.trace_files import TraceError, check_present, fields_of
 from agentbalance_plugin.extras import require
 
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
 # Of ten questions; which are which hangs on the question alone, so more of them move none.
 _SPLITS = ("train",) * 6 + ("val",) * 2 + ("test",) * 2
 
@@ -84,8 +86,8 @@ class Recorded:
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """The questions of a .jsonl or .csv file with the fields question, answer and, where there
-    are kinds of questions, category.
+    """The questions of a .jsonl, .csv or .tsv file with the fields question, answer and, where
+    there are kinds of questions, category.
 
     Raises:
         TraceError: naming file, line, field and value.
@@ -98,7 +100,8 @@ def read_questions(path: str | Path) -> list[Question]:
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}: can't be read as UTF-8 text: {error}") from error
     found: dict[str, Question] = {}
-    rows = _csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text)
+    delimiter = _DELIMITERS.get(path.suffix.lower())
+    rows = _json_rows(path, text) if delimiter is None else _table_rows(path, text, delimiter)
     for where, row in rows:
         question = _question(where, row)
         if question.id in found:
@@ -200,15 +203,32 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]
             yield where, fields_of(where, line)
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text))
-    for row in reader:
-        yield f"{path}, line {reader.line_num}", row
+def _table_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    # Strictly: a quote that is never closed would take the rest of the file for one question.
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
+    whole = 1
+    try:
+        for row in reader:
+            where, whole = f"{path}, line {reader.line_num}", reader.line_num
+            if None in row:
+                raise TraceError(
+                    f"{where}: more cells than the header has columns; put texts that hold "
+                    f"{delimiter!r} into double quotes, or write the questions as .jsonl"
+                )
+            yield where, row
+    except csv.Error as error:
+        raise TraceError(
+            f"{path}, the row after line {whole}: can't be read: {error}; close every double "
+            "quote, or write the questions as .jsonl, whose texts may be of any length"
+        ) from error
 
 
 def _question(where: str, row: Mapping[str, Any]) -> Question:
     check_present(where, row, ("question", "answer"))
     category = row.get("category")
+    for field in ("question", "answer", "category"):
+        if isinstance(value := row.get(field), (list, dict)):
+            raise TraceError(f"{where}: {field} must be one text or number, got {value!r}")
     return Question(
         str(row["question"]), str(row["answer"]), "" if category is None else str(category)
     )

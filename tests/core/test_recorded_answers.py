@@ -46,8 +46,13 @@ def test_questions_are_read_from_json_lines_and_tables(tmp_path: Path) -> None:
     )
     table = tmp_path / "q.csv"
     table.write_text('\ufeffquestion,answer,category\n"1 + 1?",2,sums\nÜ?,u,\n')
+    capital = tmp_path / "Q.CSV"
+    capital.write_text(table.read_text())
+    tabs = tmp_path / "q.tsv"
+    tabs.write_text("question\tanswer\tcategory\r\n1 + 1?\t2\tsums\r\nÜ?\tu\t\r\n")
     expected = [Question("1 + 1?", "2", "sums"), Question("Ü?", "u")]
-    assert read_questions(lines) == read_questions(table) == expected
+    for path in (lines, table, capital, tabs):
+        assert read_questions(path) == expected
 
 
 def test_labels_may_be_numbers_and_texts_may_hold_any_line_break(tmp_path: Path) -> None:
@@ -70,6 +75,15 @@ def test_labels_may_be_numbers_and_texts_may_hold_any_line_break(tmp_path: Path)
         ("q.jsonl", "\n", "holds no questions"),
         ("q.jsonl", '{"question": "a", "answer": 1}\n' * 2, "line 2: this question is .* twice"),
         ("q.csv", "question,category\na,b\n", r"q\.csv, line 2: field 'answer' is missing"),
+        ("q.csv", "question,answer\na?,b\nIs it a, b?,b\n", r"line 3: more .* double quotes"),
+        (
+            "q.csv",
+            'question,answer\na?,b\n"c?,d\ne?,f\n',
+            r"after line 2: .* close every double quote",
+        ),
+        ("q.csv", f"question,answer\n{'a' * 131_073},b\n", r"after line 1: .* write .* as \.jsonl"),
+        ("q.jsonl", '{"question": "a", "answer": ["b"]}', r"answer must be one .*, got \['b'\]"),
+        ("q.jsonl", '{"question": {"a": 1}, "answer": 1}', "question must be one text or number"),
     ],
 )
 def test_bad_questions_name_their_place(tmp_path: Path, name: str, text: str, match: str) -> None:
