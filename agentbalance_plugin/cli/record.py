@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +17,7 @@ from rich.table import Table
 from agentbalance_plugin.backbone import Backbone, Catalog, Profile
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.catalog_file import catalog_text
+from agentbalance_plugin.cli.answer_log import held, known_answers
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.kinds import KINDS, Kinds
 from agentbalance_plugin.core.recording import (
@@ -24,7 +25,6 @@ from agentbalance_plugin.core.recording import (
     Recorded,
     in_turns,
     read_questions,
-    read_recorded,
     write_traces,
 )
 from agentbalance_plugin.core.traces import TraceSet
@@ -63,16 +63,13 @@ def run_recording(
     if (out / CATALOG).resolve() == backbones.resolve():
         raise ValueError(f"--out {out}: {backbones} itself would be written over; take another one")
     out.mkdir(parents=True, exist_ok=True)
-    log = out / _LOG
-    there = {question.id for question in asked}
-    kept = read_recorded(log)
-    _mend(log, kept)
-    known = [each for each in kept if each.question in there and each.backbone in catalog]
     console = Console(stderr=True)
-    stopped, interrupted = _ask(asked, catalog, max_cost_usd, log, known, at_once, console)
-    if not known:
-        raise ValueError("no answer was recorded: " + _sentence(stopped))
-    _write(out, backbones, questions.stem, asked, known, catalog)
+    with held(out / _LOG) as log:
+        known = known_answers(out / _LOG, asked, catalog)
+        stopped, interrupted = _ask(asked, catalog, max_cost_usd, log, known, at_once, console)
+        if not known:
+            raise ValueError("no answer was recorded: " + _sentence(stopped))
+        _write(out, backbones, questions.stem, asked, known, catalog)
     _print_table(asked, known, catalog, stopped)
     if silent := [name for name in catalog if name not in {each.backbone for each in known}]:
         console.print(f"without an answer, and so not among the profiles: {', '.join(silent)}")
@@ -80,12 +77,6 @@ def run_recording(
     if interrupted:
         console.print("interrupted; the same command goes on")
         sys.exit(130)
-
-
-def _mend(log: Path, kept: Sequence[Recorded]) -> None:
-    """Take out a last line that was not written whole, which the next one would continue."""
-    if log.is_file() and not log.read_bytes().endswith(b"\n"):
-        _put(log, "".join(each.to_json() + "\n" for each in kept))
 
 
 def _put(path: Path, text: str) -> None:
@@ -99,7 +90,7 @@ def _ask(
     asked: Sequence[Question],
     catalog: Catalog,
     max_cost_usd: float,
-    log: Path,
+    log: TextIO,
     known: list[Recorded],
     at_once: int,
     console: Console,
@@ -109,14 +100,14 @@ def _ask(
     from agentbalance_plugin.adapters.autogen.recording import record_answers
 
     pairs = {(each.question, each.backbone) for each in known}
-    with counting(console) as bar, log.open("a", encoding="utf-8") as file:
+    with counting(console) as bar:
         tasks = {name: bar.add_task(name, total=len(asked)) for name in catalog}
         for each in known:
             bar.advance(tasks[each.backbone])
 
         def keep(each: Recorded) -> None:
-            file.write(each.to_json() + "\n")
-            file.flush()
+            log.write(each.to_json() + "\n")
+            log.flush()
             known.append(each)
             bar.advance(tasks[each.backbone])
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.core.suites import Suite, suites_text
@@ -67,6 +68,7 @@ class Recorded:
         first_s: seconds to the first token; None where the reply came in one piece.
         total_s: seconds to the last.
         nanodollars: what it cost.
+        called: what was asked, as `called` says of the backbone.
     """
 
     question: str
@@ -79,10 +81,31 @@ class Recorded:
     first_s: float | None
     total_s: float
     nanodollars: int
+    called: str = ""
 
     def to_json(self) -> str:
         """One line, which `read_recorded` reads."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def called(backbone: Backbone) -> str:
+    """The model that its calls reach, and where; empty where a client of the user's own knows."""
+    endpoint = backbone.endpoint
+    if endpoint is None:
+        return ""
+    model, where = endpoint.model, _address(endpoint.base_url)
+    if endpoint.component is not None:
+        config: Mapping[str, Any] = endpoint.component.get("config") or {}
+        model = config.get("azure_deployment") or config.get("model")
+        address = _address(config.get("azure_endpoint") or config.get("base_url"))
+        where = f"{endpoint.component.get('provider')} {address}".rstrip()
+    return f"{model} at {where}" if where else str(model)
+
+
+def _address(url: Any) -> str:
+    """Without what may hold a key."""
+    parts = urlsplit(str(url or ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -131,15 +154,15 @@ def read_recorded(path: str | Path) -> list[Recorded]:
     path = Path(path)
     if not path.is_file():
         return []
-    names = {field.name for field in fields(Recorded)}
+    names = [field.name for field in fields(Recorded)]
     lines = path.read_text(encoding="utf-8").split("\n")
     found: list[Recorded] = []
     # What follows the last line break was not written whole.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             entry: Any = json.loads(line)
-            found.append(Recorded(**{name: entry[name] for name in names}))
-        except (ValueError, TypeError, KeyError) as error:
+            found.append(Recorded(**{name: entry[name] for name in names if name in entry}))
+        except (ValueError, TypeError) as error:
             raise TraceError(f"{path}, line {number}: no recorded answer: {error!r}") from error
     return found
 

@@ -189,9 +189,17 @@ def test_the_same_command_goes_on_where_it_stopped(folder: Path, served: str) ->
     pairs = [(line["question"], line["backbone"]) for line in map(json.loads, log.open())]
     assert len(pairs) == len(set(pairs)) == 80
 
+    # What is known is not asked, and is graded by the answers of now.
+    lines = map(json.loads, (folder / "tickets.jsonl").read_text().splitlines())
+    other = [json.dumps({**line, "answer": "never said"}) for line in lines]
+    (folder / "tickets.jsonl").write_text("\n".join(other))
     again = record(folder)
     assert again.returncode == 0
     assert len(books(served)) - asked == 80 - len(interrupted)
+    profile = Catalog.load(folder / "own" / "backbones.yaml")["mini"].profile
+    assert profile is not None
+    assert sum(profile.successes.values()) == 0
+    assert sum(profile.trials.values()) == 40
 
 
 def test_a_budget_that_ends_leaves_what_was_paid_for(folder: Path, served: str) -> None:

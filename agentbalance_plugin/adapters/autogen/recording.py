@@ -15,7 +15,7 @@ from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
 from agentbalance_plugin.core.prediction import BYTES_PER_TOKEN
-from agentbalance_plugin.core.recording import Question, Recorded
+from agentbalance_plugin.core.recording import Question, Recorded, called
 from agentbalance_plugin.runtime.answers import canonical, extract_answer
 from agentbalance_plugin.runtime.byte_bound import size
 from agentbalance_plugin.runtime.call import CallDenied, CallRecord
@@ -213,6 +213,7 @@ class _Desk:
             first_s=begun if begun is not None and begun < _IN_ONE_PIECE * total else None,
             total_s=total,
             nanodollars=reply.nanodollars,
+            called=called(self.backbone),
         )
 
 
