@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -24,9 +24,11 @@ from agentbalance_plugin.core.recording import (
     Question,
     Recorded,
     in_turns,
+    put,
     read_questions,
     write_traces,
 )
+from agentbalance_plugin.core.suites import read_suites
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.extras import require
 
@@ -65,11 +67,13 @@ def run_recording(
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     with held(out / _LOG) as log:
+        # What can't be read is said before anything is asked.
+        earlier = _earlier(out, questions.stem)
         known = known_answers(out / _LOG, asked, catalog)
         stopped, interrupted = _ask(asked, catalog, max_cost_usd, log, known, at_once, console)
         if not known:
             raise ValueError("no answer was recorded: " + _sentence(stopped))
-        _write(out, backbones, questions.stem, asked, known, catalog)
+        _write(out, backbones, questions.stem, asked, known, catalog, earlier)
     _print_table(asked, known, catalog, stopped)
     if silent := [name for name in catalog if name not in {each.backbone for each in known}]:
         console.print(f"without an answer, and so not among the profiles: {', '.join(silent)}")
@@ -79,11 +83,16 @@ def run_recording(
         sys.exit(130)
 
 
-def _put(path: Path, text: str) -> None:
-    """Whoever reads the file meanwhile, or after a kill, finds a whole one."""
-    whole = path.with_suffix(".tmp")
-    whole.write_text(text, encoding="utf-8")
-    whole.replace(path)
+def _earlier(out: Path, name: str) -> Mapping[str, Backbone]:
+    """The backbones of other suites that were recorded into the folder.
+
+    Raises:
+        TraceError, CatalogError: the folder holds what the new suite can't be put beside.
+    """
+    read_suites(out / "suites.yaml")
+    if others := [path.name for path in out.glob("traces/*/") if path.name != name]:
+        TraceSet.load(out, benchmarks=others)
+    return Catalog.load(out / CATALOG) if (out / CATALOG).is_file() else {}
 
 
 def _ask(
@@ -125,22 +134,28 @@ def _write(
     asked: Sequence[Question],
     known: Sequence[Recorded],
     catalog: Catalog,
+    earlier: Mapping[str, Backbone],
 ) -> None:
     of = {backbone: [each for each in known if each.backbone == backbone] for backbone in catalog}
-    measured = Catalog(_measured(catalog[b], name, rows) for b, rows in of.items() if rows)
+    measured = Catalog(
+        _measured(catalog[b], name, rows, earlier.get(b)) for b, rows in of.items() if rows
+    )
     answered = {each.question for each in known}
     write_traces(out, name, [q for q in asked if q.id in answered], known, measured)
-    traces = TraceSet.load(out, suite=name)
+    # Of all suites that the folder has.
+    traces = TraceSet.load(out)
     everything = replace(traces, queries=tuple(replace(q, split="all") for q in traces.queries))
     profiles = everything.profiles("all")
-    found = {b: _fields(backbone, name, profiles[b]) for b, backbone in measured.items()}
+    found = {b: _fields(backbone, profiles[b]) for b, backbone in measured.items()}
     told_apart = len({query.category for query in everything.queries}) > 1
     if told_apart:
         Kinds.of_queries(everything.queries).save(out / KINDS)
-    _put(out / CATALOG, catalog_text(backbones, found, KINDS if told_apart else None))
+    put(out / CATALOG, catalog_text(backbones, found, KINDS if told_apart else None))
 
 
-def _measured(backbone: Backbone, name: str, rows: Sequence[Recorded]) -> Backbone:
+def _measured(
+    backbone: Backbone, name: str, rows: Sequence[Recorded], earlier: Backbone | None
+) -> Backbone:
     """With the speeds and hidden tokens that the catalog does not tell."""
     changed: dict[str, Any] = {}
     streamed = [r for r in rows if r.first_s is not None]
@@ -158,16 +173,19 @@ def _measured(backbone: Backbone, name: str, rows: Sequence[Recorded]) -> Backbo
             changed["tokens_per_s"] = round(median(speeds), 1)
     if changed:
         changed["speed_source"] = "measured"
-    if not plain and name not in backbone.hidden_tokens:
-        mean = round(fmean(r.hidden_tokens for r in rows))
-        changed["hidden_tokens"] = {**backbone.hidden_tokens, name: mean}
-        if len(rows) >= _ENOUGH_FOR_SPREAD:
-            logs = [math.log(max(1, r.visible_tokens + r.hidden_tokens)) for r in rows]
-            changed["output_spread"] = {name: round(stdev(logs), 3)}
+    if not plain:
+        hidden = {**(earlier.hidden_tokens if earlier else {}), **backbone.hidden_tokens}
+        spread = {**(earlier.output_spread if earlier else {}), **backbone.output_spread}
+        if name not in backbone.hidden_tokens:
+            hidden[name] = round(fmean(r.hidden_tokens for r in rows))
+            if len(rows) >= _ENOUGH_FOR_SPREAD:
+                logs = [math.log(max(1, r.visible_tokens + r.hidden_tokens)) for r in rows]
+                spread[name] = round(stdev(logs), 3)
+        changed |= {"hidden_tokens": hidden, "output_spread": spread}
     return replace(backbone, **changed) if changed else backbone
 
 
-def _fields(backbone: Backbone, name: str, profile: Profile) -> dict[str, Any]:
+def _fields(backbone: Backbone, profile: Profile) -> dict[str, Any]:
     """What an entry of the catalog says anew."""
     found: dict[str, Any] = {
         "ttft_s": backbone.ttft_s,
@@ -175,8 +193,8 @@ def _fields(backbone: Backbone, name: str, profile: Profile) -> dict[str, Any]:
         "speed_source": backbone.speed_source,
     }
     if backbone.reasoning != "no":
-        found[f"hidden_reasoning_tokens_{name}"] = backbone.hidden_tokens.get(name, 0)
-        found[f"output_spread_{name}"] = backbone.output_spread.get(name)
+        found |= {f"hidden_reasoning_tokens_{k}": v for k, v in backbone.hidden_tokens.items()}
+        found |= {f"output_spread_{k}": v for k, v in backbone.output_spread.items()}
     found["profile"] = {
         "successes": dict(profile.successes),
         "trials": dict(profile.trials),

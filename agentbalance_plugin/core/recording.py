@@ -8,14 +8,14 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from agentbalance_plugin.backbone import Backbone, Catalog
-from agentbalance_plugin.core.suites import Suite, suites_text
+from agentbalance_plugin.core.suites import Suite, read_suites, suites_text
 from agentbalance_plugin.core.trace_files import TraceError, check_present, fields_of
 from agentbalance_plugin.extras import require
 
@@ -174,16 +174,22 @@ def write_traces(
     recorded: Sequence[Recorded],
     catalog: Catalog,
 ) -> None:
-    """A trace folder of one benchmark, and of one suite of that name, as `TraceSet.load` reads it.
+    """A benchmark of a trace folder, and a suite of that name, as `TraceSet.load` reads them.
 
-    The suite's reference is the dearest backbone that was asked nearly everything.
+    Other suites that the folder has stay, with their backbones. The suite's reference is the
+    dearest backbone that was asked nearly everything.
 
     Args:
-        folder: created if need be; files of the same names are replaced.
+        folder: created if need be; a benchmark and a suite of that name are replaced.
         questions: those that were asked.
         recorded: their answers.
         catalog: every backbone that gave one.
+
+    Raises:
+        TraceError, CatalogError: the folder has a suites.yaml or catalog.csv that can't be read.
     """
+    suites = read_suites(folder / "suites.yaml")
+    known = _with_earlier(folder / "catalog.csv", catalog)
     place = folder / "traces" / benchmark
     place.mkdir(parents=True, exist_ok=True)
     lines = (
@@ -205,9 +211,25 @@ def write_traces(
     }
     parquet = require("pyarrow.parquet", extra="simulator")
     parquet.write_table(pyarrow.table(columns), place / "responses.parquet")
-    (folder / "catalog.csv").write_text(_catalog_text(catalog, benchmark), encoding="utf-8")
-    suite = Suite((benchmark,), _reference(recorded), tuple(catalog), ())
-    (folder / "suites.yaml").write_text(suites_text({benchmark: suite}), encoding="utf-8")
+    suites[benchmark] = Suite((benchmark,), _reference(recorded), tuple(catalog), ())
+    put(folder / "catalog.csv", _catalog_text(known))
+    put(folder / "suites.yaml", suites_text(suites))
+
+
+def put(path: Path, text: str) -> None:
+    """Whoever reads the file meanwhile, or after a kill, finds a whole one."""
+    whole = path.with_suffix(".tmp")
+    whole.write_text(text, encoding="utf-8")
+    whole.replace(path)
+
+
+def _with_earlier(path: Path, catalog: Catalog) -> Catalog:
+    """With the backbones, and the hidden tokens of other benchmarks, that a file has already."""
+    found: dict[str, Backbone] = dict(Catalog.load(path)) if path.is_file() else {}
+    for name, backbone in catalog.items():
+        before: Mapping[str, int] = found[name].hidden_tokens if name in found else {}
+        found[name] = replace(backbone, hidden_tokens={**before, **backbone.hidden_tokens})
+    return Catalog(found.values())
 
 
 def _reference(recorded: Sequence[Recorded]) -> str:
@@ -257,10 +279,10 @@ def _question(where: str, row: Mapping[str, Any]) -> Question:
     )
 
 
-def _catalog_text(catalog: Catalog, benchmark: str) -> str:
+def _catalog_text(catalog: Catalog) -> str:
     """Figures alone: how backbones are called stays in the user's own catalog."""
-    hidden = f"hidden_reasoning_tokens_{benchmark}"
-    rows = [_catalog_row(backbone, benchmark, hidden) for backbone in catalog.values()]
+    benchmarks = sorted({name for backbone in catalog.values() for name in backbone.hidden_tokens})
+    rows = [_catalog_row(backbone, benchmarks) for backbone in catalog.values()]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -268,7 +290,7 @@ def _catalog_text(catalog: Catalog, benchmark: str) -> str:
     return text.getvalue()
 
 
-def _catalog_row(backbone: Backbone, benchmark: str, hidden: str) -> dict[str, object]:
+def _catalog_row(backbone: Backbone, benchmarks: Sequence[str]) -> dict[str, object]:
     return {
         "backbone": backbone.name,
         "price_in_usd_per_mtok": backbone.price_in_usd_per_mtok,
@@ -277,7 +299,7 @@ def _catalog_row(backbone: Backbone, benchmark: str, hidden: str) -> dict[str, o
         "tokens_per_s": backbone.tokens_per_s,
         "params_b": backbone.params_b,
         "reasoning": backbone.reasoning,
-        hidden: backbone.hidden_tokens.get(benchmark, 0),
+        **{f"hidden_reasoning_tokens_{b}": backbone.hidden_tokens.get(b, 0) for b in benchmarks},
         "capabilities": " ".join(sorted(backbone.capabilities)),
         "max_output_tokens": backbone.max_output_tokens,
         "context_tokens": backbone.context_tokens,

@@ -1,0 +1,99 @@
+"""What a folder of recordings holds after several of them; all answers are known, none is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agentbalance_plugin import Catalog
+from agentbalance_plugin.cli.record import run_recording
+from agentbalance_plugin.core.kinds import Kinds
+from agentbalance_plugin.core.recording import Question, Recorded, read_questions
+from agentbalance_plugin.core.trace_files import TraceError
+from agentbalance_plugin.core.traces import TraceSet
+
+
+def catalog(folder: Path, *names: str) -> Path:
+    entries: list[dict[str, Any]] = [
+        {
+            "backbone": name,
+            "model": name,
+            "base_url": "http://127.0.0.1:1/v1",
+            "price_in_usd_per_mtok": 1,
+            "price_out_usd_per_mtok": 1,
+            "reasoning": "yes" if name == "thinker" else "no",
+        }
+        for name in names
+    ]
+    path = folder / "backbones.yaml"
+    path.write_text(yaml.safe_dump({"backbones": entries}))
+    return path
+
+
+def asked(folder: Path, suite: str, count: int = 12) -> Path:
+    """A file of questions."""
+    path = folder / f"{suite}.jsonl"
+    lines = [{"question": f"{suite} {n}?", "answer": n, "category": n % 2} for n in range(count)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def answered(out: Path, questions: Path, *names: str) -> None:
+    """A log of right answers to them, after hidden tokens of many lengths."""
+
+    def of(question: Question, name: str) -> Recorded:
+        hidden = 10 * (1 + int(question.answer)) if name == "thinker" else 0
+        right = question.answer
+        return Recorded(question.id, name, right, True, 20, 30, hidden, 0.2, 1.5, 10)
+
+    lines = [of(q, name).to_json() for q in read_questions(questions) for name in names]
+    out.mkdir(exist_ok=True)
+    with (out / "answers.jsonl").open("a") as log:
+        log.write("".join(line + "\n" for line in lines))
+
+
+def record(questions: Path, backbones: Path, out: Path) -> None:
+    run_recording(questions, backbones, out, 1.0, None, 4)
+
+
+def test_suites_and_profiles_of_earlier_recordings_stay(tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    first, second = asked(tmp_path, "first"), asked(tmp_path, "second")
+    answered(out, first, "mini", "large", "thinker")
+    record(first, catalog(tmp_path, "mini", "large", "thinker"), out)
+    answered(out, second, "mini", "thinker")
+    record(second, catalog(tmp_path, "mini", "thinker"), out)
+
+    assert TraceSet.load(out, suite="first").candidates == ("mini", "large", "thinker")
+    assert TraceSet.load(out, suite="second").candidates == ("mini", "thinker")
+    traces = TraceSet.load(out)
+    assert traces.catalog["thinker"].hidden_tokens == {"first": 65, "second": 65}
+    found = Catalog.load(out / "backbones.yaml")
+    assert list(found) == ["mini", "thinker"]
+    kinds = {f"{suite}/{kind}" for suite in ("first", "second") for kind in (0, 1)}
+    for backbone in found.values():
+        assert backbone.profile is not None
+        assert dict(backbone.profile.trials) == dict.fromkeys(kinds, 6)
+    assert found["thinker"].hidden_tokens == {"first": 65, "second": 65}
+    assert set(found["thinker"].output_spread) == {"first", "second"}
+    assert isinstance(found.kinds, Path)
+    assert set(Kinds.load(found.kinds).names) == kinds
+
+
+def test_a_folder_that_cannot_be_added_to_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    (out / "traces" / "other").mkdir(parents=True)
+    (out / "catalog.csv").write_text(
+        "backbone,price_in_usd_per_mtok,price_out_usd_per_mtok\nmini,1,1\n"
+    )
+    questions, backbones = asked(tmp_path, "first"), catalog(tmp_path, "mini")
+    with pytest.raises(TraceError, match=r"other/responses\.parquet: no such file"):
+        record(questions, backbones, out)
+    (out / "suites.yaml").write_text("first")
+    with pytest.raises(TraceError, match=r"suites\.yaml: expected suite names"):
+        record(questions, backbones, out)
+    assert (out / "answers.jsonl").read_text() == ""
