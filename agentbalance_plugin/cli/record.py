@@ -36,6 +36,7 @@ _LOG = "answers.jsonl"
 CATALOG = "backbones.yaml"
 
 _ENOUGH_FOR_SPREAD = 10
+_HEADINGS = ("backbone", "answered", "right", "unread", "tokens", "USD a call", "seconds", "")
 
 
 def run_recording(
@@ -214,21 +215,27 @@ def _print_table(
     total = sum(each.nanodollars for each in known) / 1e9
     title = f"{len(asked)} questions; answers cost {total:.4f} USD in all"
     table = Table(title=title, title_justify="left")
-    for heading in ("backbone", "answered", "right", "tokens", "USD a call", "seconds", ""):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in ("backbone", "") else "right")
     for name in catalog:
         rows = [each for each in known if each.backbone == name]
-        cells = ["0", "", "", "", ""]
+        cells = ["0", *[""] * 5]
         if rows:
             cells = [
                 str(len(rows)),
                 f"{100 * fmean(r.correct for r in rows):.0f} %",
+                str(sum(r.answer is None for r in rows)),
                 f"{fmean(r.visible_tokens + r.hidden_tokens for r in rows):.0f}",
                 f"{fmean(r.nanodollars for r in rows) / 1e9:.6f}",
                 f"{fmean(r.total_s for r in rows):.1f}",
             ]
         table.add_row(name, *cells, stopped.get(name, ""))
     Console().print(table)
+    if any(each.answer is None for each in known):
+        Console(stderr=True).print(
+            "unread: replies in which no answer was found, which count as wrong; docs/catalog.md "
+            "says what is read as one"
+        )
 
 
 def _sentence(stopped: dict[str, str]) -> str:

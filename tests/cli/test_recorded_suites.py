@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,22 @@ def test_a_folder_that_cannot_be_added_to_is_named_before_anything_is_asked(tmp_
     with pytest.raises(TraceError, match=r"suites\.yaml: expected suite names"):
         record(questions, backbones, out)
     assert (out / "answers.jsonl").read_text() == ""
+
+
+def test_replies_that_cannot_be_read_are_told_from_wrong_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, questions = tmp_path / "own", asked(tmp_path, "first", 4)
+    answered(out, questions, "mini")
+    record(questions, catalog(tmp_path, "mini"), out)
+    assert "unread:" not in capsys.readouterr().err
+    log = out / "answers.jsonl"
+    lines = log.read_text().splitlines()
+    unread = json.dumps({**json.loads(lines[0]), "answer": None})
+    wrong = json.dumps({**json.loads(lines[1]), "answer": "9"})
+    log.write_text("\n".join([unread, wrong, *lines[2:], ""]))
+    record(questions, catalog(tmp_path, "mini"), out)
+    shown = capsys.readouterr()
+    row = next(line for line in shown.out.splitlines() if "mini" in line)
+    assert re.split(r"\s*│\s*", row)[2:5] == ["4", "50 %", "1"]
+    assert "unread: replies in which no answer was found" in shown.err

@@ -30,6 +30,8 @@ Grade = Callable[[Question, str, str | None], bool]
 _CHOICE = re.compile(r"\(?([a-z])[.):,]\s")
 _NUMBER = re.compile(r"([-+$\d.,]*\d%?)\s+\D*$")
 _FAILURES_IN_A_ROW = 3
+# What endpoints say of a request that they do not take: filtered, too long, not allowed.
+_REFUSED = (400, 403, 413, 422)
 # A first token that comes when nearly all of the reply does was no stream.
 _IN_ONE_PIECE = 0.95
 
@@ -93,24 +95,28 @@ async def record_answers(
                 return
             try:
                 reply = await desk.ask(question)
+            except _NoRoom as error:
+                stopped.setdefault(desk.backbone.name, str(error))
+                return
             except Exception as error:
                 # One bad question must not end the rest; a wrong key or name ends them all.
                 failed.setdefault(desk.backbone.name, []).append(error)
+                if desk.has_answered and _status(error) in _REFUSED:
+                    continue
                 desk.failures += 1
                 if desk.failures >= _FAILURES_IN_A_ROW:
                     stopped.setdefault(desk.backbone.name, _said(error))
                 continue
-            if reply is None:
-                stopped.setdefault(desk.backbone.name, "the budget has no room for its next call")
-                return
             desk.failures = 0
+            desk.has_answered = True
             answer = extract_answer(reply.text)
             keep(desk.recorded(question, reply, answer, grade(question, reply.text, answer)))
 
     try:
         async with asyncio.TaskGroup() as group:
             for name, backbone in clients.catalog.items():
-                desk = _Desk(backbone, clients(name), purse, instruction)
+                has_answered = any(who == name for _, who in known)
+                desk = _Desk(backbone, clients(name), purse, instruction, has_answered)
                 todo = iter([q for q in questions if (q.id, name) not in known])
                 for _ in range(at_once):
                     group.create_task(work(desk, todo))
@@ -123,6 +129,10 @@ async def record_answers(
     return stopped
 
 
+class _NoRoom(Exception):
+    """The budget has no room for a question, and will have none."""
+
+
 @dataclass
 class _Purse:
     """What is left for calls, less the worst cases of those under way."""
@@ -131,15 +141,19 @@ class _Purse:
     held: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def take(self, worst: int) -> bool:
-        """Hold `worst` as soon as there is room; False where there will be none."""
+    async def take(self, worst: int) -> None:
+        """Hold `worst` as soon as there is room (_NoRoom where there will be none)."""
         async with self.changed:
             while self.nanodollars - self.held < worst:
                 if not self.held:
-                    return False
+                    raise _NoRoom(
+                        "the budget has no room for its next call, which may cost "
+                        f"{worst / NANODOLLARS_PER_USD:.6f} USD, of which "
+                        f"{self.nanodollars / NANODOLLARS_PER_USD:.6f} are left; allow more, or "
+                        "lower its max_output_tokens"
+                    )
                 await self.changed.wait()
             self.held += worst
-        return True
 
     async def settle(self, worst: int, spent: int) -> None:
         async with self.changed:
@@ -153,6 +167,8 @@ class _Desk:
     """Where one backbone is asked.
 
     Args:
+        has_answered: whether it has answered any question, so that what it refuses is the
+            question's fault.
         failures: calls in a row that failed.
     """
 
@@ -160,15 +176,15 @@ class _Desk:
     client: ChatCompletionClient
     purse: _Purse
     instruction: str
+    has_answered: bool
     failures: int = 0
 
-    async def ask(self, question: Question) -> _Reply | None:
-        """One question; None where the budget has no room for it. Failures are raised."""
+    async def ask(self, question: Question) -> _Reply:
+        """One question (_NoRoom: the budget has no room for it). Failures are raised."""
         prompt = [UserMessage(content=f"{question.text}\n\n{self.instruction}", source="user")]
         bound = prompt_bound(prompt, measure=measure_of(self.backbone))
         worst = self.backbone.cost(bound, self.backbone.max_output_tokens)
-        if not await self.purse.take(worst):
-            return None
+        await self.purse.take(worst)
         # Of one call's size, so that a retry is made only where nothing was billed.
         meter = Meter(Budget(cost_usd=worst / NANODOLLARS_PER_USD))
         try:
@@ -234,8 +250,16 @@ class _Reply:
 
 def _said(error: Exception) -> str:
     """What failed; not the endpoint's own words, which may quote a key."""
+    status = _status(error)
+    return type(_cause(error)).__name__ + (f" (status {status})" if status else "")
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(_cause(error), "status_code", None)
+
+
+def _cause(error: Exception) -> Exception:
     if isinstance(error, CallDenied) and isinstance(error.__cause__, Exception):
         # The failed call was billed and has used up what there was for the question.
-        error = error.__cause__
-    status = getattr(error, "status_code", None)
-    return type(error).__name__ + (f" (status {status})" if status else "")
+        return error.__cause__
+    return error

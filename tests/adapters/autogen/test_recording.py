@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +58,9 @@ async def test_answers_are_those_that_were_recorded(bench: Bench) -> None:
 async def test_the_budget_holds_and_no_reply_is_cut_short_by_it(bench: Bench) -> None:
     kept, stopped = await asked(bench, 40, bench.catalog(MINI, LARGE), 0.08)
     assert set(stopped) == {LARGE}
-    assert "no room" in stopped[LARGE]
+    said = re.search(r"no room .* cost ([\d.]+) USD, of which ([\d.]+) are left", stopped[LARGE])
+    assert said is not None
+    assert 0.0 < float(said[2]) < float(said[1]) < 0.08
     assert bench.billed() <= 80_000_000
     assert {entry.finish for entry in bench.simulator.books.entries} == {"stop"}
     # The cheap one goes on where the dear one has to stop.
@@ -88,6 +91,23 @@ async def test_a_question_that_fails_alone_is_told_of(bench: Bench) -> None:
     told = await record_answers(asked_for, bench.catalog(MINI), 5.0, kept.append)
     assert len(kept) == 3
     assert told == {MINI: "failed on 1, the last time by InternalServerError (status 500)"}
+
+
+async def test_questions_that_are_always_refused_do_not_keep_others_from_being_asked(
+    bench: Bench,
+) -> None:
+    refused = [Question(f"[[fault:filtered]] {bench.task(n)}", "7") for n in range(4)]
+    first, *others = questions(bench, 4)
+    kept: list[Recorded] = []
+    again = {(first.id, MINI)}
+    told = await record_answers(
+        [first, *refused, *others], bench.catalog(MINI), 5.0, kept.append, known=again, at_once=1
+    )
+    assert [each.question for each in kept] == [question.id for question in others]
+    assert told == {MINI: "failed on 4, the last time by BadRequestError (status 400)"}
+    # Whoever has never answered is no endpoint for these calls.
+    told = await record_answers(refused, bench.catalog(MINI), 5.0, kept.append, at_once=1)
+    assert told == {MINI: "BadRequestError (status 400)"}
 
 
 async def test_an_endpoint_that_bills_what_it_fails_stops_with_its_own_error(bench: Bench) -> None:
