@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from agentbalance_plugin.adapters.planning import Planner, check_affordable, plan_task
@@ -30,13 +30,13 @@ class TaskExplanation:
         plan: for the task under the budget.
         stages: what `Policy.explain` returns but for the plan; empty for a planner of the user's
             own.
-        budgets: what is planned under this budget, parts and multiples of it; the ones that
-            afford a call.
+        budgets: what is planned under this budget, parts and multiples of it, or why that affords
+            nothing.
     """
 
     plan: Plan
     stages: Mapping[str, Any]
-    budgets: tuple[tuple[Budget, Plan], ...]
+    budgets: tuple[tuple[Budget, Plan | str], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; money in US dollars, times in seconds."""
@@ -49,7 +49,11 @@ class TaskExplanation:
                     "mean_cost_usd": budget.mean_cost_usd,
                     "latency_s": budget.latency_s,
                     "tokens": budget.tokens,
-                    "plan": plan.to_dict(),
+                    **(
+                        {"plan": None, "refused": plan}
+                        if isinstance(plan, str)
+                        else {"plan": plan.to_dict()}
+                    ),
                 }
                 for budget, plan in self.budgets
             ],
@@ -106,15 +110,18 @@ def explain_task(
     knobs = Knobs(price_usd=price_usd)
     found = planner.explain(query, team, part(budget), catalog, knobs, past)
     stages = {key: value for key, value in found.items() if key != "plan"}
-    budgets: list[tuple[Budget, Plan]] = []
+    budgets: list[tuple[Budget, Plan | str]] = []
     for factor in _FACTORS:
         if factor == 1.0:
             budgets.append((budget, plan))
             continue
-        with suppress(ValueError):
-            other = _scaled(budget, factor)
+        other = _scaled(budget, factor)
+        try:
             check_affordable(other, catalog, query, images)
             budgets.append((other, planned(other, None)))
+        except ValueError as error:
+            # What could be done about it is for the budget that was asked for.
+            budgets.append((other, str(error).partition("; ")[0]))
     return TaskExplanation(plan, stages, tuple(budgets))
 
 
@@ -195,18 +202,32 @@ def _design_lines(stages: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _budgets(budgets: tuple[tuple[Budget, Plan], ...]) -> str:
+def _budgets(budgets: tuple[tuple[Budget, Plan | str], ...]) -> str:
     rows = [("budget", "right", "USD", "seconds", "backbones")]
+    beyond = False
     for budget, plan in budgets:
         right = usd = seconds = ""
+        if isinstance(plan, str):
+            rows.append((_said(budget), right, usd, seconds, f"affords nothing: {plan}"))
+            continue
         if (expected := plan.expected) is not None:
-            right, usd = f"{expected.success:.0%}", f"{expected.cost_usd:.6f}"
-            seconds = f"{expected.latency_s:.1f}"
+            dear = expected.cost_usd > (budget.cost_usd or inf)
+            late = expected.latency_s > (budget.latency_s or inf)
+            beyond |= dear or late
+            right = f"{expected.success:.0%}"
+            usd = f"{expected.cost_usd:.6f}" + "!" * dear
+            seconds = f"{expected.latency_s:.1f}" + "!" * late
         at_once = [n or "-" for agent, n in plan.assignment.items() if agent not in plan.late_gates]
         later = [plan.assignment[agent] or "-" for agent in plan.late_gates]
         said = ", ".join(dict.fromkeys(at_once)) + "".join(f"; if need be {n}" for n in later)
         rows.append((_said(budget), right, usd, seconds, said))
-    return text_table(rows)
+    table = text_table(rows)
+    if beyond:
+        table += (
+            "\n! more than the budget allows: most runs would be stopped before their answer is "
+            "whole"
+        )
+    return table
 
 
 def _shares(of: Mapping[str, float]) -> str:

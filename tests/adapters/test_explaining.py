@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 
 import pytest
@@ -62,7 +63,7 @@ def test_other_budgets_are_planned_beside_it(
     own = getattr(budget, limit)
     assert [getattr(other, limit) / own for other, _ in found.budgets] == [0.25, 0.5, 1, 2, 4]
     assert found.budgets[2] == (budget, found.plan)
-    expected = [plan.expected for _, plan in found.budgets]
+    expected = [plan.expected for _, plan in found.budgets if isinstance(plan, Plan)]
     # The least and the most of it buy different plans.
     assert expected[0] is not None
     assert expected[-1] is not None
@@ -70,11 +71,28 @@ def test_other_budgets_are_planned_beside_it(
     assert f"\n{said}  " in found.to_text()
 
 
-def test_budgets_that_afford_no_call_are_left_out(catalog: Catalog) -> None:
+def test_budgets_that_afford_no_call_say_why(catalog: Catalog) -> None:
     found = explained(TEAM, Budget(tokens=text_bound(TASK) + 20), catalog)
-    assert len(found.budgets) == 3
+    plans = [plan for _, plan in found.budgets]
+    assert [isinstance(plan, str) for plan in plans] == [True, True, False, False, False]
+    less = found.budgets[1][0].tokens
+    said = f"Budget.tokens is {less}, but one call on this task may take {text_bound(TASK) + 16}"
+    assert plans[1] == said
+    assert re.search(rf"^{less} tokens +affords nothing: {said}$", found.to_text(), re.MULTILINE)
+    row = found.to_dict()["budgets"][1]
+    assert (row["plan"], row["refused"]) == (None, said)
     with pytest.raises(ValueError, match=r"Budget.tokens is 9"):
         explained(TEAM, Budget(tokens=9), catalog)
+
+
+def test_plans_beyond_their_budget_are_marked(catalog: Catalog) -> None:
+    rows = explained(TEAM, Budget(latency_s=0.4), catalog).to_text().splitlines()
+    [tight] = [row.split() for row in rows if row.startswith("0.1 s")]
+    [wide] = [row.split() for row in rows if row.startswith("1.6 s")]
+    assert tight[4].endswith("!")
+    assert not wide[4].endswith("!")
+    assert any(row.startswith("! more than the budget allows") for row in rows)
+    assert "!" not in explained(TEAM, Budget(latency_s=60), catalog).to_text()
 
 
 def test_the_text_names_who_runs_on_what_and_why(catalog: Catalog) -> None:
