@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,9 @@ from typing import Any, cast
 
 from autogen_core.models import ChatCompletionClient, ModelInfo
 
-from agentbalance_plugin.adapters.autogen.caps import (
-    check_caps,
-    check_made_with,
-    create_args,
-)
-from agentbalance_plugin.adapters.backbones import OfLoops, api_key, read_backbones, variable
+from agentbalance_plugin.adapters.autogen.caps import check_caps, create_args
+from agentbalance_plugin.adapters.autogen.components import check_component, load_component
+from agentbalance_plugin.adapters.backbones import OfLoops, api_key, read_backbones
 from agentbalance_plugin.adapters.covered import check_maker
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.extras import require
@@ -24,8 +20,6 @@ from agentbalance_plugin.runtime.outages import Downtimes
 Backbones = str | Path | Catalog | Sequence[tuple[Backbone, ChatCompletionClient]]
 """What `wrap_groupchat` takes: a catalog file, a Catalog, or pairs of a Backbone and the client
 that calls it."""
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class Clients:
@@ -40,7 +34,9 @@ class Clients:
 
     Raises:
         ValueError: a backbone has neither endpoint nor client, its key's environment variable is
-            not set, or its client takes no cap or is billed for more than its tokens.
+            not set, its component can't be, or its client takes no cap or is billed for more than
+            its tokens.
+        ImportError: the library of a component is not installed.
     """
 
     def __init__(
@@ -60,7 +56,7 @@ class Clients:
                     "AutoGen component), or pass a pair of the Backbone and its model client"
                 )
             if name not in self._ready:
-                _check_keys(backbone)
+                _check_endpoint(backbone)
 
     def __call__(self, name: str) -> ChatCompletionClient:
         """The client of a backbone (KeyError for an unknown one)."""
@@ -85,13 +81,10 @@ def clients_for(backbones: Backbones) -> Clients:
     return Clients(*read_backbones(backbones, object, "model client"))
 
 
-def _check_keys(backbone: Backbone) -> None:
+def _check_endpoint(backbone: Backbone) -> None:
     """Fail before the first run, not in the middle of the hundredth."""
     if backbone.endpoint is not None and backbone.endpoint.component is not None:
-        component = _with_variables(dict(backbone.endpoint.component), backbone.name)
-        config: dict[str, Any] = component.get("config") or {}
-        check_made_with(config, backbone.name)
-        check_maker("client", backbone.name, config)
+        check_component(backbone.endpoint.component, backbone.name)
     else:
         api_key(backbone)
 
@@ -101,8 +94,7 @@ def _make_client(backbone: Backbone) -> ChatCompletionClient:
     if endpoint is None:
         raise ValueError(f"backbone {backbone.name!r} has no endpoint")
     if endpoint.component is not None:
-        component = _with_variables(dict(endpoint.component), backbone.name)
-        return ChatCompletionClient.load_component(component)
+        return load_component(endpoint.component, backbone.name)
     openai = require("autogen_ext.models.openai", extra="autogen")
     settings: dict[str, Any] = {
         "model": endpoint.model,
@@ -126,15 +118,3 @@ def _model_info(backbone: Backbone) -> ModelInfo:
         family="unknown",
         multiple_system_messages=True,
     )
-
-
-def _with_variables(value: Any, name: str) -> Any:
-    """`value` with each ${VARIABLE} in its strings replaced from the environment."""
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda found: variable(found[1], name), value)
-    if isinstance(value, dict):
-        items = cast("dict[str, Any]", value).items()
-        return {key: _with_variables(item, name) for key, item in items}
-    if isinstance(value, list):
-        return [_with_variables(item, name) for item in cast("list[Any]", value)]
-    return value

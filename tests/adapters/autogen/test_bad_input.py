@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from agentbalance_plugin import (
     Team,
     wrap_groupchat,
 )
+from agentbalance_plugin.adapters.autogen.endpoints import clients_for
 from agentbalance_plugin.backbone import Endpoint
 from agentbalance_plugin.core.checkpoint import SETTINGS, TENSORS
 
@@ -120,6 +123,59 @@ async def test_a_client_that_lets_its_vendor_search(bench: Bench) -> None:
     endpoint = Endpoint(component={**component, "config": {**component["config"], **searching}})
     await refused(bench, said, backbones=Catalog([replace(backbone, endpoint=endpoint)]))
     await client.close()
+
+
+_CLIENT = "autogen_ext.models.openai.OpenAIChatCompletionClient"
+
+
+def component(provider: object, config: object) -> Catalog:
+    backbone = Backbone("mini", Decimal(1), Decimal(1))
+    endpoint = Endpoint(component={"provider": provider, "config": config})
+    return Catalog([replace(backbone, endpoint=endpoint)])
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "said"),
+    [
+        (None, {}, f"component needs a provider, like {_CLIENT}, got None"),
+        (_CLIENT, ["model"], "component needs a config, .* got a list"),
+        (_CLIENT[:-2] + "tn", {}, "no 'OpenAIChatCompletionClietn'; did you mean OpenAIChatCom"),
+        ("autogen_ext.models.opnai.Client", {}, "there is no module 'autogen_ext.models.opnai'"),
+        ("no_such_package.Client", {}, "there is no module 'no_such_package'; mend the provider"),
+    ],
+)
+async def test_a_component_that_is_none(
+    bench: Bench, provider: object, config: object, said: str
+) -> None:
+    await refused(bench, f"backbone 'mini': .*{said}", backbones=component(provider, config))
+
+
+async def test_a_component_whose_library_is_not_installed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = "autogen_ext.models.anthropic.AnthropicChatCompletionClient"
+    monkeypatch.setitem(sys.modules, "anthropic", None)
+    monkeypatch.delitem(sys.modules, provider.rpartition(".")[0], raising=False)
+    with pytest.raises(ImportError, match=r"'mini'.*pip install 'autogen-ext\[anthropic\]'$"):
+        bench.wrap(bench.chat(), backbones=component(provider, {"model": "m"}))
+    (tmp_path / "clients_of_mine.py").write_text("import no_such_library")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"needs 'no_such_library'.*pip install no_such_library$"):
+        bench.wrap(bench.chat(), backbones=component("clients_of_mine.Client", {}))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"modle": "m", "api_key": "secret-key"}, "model: Field required"),
+        ({"model": "m", "api_key": "secret-key"}, "model_info is required"),
+    ],
+)
+def test_a_component_with_a_config_of_something_else(config: dict[str, str], said: str) -> None:
+    clients = clients_for(component(_CLIENT, config))
+    with pytest.raises(ValueError, match=f"'mini'.* can't be made of this config: {said}") as found:
+        clients("mini")
+    assert "secret-key" not in str(found.value)
 
 
 async def test_a_key_that_is_not_set(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
