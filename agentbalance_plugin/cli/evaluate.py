@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from agentbalance_plugin.cli.output import check_writable
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.traces import SHIPPED, TraceSet
 from agentbalance_plugin.evaluation.assumptions import assumptions
@@ -50,6 +51,8 @@ def run_suite(suite: str, request: Request, console: Console) -> SuiteResult:
     Raises:
         ValueError: something of the request can't be used; said before anything runs.
     """
+    if request.out is not None:
+        check_writable(request.out)
     traces = load(request.traces, suite)
     fit_on = traces if request.fit_on is None else load(request.fit_on, suite)
     # Only what is asked for by name must have its reference backbone.

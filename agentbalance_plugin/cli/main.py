@@ -66,12 +66,11 @@ def demo(
 ) -> None:
     """Run a stock AutoGen chat, or LangGraph graph, and the same under a budget, over HTTP, on
     replayed answers."""
-    from rich.console import Console
-
     from agentbalance_plugin.cli.demo import print_table, run_demo
+    from agentbalance_plugin.cli.output import plain_console
 
     # Progress goes to stderr, so that --json leaves stdout to the object alone.
-    progress = Console(stderr=True)
+    progress = plain_console(stderr=True)
     result = run_demo(
         framework=framework,  # pyright: ignore[reportArgumentType]
         queries=queries,
@@ -85,7 +84,7 @@ def demo(
     if as_json:
         typer.echo(json.dumps(result.to_dict()))
     else:
-        print_table(result, Console())
+        print_table(result, plain_console())
 
 
 @app.command()
@@ -175,9 +174,8 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score policies and published alternatives on recorded answers: P@T, P@L, AUC."""
-    from rich.console import Console
-
     from agentbalance_plugin.cli.evaluate import Request, print_result, run_suite
+    from agentbalance_plugin.cli.output import plain_console
 
     request = Request(
         traces=traces,
@@ -189,19 +187,20 @@ def evaluate_command(
         seeds=seeds,
         out=out,
     )
+    progress = plain_console(stderr=True)
     if page is not None:
         from agentbalance_plugin.cli.document import write_document
 
         jobs = jobs or os.cpu_count() or 1
-        write_document(page, suite or EVALUATED, request, Console(stderr=True), jobs)
+        write_document(page, suite or EVALUATED, request, progress, jobs)
         return
-    results = [run_suite(each, request, Console(stderr=True)) for each in suite or ["reasoning"]]
+    results = [run_suite(each, request, progress) for each in suite or ["reasoning"]]
     if as_json:
         content = [result.to_dict() for result in results]
         typer.echo(json.dumps(content[0] if len(content) == 1 else content))
     else:
         for result in results:
-            print_result(result, Console())
+            print_result(result, plain_console())
 
 
 app.add_typer(study, name="study")

@@ -26,6 +26,7 @@ from agentbalance_plugin.cli.framework_runs import (
     pick_queries,
     run_queries,
 )
+from agentbalance_plugin.cli.output import plain_console
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.kinds import candidates_of
@@ -146,7 +147,7 @@ def run_system(
                 ),
                 ("within L3", system.balanced(endpoint, Budget(cost_usd=t3, latency_s=l3))),
             )
-            with counting(Console(stderr=True)) as bar:
+            with counting(plain_console(stderr=True)) as bar:
 
                 def ticks(title: str) -> Callable[[], None]:
                     task = bar.add_task(f"{suite}, {name}: {title}", total=len(picked))
@@ -199,7 +200,7 @@ def main(systems: Mapping[str, System], description: str) -> None:
             )
             found.append(result)
             if not asked.json:
-                print_result(result, Console())
+                print_result(result, plain_console())
     content = json.dumps([result.to_dict() for result in found])
     if asked.out is not None:
         out: Path = asked.out

@@ -21,7 +21,7 @@ def counting(console: Console, *more: ProgressColumn, transient: bool = True) ->
         transient: whether the bars vanish at the end.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -18,6 +18,7 @@ from agentbalance_plugin.backbone import Backbone, Catalog, Profile
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.catalog_file import catalog_text
 from agentbalance_plugin.cli.answer_log import held, known_answers
+from agentbalance_plugin.cli.output import check_writable, plain_console
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.kinds import KINDS, Kinds
 from agentbalance_plugin.core.recording import (
@@ -65,8 +66,8 @@ def run_recording(
         require(module, extra="autogen,simulator")
     if (out / CATALOG).resolve() == backbones.resolve():
         raise ValueError(f"--out {out}: {backbones} itself would be written over; take another one")
-    out.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=True)
+    check_writable(out)
+    console = plain_console(stderr=True)
     with held(out / _LOG) as log:
         # What can't be read is said before anything is asked.
         earlier = _earlier(out, questions.stem)
@@ -230,9 +231,9 @@ def _print_table(
                 f"{fmean(r.total_s for r in rows):.1f}",
             ]
         table.add_row(name, *cells, stopped.get(name, ""))
-    Console().print(table)
+    plain_console().print(table)
     if any(each.answer is None for each in known):
-        Console(stderr=True).print(
+        plain_console(stderr=True).print(
             "unread: replies in which no answer was found, which count as wrong; docs/catalog.md "
             "says what is read as one"
         )

@@ -120,27 +120,34 @@ def _run(
     study: Study,
 ) -> None:
     """Run one study with a progress bar; print and write what it found."""
-    from rich.console import Console
-
+    from agentbalance_plugin.cli.output import check_writable, plain_console
     from agentbalance_plugin.cli.progress import counting
     from agentbalance_plugin.evaluation.studies.setting import Setting
 
+    if out is not None:
+        check_writable(out)
     setting = Setting.of(suite, policy, traces, seed)
-    with counting(Console(stderr=True)) as bar:
+    console = plain_console(stderr=True)
+    with counting(console) as bar:
 
         def ticker(title: str, total: int) -> Callable[[], None]:
             task = bar.add_task(title, total=total)
             return lambda: bar.advance(task)
 
         finding = study(setting, ticker)
-    if out is not None:
-        write_finding(finding, out)
-    typer.echo(json.dumps(finding.to_dict()) if as_json else finding.to_markdown(), nl=as_json)
+    try:
+        if out is not None:
+            write_finding(finding, out)
+    except ImportError as error:
+        console.print(f"no plots: {error}")
+    finally:
+        # Whatever became of the files.
+        shown = json.dumps(finding.to_dict()) if as_json else finding.to_markdown()
+        typer.echo(shown, nl=as_json)
 
 
 def write_finding(finding: Finding, out: Path) -> None:
-    """NAME.json, NAME.md and the plots into a folder (made if need be)."""
-    out.mkdir(parents=True, exist_ok=True)
+    """NAME.json, NAME.md and the plots into a folder (ImportError: all but the plots)."""
     found = json.dumps(finding.to_dict(), indent=1) + "\n"
     (out / f"{finding.name}.json").write_text(found, encoding="utf-8")
     (out / f"{finding.name}.md").write_text(finding.to_markdown(), encoding="utf-8")

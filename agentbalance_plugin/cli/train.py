@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import TextColumn
 from rich.table import Table
 
 from agentbalance_plugin.cli.learning_time import SHARE, LearningTime
+from agentbalance_plugin.cli.output import check_writable, plain_console
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.core.trainer import Progress, Report, TrainerConfig, train
@@ -31,11 +31,12 @@ def run_training(
     """Train a policy on the suites' train splits and write it into `out`."""
     # Before the traces, whose reader would name the extra of the simulator, which is not enough.
     require("torch", extra="train")
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     loaded = [
         TraceSet.shipped(suite) if traces is None else TraceSet.load(traces, suite=suite)
         for suite in suites
     ]
+    check_writable(out)
     config = replace(config or TrainerConfig(), seed=seed)
     monitor, close = _curves(out / "tensorboard") if tensorboard else (None, lambda: None)
     loss = TextColumn("val loss {task.fields[loss]}")
@@ -90,7 +91,7 @@ def run_training(
         change = "" if stage == "none" else " ({:+.2f})"
         cells = [f"{s:.2f}" + change.format(s - w) for s, w in zip(scores, whole, strict=True)]
         table.add_row("the shipped policy instead" if stage == "shipped" else stage, *cells)
-    Console().print(table)
+    plain_console().print(table)
     if traces is not None and sum(found["shipped"]) > sum(whole):
         console.print(
             "the shipped policy does better on these queries: leave policy='default', or record "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,6 +16,7 @@ from agentbalance_plugin.adapters import langgraph
 from agentbalance_plugin.cli.demo import FrameworkName, run_demo
 from agentbalance_plugin.cli.main import app
 from agentbalance_plugin.cli.train import run_training
+from agentbalance_plugin.evaluation.studies import unseen
 
 
 def test_training_without_extras_names_the_one_that_has_all_it_needs(
@@ -70,3 +74,47 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path, command: list[str]) -> 
     assert result.exit_code == 2
     assert "'--out'" in result.output
     assert taken.read_text() == "mine"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a study found that can't be drawn."""
+
+    name: str = "found"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"found": 1}
+
+    def to_markdown(self) -> str:
+        return "found 1"
+
+    def draw(self, folder: Path) -> list[Path]:
+        raise ImportError("no matplotlib")
+
+
+def test_what_a_study_found_is_shown_whatever_becomes_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unseen, "study_unseen", lambda setting, ticker: Found())
+    out = tmp_path / "[red]a:b"
+    result = CliRunner().invoke(app, ["study", "unseen", "--out", str(out)])
+    assert (result.exit_code, result.stdout) == (0, "found 1")
+    assert "no plots: no matplotlib" in result.stderr
+    assert (out / "found.md").read_text() == "found 1"
+
+    def blocking(setting: object, ticker: object) -> Found:
+        (out / "found.json").unlink()
+        (out / "found.json").mkdir()
+        return Found()
+
+    monkeypatch.setattr(unseen, "study_unseen", blocking)
+    result = CliRunner().invoke(app, ["study", "unseen", "--out", str(out), "--json"])
+    assert isinstance(result.exception, IsADirectoryError)
+    assert json.loads(result.stdout) == {"found": 1}
+
+
+@pytest.mark.parametrize("command", [["study", "unseen"], ["evaluate"]])
+def test_a_folder_that_cannot_be_written_into_is_named_before_the_work(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--out", "/dev/null/results"])
+    assert isinstance(result.exception, ValueError)
+    assert "--out /dev/null/results: can't be written into" in str(result.exception)

@@ -117,3 +117,14 @@ def test_replies_that_cannot_be_read_are_told_from_wrong_ones(
     row = next(line for line in shown.out.splitlines() if "mini" in line)
     assert re.split(r"\s*│\s*", row)[2:5] == ["4", "50 %", "1"]
     assert "unread: replies in which no answer was found" in shown.err
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, questions = tmp_path / "a:smile:", asked(tmp_path, "[red]first", 4)
+    names = "[red]mini", "[/]", "a:smile:b"
+    answered(out, questions, *names)
+    record(questions, catalog(tmp_path, *names), out)
+    shown = capsys.readouterr()
+    for name in names:
+        assert f"│ {name} " in shown.out
+    assert "[red]first)" in shown.err
