@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from agentbalance_plugin.adapters import langgraph
+from agentbalance_plugin.cli.benches.training import bench_train
 from agentbalance_plugin.cli.demo import FrameworkName, run_demo
 from agentbalance_plugin.cli.main import app
 from agentbalance_plugin.cli.train import run_training
@@ -27,6 +28,12 @@ def test_training_without_extras_names_the_one_that_has_all_it_needs(
     with pytest.raises(ImportError, match=r"'agentbalance-plugin\[train\]'"):
         run_training(None, ["reasoning"], tmp_path / "policy", seed=0, resume=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_measuring_training_without_torch_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"'agentbalance-plugin\[train\]'"):
+        bench_train(seed=0, console=Console(quiet=True))
 
 
 @pytest.mark.parametrize("framework", ["autogen", "langgraph"])

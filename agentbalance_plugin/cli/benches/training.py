@@ -25,6 +25,7 @@ from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.stage_trainer import StageConfig
 from agentbalance_plugin.core.traces import Answers, Query, TraceSet
 from agentbalance_plugin.core.trainer import TrainerConfig, train
+from agentbalance_plugin.extras import require
 
 _SUITES = ("reasoning", "mmlu_pro", "mmlu")
 _BACKBONES = 200
@@ -37,6 +38,8 @@ _MINUTES, _MEGABYTES = 10.0, 2_000.0
 
 def bench_train(*, seed: int, console: Console) -> Findings:
     """The default policy from the shipped traces, then synthetic sets of two sizes."""
+    # Before a process of its own fails on it.
+    require("torch", extra="train")
     found = Findings("train")
     with counting(console) as progress:
         bar = progress.add_task("trainings", total=1 + len(_QUERIES))
