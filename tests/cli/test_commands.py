@@ -175,6 +175,8 @@ def test_the_version_is_told() -> None:
     done = run("--version")
     assert done.returncode == 0
     assert done.stdout.strip() == version("agentbalance-plugin")
+    module = [sys.executable, "-m", "agentbalance_plugin", "--version"]
+    assert subprocess.run(module, capture_output=True, text=True).stdout == done.stdout
 
 
 def test_a_policy_can_be_trained_and_used(
