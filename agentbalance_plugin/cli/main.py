@@ -235,7 +235,9 @@ def record(
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder for profiles and recorded answers.")
     ],
-    max_cost_usd: Annotated[float, typer.Option(help="US dollars that this may cost, at most.")],
+    max_cost_usd: Annotated[
+        float, typer.Option(help="US dollars that this run may cost, at most.")
+    ],
     backbones: Annotated[Path, typer.Option(help="Catalog of those to ask.")] = Path(
         "backbones.yaml"
     ),
