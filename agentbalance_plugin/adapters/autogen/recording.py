@@ -69,7 +69,8 @@ async def record_answers(
     left, so that no reply is cut short by the budget.
 
     Args:
-        questions: for each backbone in this order.
+        questions: for each backbone in this order, but that those which failed in an earlier run
+            come last.
         backbones: as `wrap_groupchat` takes them.
         max_cost_usd: US dollars that all calls together may cost.
         keep: is told each answer as soon as it is there.
@@ -115,9 +116,9 @@ async def record_answers(
     try:
         async with asyncio.TaskGroup() as group:
             for name, backbone in clients.catalog.items():
-                has_answered = any(who == name for _, who in known)
-                desk = _Desk(backbone, clients(name), purse, instruction, has_answered)
-                todo = iter([q for q in questions if (q.id, name) not in known])
+                answered = {question for question, who in known if who == name}
+                desk = _Desk(backbone, clients(name), purse, instruction, bool(answered))
+                todo = iter(_to_ask(questions, answered))
                 for _ in range(at_once):
                     group.create_task(work(desk, todo))
     except BaseExceptionGroup as group:
@@ -127,6 +128,14 @@ async def record_answers(
     for name, errors in failed.items():
         stopped.setdefault(name, f"failed on {len(errors)}, the last time by {_said(errors[-1])}")
     return stopped
+
+
+def _to_ask(questions: Sequence[Question], answered: Collection[str]) -> list[Question]:
+    """Those without an answer. What an earlier run came past without one comes last, so that
+    questions that fail each time do not keep others from being asked."""
+    tried = max((n for n, q in enumerate(questions, start=1) if q.id in answered), default=0)
+    in_turn = (*questions[tried:], *questions[:tried])
+    return [question for question in in_turn if question.id not in answered]
 
 
 class _NoRoom(Exception):

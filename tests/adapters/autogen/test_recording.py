@@ -110,6 +110,18 @@ async def test_questions_that_are_always_refused_do_not_keep_others_from_being_a
     assert told == {MINI: "BadRequestError (status 400)"}
 
 
+async def test_what_failed_in_an_earlier_run_is_asked_last(bench: Bench) -> None:
+    broken = [Question(f"[[fault:500]] {bench.task(n)}", "7") for n in range(4)]
+    first, second, *others = questions(bench, 4)
+    kept: list[Recorded] = []
+    asked_for, known = [first, *broken, second, *others], {(first.id, MINI), (second.id, MINI)}
+    told = await record_answers(
+        asked_for, bench.catalog(MINI), 5.0, kept.append, known=known, at_once=1
+    )
+    assert [each.question for each in kept] == [question.id for question in others]
+    assert told == {MINI: "InternalServerError (status 500)"}
+
+
 async def test_an_endpoint_that_bills_what_it_fails_stops_with_its_own_error(bench: Bench) -> None:
     broken = [Question(f"[[fault:500]] {bench.task(n)}", "7") for n in range(4)]
     told = await record_answers(broken, bench.catalog(MINI), 5.0, list[Recorded]().append)
