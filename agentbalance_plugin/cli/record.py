@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from agentbalance_plugin.backbone import Backbone, Catalog, Profile
-from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.catalog_file import catalog_text
 from agentbalance_plugin.cli.answer_log import held, known_answers
 from agentbalance_plugin.cli.output import check_writable, plain_console
@@ -57,8 +56,8 @@ def run_recording(
         most: questions to ask; None: all.
         at_once: calls of one backbone side by side.
     """
-    # Refused before anything else where it is none.
-    Budget(cost_usd=max_cost_usd)
+    if not 0.0 < max_cost_usd < math.inf:
+        raise ValueError(f"--max-cost-usd must be finite and above zero, got {max_cost_usd:g}")
     catalog = Catalog.load(backbones)
     asked = in_turns(read_questions(questions))[:most]
     # Before money is spent: without it nothing could be written.

@@ -222,7 +222,7 @@ def test_a_budget_that_ends_leaves_what_was_paid_for(folder: Path, served: str) 
 @pytest.mark.parametrize(
     ("budget", "more", "said"),
     [
-        ("0", (), "cost_usd"),
+        ("0", (), "--max-cost-usd must be finite and above zero, got 0"),
         ("0.000001", (), "no answer was recorded: mini: the budget has no room"),
         ("1", ("--out", "."), "itself would be written over"),
         ("1", ("--questions", "backbones.yaml"), "line 1: not valid JSON"),
