@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from test_commands import run
 
+from agentbalance_plugin.cli.benches.commands import performance_table
 from agentbalance_plugin.cli.benches.measure import Findings, Ratio, Span, in_turns
 from agentbalance_plugin.cli.benches.page import write_table
 from agentbalance_plugin.cli.benches.schedule import random_case
@@ -62,6 +63,9 @@ def test_the_page_keeps_everything_but_its_table(tmp_path: Path) -> None:
     page.write_text("nothing")
     with pytest.raises(ValueError, match=r"page\.md"):
         write_table(page, [found])
+    # The command says so before it measures.
+    with pytest.raises(ValueError, match=r"page\.md: no lines"):
+        performance_table(write=page)
 
 
 def test_paths_of_random_plans_are_what_they_should_be() -> None:

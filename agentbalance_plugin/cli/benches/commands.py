@@ -139,6 +139,9 @@ def performance_table(
         training,
     )
 
+    if write is not None:
+        # Before the minutes that measuring takes.
+        page.around_table(write)
     console = Console(stderr=True)
     found = [
         planning.bench_planning(rounds=rounds, seed=seed, console=console),

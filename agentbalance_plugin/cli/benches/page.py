@@ -34,10 +34,16 @@ def write_table(page: Path, findings: Sequence[Findings]) -> None:
     Raises:
         ValueError: the page has no place for one.
     """
+    before, after = around_table(page)
+    content = f"{before}{_BEGIN}\n\n{table(findings)}\n\n{_END}{after}"
+    page.write_text(content, encoding="utf-8")
+
+
+def around_table(page: Path) -> tuple[str, str]:
+    """What stands before and after a page's table (ValueError: it has no place for one)."""
     text = page.read_text(encoding="utf-8")
     if _BEGIN not in text or _END not in text:
         raise ValueError(f"{page}: no lines {_BEGIN!r} and {_END!r} to put the table between")
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    content = f"{before}{_BEGIN}\n\n{table(findings)}\n\n{_END}{after}"
-    page.write_text(content, encoding="utf-8")
+    return before, after
