@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from agentbalance_plugin.backbone import Backbone, Catalog
@@ -95,7 +95,8 @@ def called(backbone: Backbone) -> str:
         return ""
     model, where = endpoint.model, _address(endpoint.base_url)
     if endpoint.component is not None:
-        config: Mapping[str, Any] = endpoint.component.get("config") or {}
+        given: Any = endpoint.component.get("config")
+        config = cast("dict[str, Any]", given if isinstance(given, dict) else {})
         model = config.get("azure_deployment") or config.get("model")
         address = _address(config.get("azure_endpoint") or config.get("base_url"))
         where = f"{endpoint.component.get('provider')} {address}".rstrip()

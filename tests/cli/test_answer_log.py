@@ -70,6 +70,8 @@ def test_what_is_called_is_told_without_keys() -> None:
     config = {"model": "m", "azure_deployment": "d", "azure_endpoint": "https://x/", "api_key": "k"}
     assert of(component={"provider": "a.Client", "config": config}) == "d at a.Client https://x/"
     assert of(component={"provider": "a.Client", "config": {"model": "m"}}) == "m at a.Client"
+    # Refused elsewhere.
+    assert of(component={"provider": "a.Client", "config": ["m"]}) == "None at a.Client"
     assert called(replace(MINI, endpoint=None)) == ""
 
 
