@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,8 @@ from agentbalance_plugin.simulator.virtual_time import VirtualTimeLoop
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background ignores interrupts, and what the tests start and interrupt inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "virtual_time: the test's event loop jumps from timer to timer"
     )

@@ -55,7 +55,6 @@ def test_no_run_passes_a_hard_cap() -> None:
 
 
 WORKERS = """
-import signal
 from threading import Event
 
 from agentbalance_plugin.cli.document import Part, _results
@@ -66,8 +65,6 @@ def work(request, console):
     Event().wait()
 
 if __name__ == "__main__":
-    # A shell that starts the tests in its background has it ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     request = Request(None, "test", None, ["default"], ["mix"], [], 1, None)
     list(_results([Part("Catalogs", "25", work)] * 3, request, 2))
 """
