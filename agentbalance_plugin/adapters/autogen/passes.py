@@ -18,8 +18,8 @@ from autogen_core import AgentId, CancellationToken, MessageHandlerContext
 from agentbalance_plugin.adapters.autogen.conversation import Conversation
 from agentbalance_plugin.adapters.autogen.halt import Halt
 from agentbalance_plugin.adapters.autogen.rebind import Participant
+from agentbalance_plugin.adapters.autogen.run import Event, Run
 from agentbalance_plugin.adapters.autogen.turn import denial_of, take_turn
-from agentbalance_plugin.adapters.autogen.wrapped import Event, Run
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.scheduler import NotNeeded, Pass, run_pass
 

@@ -38,6 +38,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     rebind,
 )
 from agentbalance_plugin.adapters.autogen.reports import planned_report
+from agentbalance_plugin.adapters.autogen.run import Event, Run
 from agentbalance_plugin.adapters.autogen.standby import client_for
 from agentbalance_plugin.adapters.autogen.termination import (
     can_still_hold,
@@ -45,8 +46,6 @@ from agentbalance_plugin.adapters.autogen.termination import (
     reset_copies,
 )
 from agentbalance_plugin.adapters.autogen.wrapped import (
-    Event,
-    Run,
     Wiring,
     WrappedTeam,
     next_event,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agentbalance_plugin.adapters.autogen.run import Run
 from agentbalance_plugin.adapters.autogen.turn import denial_of
-from agentbalance_plugin.adapters.autogen.wrapped import Run
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.report import AgentReport, RunReport, Status, agent_report
 from agentbalance_plugin.runtime.scheduler import Pass

@@ -28,11 +28,10 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.reports import routed_report
+from agentbalance_plugin.adapters.autogen.run import Event, Run
 from agentbalance_plugin.adapters.autogen.standby import client_for
 from agentbalance_plugin.adapters.autogen.termination import reset_copies
 from agentbalance_plugin.adapters.autogen.wrapped import (
-    Event,
-    Run,
     Wiring,
     WrappedTeam,
     next_event,

@@ -7,7 +7,7 @@ from autogen_core.models import ChatCompletionClient
 from agentbalance_plugin.adapters.autogen.client import BudgetClient
 from agentbalance_plugin.adapters.autogen.endpoints import Clients
 from agentbalance_plugin.adapters.autogen.halt import Halt
-from agentbalance_plugin.adapters.autogen.wrapped import Run
+from agentbalance_plugin.adapters.autogen.run import Run
 from agentbalance_plugin.adapters.backbones import standbys
 from agentbalance_plugin.team import Agent
 

@@ -8,13 +8,12 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
 from autogen_agentchat.base import TaskResult, Team
 from autogen_agentchat.messages import (
-    BaseAgentEvent,
     BaseChatMessage,
     ModelClientStreamingChunkEvent,
     TextMessage,
@@ -24,6 +23,7 @@ from autogen_core import CancellationToken
 
 from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.conversation import images_in
+from agentbalance_plugin.adapters.autogen.run import Event, Run
 from agentbalance_plugin.adapters.autogen.stream import Stream
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.planning import (
@@ -36,52 +36,14 @@ from agentbalance_plugin.adapters.planning import (
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
-from agentbalance_plugin.runtime.call import CallDenied
 from agentbalance_plugin.runtime.habits import Work
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
-from agentbalance_plugin.runtime.turns import Turns
 
 Task = str | BaseChatMessage | Sequence[BaseChatMessage] | None
-Event = BaseAgentEvent | BaseChatMessage
 
 _REPORTS_KEPT = 256
-
-
-@dataclass
-class Run:
-    """One run while it lasts.
-
-    Args:
-        turns: of its calls, which wait for what others hold.
-        plan: None until planned.
-        told: what the runs before told of it; None until it is planned.
-        goes_on: whether something was said before.
-        in_turn: whether the plan keeps all agents and their order.
-        denials: of calls, which agents and chats may hide.
-        spoke: who said something.
-        output: what goes into TaskResult.messages.
-        report: None until the run has ended.
-        exceeded: the budget left something of the plan undone.
-        ended: a chat that routes by itself came to its own end.
-    """
-
-    budget: Budget
-    meter: Meter
-    price_usd: float | None
-    turns: Turns = field(default_factory=Turns)
-    plan: Plan | None = None
-    told: Work | None = None
-    goes_on: bool = False
-    in_turn: bool = False
-    denials: list[CallDenied] = field(default_factory=list[CallDenied])
-    spoke: set[str] = field(default_factory=set[str])
-    output: list[Event] = field(default_factory=list[Event])
-    report: RunReport | None = None
-    stop_reason: str | None = None
-    exceeded: bool = False
-    ended: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from openai import InternalServerError, NotFoundError
 
 from agentbalance_plugin import Agent, Budget, Catalog
 from agentbalance_plugin.adapters.autogen.endpoints import clients_for
+from agentbalance_plugin.adapters.autogen.run import Run
 from agentbalance_plugin.adapters.autogen.standby import client_for
-from agentbalance_plugin.adapters.autogen.wrapped import Run
 from agentbalance_plugin.adapters.backbones import standbys
 from agentbalance_plugin.backbone import Endpoint
 from agentbalance_plugin.runtime.call import CallDenied
