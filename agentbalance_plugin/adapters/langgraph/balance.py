@@ -7,8 +7,8 @@ from typing import Any
 
 from langgraph.graph import StateGraph
 
+from agentbalance_plugin.adapters.langgraph.builder import BalancedStateGraph
 from agentbalance_plugin.adapters.langgraph.discover import AgentsArgument
-from agentbalance_plugin.adapters.langgraph.graph import BalancedStateGraph
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import AnswerExtractor, Mode, Settings
 from agentbalance_plugin.adapters.langgraph.planning import QueryReader

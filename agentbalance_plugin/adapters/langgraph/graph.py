@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy as copying
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -15,19 +14,16 @@ from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.graph import Graph
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphDrained, GraphInterrupt
-from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import StateUpdate
 
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.langgraph.deadline import Deadline
-from agentbalance_plugin.adapters.langgraph.dress import dress, entered
+from agentbalance_plugin.adapters.langgraph.dress import entered
 from agentbalance_plugin.adapters.langgraph.history import aresumed, resumed
-from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.internals import namespace_of
 from agentbalance_plugin.adapters.langgraph.layout import Layout
-from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
 from agentbalance_plugin.adapters.langgraph.report import Reports
 from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
@@ -42,53 +38,7 @@ from agentbalance_plugin.adapters.planning import past_of
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.report import RunReport
 
-_AnyGraph = StateGraph[Any, Any, Any, Any]
 _AnyCompiled = CompiledStateGraph[Any, Any, Any, Any]
-
-# The function itself: the compile hook replaces the attribute.
-stock_compile = cast("Any", StateGraph).compile
-
-
-class BalancedStateGraph(_AnyGraph):
-    """A StateGraph whose `compile` makes a graph under a budget; made by `balance`."""
-
-    _settings: Settings
-
-    @classmethod
-    def of(cls, builder: _AnyGraph, settings: Settings) -> BalancedStateGraph:
-        """A copy of a builder; what is added to one of them later stays out of the other."""
-        made = cls.__new__(cls)
-        vars(made).update(_copied(builder))
-        made._settings = settings
-        return made
-
-    def compile(self, *args: Any, **options: Any) -> BalancedGraph:
-        """`StateGraph.compile`, with all its arguments.
-
-        Raises:
-            ValueError: as `StateGraph.compile`; or no agent is found, or one needs what no
-                backbone has.
-        """
-        layout = Layout.of(self._users(), self._settings)
-        # Done here rather than by the first of several runs at once.
-        self._settings.pacer(layout.team)
-        _ = layout.plans_beside
-        compiled: _AnyCompiled = stock_compile(layout.builder, *args, **options)
-        caches = dress(compiled, layout)
-        intercept()
-        # In place: wrapped in another object it would not be known as a subgraph any more.
-        compiled.__class__ = BalancedGraph
-        made = cast("BalancedGraph", compiled)
-        made.shared = Shared(
-            layout, Reports(), caches, lambda: stock_compile(self._users(), *args, **options)
-        )
-        return made
-
-    def _users(self) -> _AnyGraph:
-        """The user's builder again, in a copy."""
-        builder = cast("_AnyGraph", StateGraph.__new__(StateGraph))
-        vars(builder).update(_copied(self))
-        return builder
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,20 +331,3 @@ _NEW = (None, None)
 def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:
     """What to be in while LangGraph goes on; it takes time, so only where it is needed."""
     return partial(entered, run) if shared.caches else nullcontext
-
-
-def _copied(builder: _AnyGraph) -> dict[str, Any]:
-    """A builder's attributes, with containers and specs of its own.
-
-    Compiling writes defaults into the specs, which a second compilation would trip over.
-    """
-    attributes = dict(vars(builder))
-    attributes["nodes"] = {name: replace(spec) for name, spec in builder.nodes.items()}
-    for name in ("edges", "waiting_edges", "channels", "managed", "schemas"):
-        attributes[name] = copying.copy(attributes[name])
-    attributes["branches"] = defaultdict(
-        dict[str, Any], {source: dict(branches) for source, branches in builder.branches.items()}
-    )
-    attributes["compiled"] = False
-    attributes.pop("_settings", None)
-    return attributes

@@ -11,8 +11,8 @@ from typing import Any
 
 from langgraph.graph import StateGraph
 
+from agentbalance_plugin.adapters.langgraph.builder import BalancedStateGraph, stock_compile
 from agentbalance_plugin.adapters.langgraph.discover import agents_of, reaches_of
-from agentbalance_plugin.adapters.langgraph.graph import BalancedStateGraph, stock_compile
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import AnswerExtractor, Mode, Settings
 from agentbalance_plugin.adapters.langgraph.planning import QueryReader

@@ -13,7 +13,8 @@ from langgraph.graph import MessagesState, StateGraph
 
 from agentbalance_plugin import Budget
 from agentbalance_plugin.adapters.langgraph import balanced, install, uninstall
-from agentbalance_plugin.adapters.langgraph.graph import BalancedGraph, stock_compile
+from agentbalance_plugin.adapters.langgraph.builder import stock_compile
+from agentbalance_plugin.adapters.langgraph.graph import BalancedGraph
 
 
 @pytest.fixture(autouse=True)
