@@ -50,6 +50,60 @@ class Work:
     most_extra_tokens: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long a backbone's replies are beside the predicted length, as a ratio of means, so that
+    their sum is met.
+
+    Args:
+        runs: that it is known of.
+        expected, measured: tokens of a run's replies, a mean over them.
+    """
+
+    runs: int
+    expected: float
+    measured: float
+
+    @property
+    def surprise(self) -> float:
+        """Logarithm of the ratio, less what is no surprise."""
+        found = math.log(max(self.measured / self.expected, _LEAST_LENGTH))
+        return math.copysign(max(0.0, abs(found) - _NO_SURPRISE), found)
+
+    def noting(self, replies: Sequence[tuple[float, float]]) -> Lengths:
+        """With (predicted, measured) tokens of the replies of another run."""
+        expected, measured = _sums(replies)
+        runs = self.runs + 1
+        weight = max(1.0 / (runs + 1), _LEAST_WEIGHT)
+        return Lengths(
+            runs, _nearer(self.expected, expected, weight), _nearer(self.measured, measured, weight)
+        )
+
+    @classmethod
+    def of(cls, replies: Sequence[tuple[float, float]]) -> Lengths:
+        """Of the first run; what is predicted counts as one more."""
+        expected, _ = _sums(replies)
+        return cls(0, expected, expected).noting(replies)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that is kept of runs.
+
+    Args:
+        runs: that `work` is of.
+        lengths: by backbone; those of `work` follow from it.
+        answers: whether the last messages had an answer that can be compared.
+        passes: whether the first pass of the last plans ended their chats.
+    """
+
+    runs: int
+    work: Work
+    lengths: Mapping[str, Lengths]
+    answers: tuple[bool, ...]
+    passes: tuple[bool, ...]
+
+
 UNKNOWN_WORK = Work()
 _NOTHING = Expected(0.0, 0.0, 0.0)
 
@@ -61,7 +115,7 @@ class Habits:
         self._answers: deque[bool] = deque(maxlen=_REMEMBERED)
         self._passes: deque[bool] = deque(maxlen=_REMEMBERED)
         self._runs = 0
-        self._lengths: dict[str, _Length] = {}
+        self._lengths: dict[str, Lengths] = {}
         self._work = UNKNOWN_WORK
         self._lock = threading.Lock()
 
@@ -138,9 +192,29 @@ class Habits:
                 )
             if replied := taken.replied(plan, told):
                 for backbone, pairs in replied.items():
-                    self._lengths.setdefault(backbone, _Length()).note(pairs)
-                work = replace(work, lengths=self._all_lengths(), length=self._usual_length())
+                    known = self._lengths.get(backbone)
+                    self._lengths[backbone] = known.noting(pairs) if known else Lengths.of(pairs)
+                work = self._with_lengths(work)
             self._work = work
+
+    @property
+    def memory(self) -> Memory:
+        """What all of this rests on, as it is now."""
+        with self._lock:
+            lengths, answers, passes = dict(self._lengths), self._answers, self._passes
+            return Memory(self._runs, self._work, lengths, tuple(answers), tuple(passes))
+
+    def remember(self, memory: Memory) -> None:
+        """Go on from what other runs left, in place of what is known."""
+        with self._lock:
+            self._runs = memory.runs
+            self._lengths = dict(memory.lengths)
+            self._answers = deque(memory.answers, maxlen=_REMEMBERED)
+            self._passes = deque(memory.passes, maxlen=_REMEMBERED)
+            self._work = self._with_lengths(memory.work)
+
+    def _with_lengths(self, work: Work) -> Work:
+        return replace(work, lengths=self._all_lengths(), length=self._usual_length())
 
     def _all_lengths(self) -> dict[str, float]:
         return {name: math.exp(each.surprise) for name, each in self._lengths.items()}
@@ -238,35 +312,13 @@ def _taken(
     return _Taken(turns, prompts, idle if complete else 0, cut_short)
 
 
-class _Length:
-    """How long a backbone's replies are beside the predicted length, as a ratio of means, so that
-    their sum is met. What is predicted counts as one run."""
-
-    def __init__(self) -> None:
-        self._runs = 0
-        self._expected = self._measured = 0.0
-
-    @property
-    def surprise(self) -> float:
-        """Logarithm of the ratio, less what is no surprise."""
-        found = math.log(max(self._measured / self._expected, _LEAST_LENGTH))
-        return math.copysign(max(0.0, abs(found) - _NO_SURPRISE), found)
-
-    def note(self, replies: Sequence[tuple[float, float]]) -> None:
-        """(predicted, measured) tokens of the replies of a run."""
-        expected = sum(one for one, _ in replies)
-        measured = sum(found for _, found in replies)
-        if not self._runs:
-            self._expected = self._measured = expected
-        self._runs += 1
-        weight = max(1.0 / (self._runs + 1), _LEAST_WEIGHT)
-        self._expected = _nearer(self._expected, expected, weight)
-        self._measured = _nearer(self._measured, measured, weight)
-
-
 def _longest(turn: Sequence[CallRecord]) -> float:
     return max(call.completion_tokens * (_IF_CUT if call.cut else 1.0) for call in turn)
 
 
 def _nearer(value: float, found: float, weight: float) -> float:
     return value + weight * (found - value)
+
+
+def _sums(replies: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return sum(one for one, _ in replies), sum(found for _, found in replies)

@@ -70,6 +70,16 @@ class Pacer:
         level = (self._bucket + sum(self._held.values())) / self._cap - self._RESERVE
         return self._base_price * math.exp(-self._PROPORTIONAL * max(-1.0, min(1.0, level)))
 
+    @property
+    def base_price_usd(self) -> float:
+        """Where the price has drifted to, whatever is in the bucket."""
+        return self._base_price
+
+    def go_on_from(self, base_price_usd: float) -> None:
+        """Steer from where another pacer of this mean has drifted to."""
+        with self._lock:
+            self._base_price = base_price_usd
+
     def start(self) -> Ticket:
         """The budget of the next task; pass it to `settle` when the task has ended."""
         with self._lock:

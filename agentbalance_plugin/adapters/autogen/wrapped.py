@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,7 @@ from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.runtime.habits import Work
+from agentbalance_plugin.runtime.learned import learn, learned_of
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.pacing import Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
@@ -219,6 +220,23 @@ class WrappedTeam(Team):
             part=partial(_of_one, self._rounds),
             finish=partial(_of_all, self._rounds),
         )
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What runs have taught so far, as JSON values: for `learn` of the team that serves these
+        agents next."""
+        return learned_of(self._habits, self._pacer)
+
+    def learn(self, learned: Mapping[str, Any]) -> None:
+        """Go on from what another team of such agents had learned, in place of what this one has.
+
+        Of a mean, where its price had settled is taken on, and no money that was left over: every
+        process that learned the same would spend it.
+
+        Raises:
+            ValueError: it is not what `learned` gives, naming the field and its value.
+        """
+        learn(learned, self._habits, self._pacer)
 
     def another(self, chat: BaseGroupChat) -> WrappedTeam:
         """Wrap another chat as this one was, for another conversation of the same service.

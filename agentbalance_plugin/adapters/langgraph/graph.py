@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from agentbalance_plugin.adapters.langgraph.session import (
 from agentbalance_plugin.adapters.langgraph.stored import entering
 from agentbalance_plugin.adapters.planning import past_of
 from agentbalance_plugin.plan import Plan
+from agentbalance_plugin.runtime.learned import learn, learned_of
 from agentbalance_plugin.runtime.report import RunReport
 
 _AnyCompiled = CompiledStateGraph[Any, Any, Any, Any]
@@ -105,6 +106,25 @@ class BalancedGraph(_AnyCompiled):
             past=past_of(work, layout.habits.comparable, 0, with_extra=True),
             finish=lambda plan: layout.in_steps(plan)[0],
         )
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What runs have taught so far, as JSON values: for `learn` of the graph that serves
+        next."""
+        layout = self.shared.layout
+        return learned_of(layout.habits, layout.settings.pacer(layout.team))
+
+    def learn(self, learned: Mapping[str, Any]) -> None:
+        """Go on from what another graph of such agents had learned, in place of what this one has.
+
+        Of a mean, where its price had settled is taken on, and no money that was left over: every
+        process that learned the same would spend it.
+
+        Raises:
+            ValueError: it is not what `learned` gives, naming the field and its value.
+        """
+        layout = self.shared.layout
+        learn(learned, layout.habits, layout.settings.pacer(layout.team))
 
     def get_graph(
         self,

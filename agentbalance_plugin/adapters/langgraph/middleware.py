@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +53,7 @@ from agentbalance_plugin.adapters.planning import Planner, takes_long
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.habits import Habits
+from agentbalance_plugin.runtime.learned import learn, learned_of
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
 from agentbalance_plugin.team import Agent, Team
 
@@ -139,6 +140,17 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         """As `report`, of the last run with this config's run_id, or on its thread (KeyError: none
         is kept)."""
         return self._reports.of(config)
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What runs have taught so far, as JSON values: for `learn` of the middleware that serves
+        next."""
+        return learned_of(self._habits, None)
+
+    def learn(self, learned: Mapping[str, Any]) -> None:
+        """Go on from what another middleware had learned, in place of what this one has
+        (ValueError: it is not what `learned` gives, naming the field and its value)."""
+        learn(learned, self._habits, None)
 
     def before_agent(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Plan the task, before any call."""

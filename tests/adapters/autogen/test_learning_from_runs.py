@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -54,6 +55,22 @@ async def test_costs_that_tools_add_are_expected_from_the_second_run_on(bench: B
     assert expected.cost_usd == pytest.approx(2 * usual.cost_usd, rel=0.02)
     assert expected.latency_s == pytest.approx(2 * usual.latency_s, rel=0.02)
     assert expected.success == pytest.approx(usual.success)
+
+
+async def test_what_one_process_learned_another_goes_on_from(bench: Bench) -> None:
+    budget = Budget.average(cost_usd=0.01, max_cost_usd=0.05)
+    call = '[[tool:double {"number": 21}]]'
+    team = bench.wrap(with_tools(bench), budget=budget, backbones=bench.catalog(MINI))
+    for _ in range(3):
+        await report_of_new(team, f"{call} {bench.task()}")
+    await team.reset()
+    fresh = bench.wrap(with_tools(bench), budget=budget, backbones=bench.catalog(MINI))
+    assert fresh.explain(bench.task()).plan != team.explain(bench.task()).plan
+    fresh.learn(json.loads(json.dumps(team.learned)))
+    assert fresh.learned == team.learned
+    assert fresh.explain(bench.task()).plan.expected == team.explain(bench.task()).plan.expected
+    # Other conversations of the same service know it, too.
+    assert fresh.another(with_tools(bench)).learned == team.learned
 
 
 async def test_a_chat_that_goes_round_again_is_expected_to(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from typing import Annotated, Any
 
@@ -52,6 +53,14 @@ async def test_all_parts_of_a_send_are_paid_for_once_their_number_is_known(bench
     assert found[0] < PARTS
     assert found[1:] == [PARTS, PARTS]
     assert app.explain(bench.task()).plan.assignment["part"] == SMALL
+    fresh = bench.balance(
+        in_parts(bench),
+        policy=bench.policy(),
+        budget=Budget(cost_usd=0.006),
+        backbones=bench.catalog(SMALL, LARGE),
+    ).compile()
+    fresh.learn(json.loads(json.dumps(app.learned)))
+    assert len((await fresh.ainvoke({**bench.ask(), "found": []}))["found"]) == PARTS
 
 
 @tool
@@ -78,3 +87,11 @@ async def test_an_agent_whose_tools_did_not_fit_gets_a_cheaper_backbone(instant:
         complete.append(middleware.report.complete)
     assert chosen == [LARGE, SMALL, SMALL]
     assert complete == [False, True, True]
+    fresh = BudgetMiddleware(
+        budget=Budget(cost_usd=0.012),
+        backbones=instant.catalog(SMALL, LARGE),
+        policy=instant.policy(),
+    )
+    fresh.learn(json.loads(json.dumps(middleware.learned)))
+    await create_agent(instant.model(), [manual], middleware=[fresh]).ainvoke(ask)
+    assert fresh.report.complete
