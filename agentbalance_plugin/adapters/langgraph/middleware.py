@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +22,7 @@ from langgraph.runtime import Runtime, get_runtime
 
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.internals import control_of
+from agentbalance_plugin.adapters.langgraph.kept_runs import KeptRuns
 from agentbalance_plugin.adapters.langgraph.models import Backbones
 from agentbalance_plugin.adapters.langgraph.options import Settings
 from agentbalance_plugin.adapters.langgraph.planning import (
@@ -40,7 +39,6 @@ from agentbalance_plugin.adapters.langgraph.run import (
     Run,
     caller_of,
     calling,
-    is_held,
     told,
 )
 from agentbalance_plugin.adapters.langgraph.stored import (
@@ -57,8 +55,6 @@ from agentbalance_plugin.runtime.learned import learn, learned_of
 from agentbalance_plugin.runtime.report import BudgetExceeded, RunReport
 from agentbalance_plugin.team import Agent, Team
 
-_RUNS_KEPT = 256
-"""Of those that are not under way."""
 _AGENT = "agent"
 
 
@@ -126,8 +122,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         self._plans_beside = takes_long(planner, self._team, budget, catalog)
         self._reports = Reports()
         self._habits = Habits()
-        self._lock = threading.Lock()
-        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._runs = KeptRuns()
         intercept()
 
     @property
@@ -156,7 +151,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         """Plan the task, before any call."""
         if caller_of(None) is not None:
             return None
-        run = self._keep(self._new_run())
+        run = self._runs.keep(self._new_run())
         make_plan(run, state, self._settings.query)
         return self._begun(run)
 
@@ -166,7 +161,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         """As `before_agent`."""
         if caller_of(None) is not None:
             return None
-        run = self._keep(self._new_run())
+        run = self._runs.keep(self._new_run())
         await amake_plan(run, state, self._settings.query)
         return self._begun(run)
 
@@ -238,8 +233,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run.meter.close()
         report = self._reported(run)
         learn_from(run)
-        with self._lock:
-            self._runs.pop(run.number, None)
+        self._runs.drop(run)
         if run.exceeded and run.budget.on_exceeded == "raise":
             raise BudgetExceeded(report)
         return {"agentbalance_spend": spend_value(run)}
@@ -259,36 +253,23 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run.control.outer = control_of(ensure_config())
         return run
 
-    def _keep(self, run: Run) -> Run:
-        with self._lock:
-            return self._kept(run)
-
-    def _kept(self, run: Run) -> Run:
-        self._runs[run.number] = run
-        if len(self._runs) > _RUNS_KEPT:
-            # Who is interrupted or fails may never come back, and says nothing of it here.
-            left = [each.number for each in self._runs.values() if not is_held(each.control)]
-            for number in left[: max(0, len(left) - _RUNS_KEPT)]:
-                del self._runs[number]
-        return run
-
     def _run_of(self, state: Any) -> Run | None:
         """The run of an agent's state. One that was interrupted goes on with the books it had, and
         the time until it is resumed is nobody's; its parallel tools find it at once."""
         task = cast("dict[str, Any]", state).get("agentbalance_task")
         if not task or caller_of(None) is not None:
             return None
-        with self._lock:
-            run = self._runs.get(task["run"])
+
+        def current(run: Run | None) -> Run:
             if run is not None and run.control.outer is control_of(ensure_config()):
                 return run
             stored = task_from(task, [state.get("agentbalance_spend")])
             books = stored.books if run is None else _left(run, stored.books)
-            return self._kept(
-                self._new_run(
-                    budget=stored.budget, number=stored.number, plan=stored.plan, before=books
-                )
+            return self._new_run(
+                budget=stored.budget, number=stored.number, plan=stored.plan, before=books
             )
+
+        return self._runs.find(task["run"], current)
 
     def _begun(self, run: Run) -> dict[str, Any]:
         self._reported(run)
@@ -302,15 +283,13 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         """A model or a tool at work. Should it fail the report says so, though other middleware may
         try it again."""
         try:
-            with calling(Caller(run, name)):
+            with self._runs.at_work(run), calling(Caller(run, name)):
                 yield
         except GraphBubbleUp:
             raise
         except Exception as error:
             self._reported(run, f"{type(error).__name__}: {error}")
-            with self._lock:
-                # Its books are of use if it goes on, but less than those of one that is waited for.
-                self._runs.move_to_end(run.number, last=False)
+            self._runs.put_last(run)
             raise
 
     def _stopped(self, run: Run, stop: OutOfBudget) -> AIMessage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Generator, Mapping
@@ -312,13 +311,6 @@ class BudgetControl(RunControl):
     def drain_reason(self) -> str | None:
         own = self._drain_reason
         return own if own is not None or self.outer is None else self.outer.drain_reason
-
-
-def is_held(control: BudgetControl) -> bool:
-    """Whether anyone else holds the control of the stock graph that a run is part of: LangGraph
-    does so for as long as that graph is under way, and controls take no weak references."""
-    # The attribute, and the argument itself.
-    return sys.getrefcount(control.outer) > 2
 
 
 @dataclass(frozen=True, slots=True)
