@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -285,7 +286,9 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         try:
             with self._runs.at_work(run), calling(Caller(run, name)):
                 yield
-        except GraphBubbleUp:
+        except (GraphBubbleUp, CancelledError):
+            # Whoever interrupts or cancels it may leave it there, and it may have called before.
+            self._reported(run)
             raise
         except Exception as error:
             self._reported(run, f"{type(error).__name__}: {error}")

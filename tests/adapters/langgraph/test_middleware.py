@@ -222,6 +222,37 @@ async def test_runs_that_failed_are_forgotten_before_those_that_are_waited_for(
     assert middleware.report_of(THREAD).spend.calls == 4
 
 
+@pytest.mark.parametrize("how", ["cancelled", "interrupted"])
+async def test_what_a_tool_called_before_it_was_left_is_in_the_report(
+    instant: Bench, how: str
+) -> None:
+    inside, asked = instant.model(), asyncio.Event()
+
+    @tool
+    async def ask(x: int) -> str:
+        "Asks another, and waits."
+        await inside.ainvoke("hello")
+        if how == "interrupted":
+            return interrupt("approve?")
+        asked.set()
+        return await asyncio.Future()
+
+    middleware = made(instant)
+    options: Any = {"middleware": [middleware], "checkpointer": InMemorySaver()}
+    agent = create_agent(instant.model(), [ask], **options)
+    run = asyncio.create_task(agent.ainvoke(task(instant, '[[tool:ask {"x": 1}]]'), THREAD))
+    if how == "interrupted":
+        await run
+    else:
+        await asked.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert middleware.report.spend.calls == 2
+    assert middleware.report.spend.nanodollars == instant.billed()
+    assert not middleware.report.complete
+
+
 async def test_runs_that_are_under_way_are_never_forgotten(
     instant: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
