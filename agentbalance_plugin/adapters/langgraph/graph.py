@@ -242,6 +242,7 @@ class BalancedGraph(_AnyCompiled):
         found = _NEW
         if saver and session.resumes:
             found = await aresumed(saver, session.config, session.thread)
+        await session.aready()
         run = session.open(*found)
         config = self._with_room(config)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)

@@ -87,16 +87,25 @@ class Settings:
         # A copied graph has the same models and is steered to the same mean.
         return self
 
-    def pacer(self, team: Team) -> Pacer | None:
-        """What steers the mean; None for a budget of hard caps alone."""
-        if self.budget.mean_cost_usd is None:
-            return None
-        key = (team, self.budget)
-        if key not in self.pacers:
-            pacer = pacer_of(self.planner, team, self.budget, self.models.catalog)
-            assert pacer is not None
-            self.pacers[key] = pacer
-        return self.pacers[key]
+    def pacer(self, team: Team, budget: Budget | None = None) -> Pacer | None:
+        """What steers the mean; None for a budget of hard caps alone.
+
+        Args:
+            budget: that a call brings along, its mean being over all calls that bring the same;
+                None for the graph's own.
+        """
+        budget = budget or self.budget
+        key = (team, budget)
+        if budget.mean_cost_usd is not None and key not in self.pacers:
+            made = pacer_of(self.planner, team, budget, self.models.catalog)
+            assert made is not None
+            # Another thread may have been faster.
+            self.pacers.setdefault(key, made)
+        return self.pacers.get(key)
+
+    def knows_pacer(self, team: Team, budget: Budget) -> bool:
+        """Whether `pacer` answers at once: a price that suits a mean takes long to find."""
+        return budget.mean_cost_usd is None or (team, budget) in self.pacers
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from agentbalance_plugin.adapters.langgraph.stored import (
     task_value,
 )
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget, Spend
-from agentbalance_plugin.runtime.pacing import Ticket
+from agentbalance_plugin.runtime.pacing import Pacer, Ticket
 from agentbalance_plugin.runtime.report import BudgetExceeded
 
 
@@ -82,7 +83,7 @@ class Session:
             self.saver = None
         self.resumes = input is None or isinstance(input, Command) or is_resuming(config)
         self._run: Run | None = None
-        self._ticket: Ticket | None = None
+        self._ticket: tuple[Pacer, Ticket] | None = None
         self._waits_at: tuple[str, ...] = ()
         self._began_at: str | None = None
 
@@ -109,6 +110,12 @@ class Session:
         """
         return self.saver is not None and (self._is_root or not self.run.ended)
 
+    async def aready(self) -> None:
+        """Look for the price of a mean that no call had before, beside the event loop."""
+        settings, team, budget = self._layout.settings, self._layout.team, self._overrides.budget
+        if budget is not None and not settings.knows_pacer(team, budget):
+            await asyncio.to_thread(settings.pacer, team, budget)
+
     def open(self, saved: CheckpointTuple | None, task: StoredTask | None) -> Run:
         """Start the run, where a resumed task left off.
 
@@ -127,10 +134,11 @@ class Session:
             _check_same_graph(task, layout)
         before = task.books.total if task is not None else Spend()
         budget, price = self._overrides.budget, None
-        if budget is None and (pacer := settings.pacer(team)) is not None:
-            self._ticket = ticket = pacer.start()
-            price = ticket.price_usd
-            budget = _with_more(ticket.budget, before, cast("float", settings.budget.cost_usd))
+        if (pacer := settings.pacer(team, budget)) is not None:
+            ticket = pacer.start()
+            self._ticket, price = (pacer, ticket), ticket.price_usd
+            most = cast("float", pacer.budget.cost_usd)
+            budget = _with_more(ticket.budget, before, most)
         if budget is None:
             budget = task.budget if task is not None else settings.budget
         run = self._run = Run(
@@ -201,10 +209,9 @@ class Session:
         report = self.report = make_report(run, self._waits_at)
         self._reports.add(report, self._config)
         learn_from(run)
-        pacer = self._layout.settings.pacer(self._layout.team)
-        if self._ticket is not None and pacer is not None:
-            spent = report.spend.nanodollars - run.before.total.nanodollars
-            pacer.settle(self._ticket, spent)
+        if self._ticket is not None:
+            pacer, ticket = self._ticket
+            pacer.settle(ticket, report.spend.nanodollars - run.before.total.nanodollars)
 
     def raise_if_wanted(self) -> None:
         """BudgetExceeded, if the budget left something undone and the user asked for it."""

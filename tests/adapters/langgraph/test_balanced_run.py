@@ -7,11 +7,12 @@ import gc
 import os
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graphs import LARGE, LLAMA, MINI, Assign, Bench, chain_of, speakers
+from graphs import LARGE, LLAMA, MINI, NAMES, Assign, Bench, chain_of, speakers
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import MessagesState
@@ -215,6 +216,23 @@ async def test_what_a_call_brings_along_is_planned_beside_the_loop(
     await app.ainvoke({"messages": [("user", [text, picture])]})
     assert len(policy.threads) == 2
     assert threading.get_ident() not in policy.threads
+
+
+async def test_the_mean_that_calls_bring_along_holds_over_them(instant: Bench) -> None:
+    policy = Assign(dict.fromkeys(NAMES, LARGE))
+    app = instant.balance(instant.chain(), policy=policy).compile()
+    mean = Budget.average(cost_usd=0.002, max_cost_usd=0.02)
+    for number in range(4):
+        before = instant.billed()
+        # The same, though another object.
+        brought = {"agentbalance": {"budget": replace(mean)}}
+        await app.ainvoke(instant.ask(number), {"configurable": brought})
+        assert app.report.spend.nanodollars == instant.billed() - before
+        assert instant.billed() <= 2_000_000 * (number + 2)
+    assert not app.report.complete
+    # The graph's own budget is as it was.
+    await app.ainvoke(instant.ask())
+    assert app.report.complete
 
 
 class Watched(Policy):
