@@ -30,13 +30,18 @@ def end(run: object) -> None:
 
 
 @contextmanager
-def under_way(run: object) -> Generator[None]:
-    """`begin`, and `end` with the block."""
-    begin(run)
+def under_way() -> Generator[None]:
+    """Calls that no run is known for may be of the run whose part the block is."""
+    part = _Part()
+    begin(part)
     try:
         yield
     finally:
-        end(run)
+        end(part)
+
+
+class _Part:
+    """Of a run; others of it may be under way at once."""
 
 
 def warn_if_astray(config: RunnableConfig | None) -> None:

@@ -21,6 +21,7 @@ from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime, get_runtime
 
+from agentbalance_plugin.adapters.langgraph.astray import under_way
 from agentbalance_plugin.adapters.langgraph.interception import intercept
 from agentbalance_plugin.adapters.langgraph.internals import control_of
 from agentbalance_plugin.adapters.langgraph.kept_runs import KeptRuns
@@ -284,7 +285,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         """A model or a tool at work. Should it fail the report says so, though other middleware may
         try it again."""
         try:
-            with self._runs.at_work(run), calling(Caller(run, name)):
+            with self._runs.at_work(run), calling(Caller(run, name)), under_way():
                 yield
         except (GraphBubbleUp, CancelledError):
             # Whoever interrupts or cancels it may leave it there, and it may have called before.

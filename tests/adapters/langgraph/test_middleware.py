@@ -222,6 +222,20 @@ async def test_runs_that_failed_are_forgotten_before_those_that_are_waited_for(
     assert middleware.report_of(THREAD).spend.calls == 4
 
 
+async def test_a_tool_that_loses_its_context_is_told_of(instant: Bench) -> None:
+    inside = instant.model()
+
+    @tool
+    async def ask(x: int) -> str:
+        "Asks another, in a thread that does not know for whom."
+        loop = asyncio.get_running_loop()
+        return (await loop.run_in_executor(None, inside.invoke, "hello")).text
+
+    agent = create_agent(instant.model(), [ask], middleware=[made(instant)])
+    with pytest.warns(RuntimeWarning, match=r"asyncio.to_thread instead of loop.run_in_executor"):
+        await agent.ainvoke(task(instant, '[[tool:ask {"x": 1}]]'))
+
+
 @pytest.mark.parametrize("how", ["cancelled", "interrupted"])
 async def test_what_a_tool_called_before_it_was_left_is_in_the_report(
     instant: Bench, how: str
