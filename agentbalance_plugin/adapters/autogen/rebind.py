@@ -18,8 +18,13 @@ from autogen_agentchat.agents import MessageFilterAgent
 from autogen_agentchat.base import ChatAgent, Team, TerminationCondition
 from autogen_agentchat.teams import BaseGroupChat
 from autogen_agentchat.tools import AgentTool, TeamTool
-from autogen_core import SingleThreadedAgentRuntime
-from autogen_core.models import ChatCompletionClient
+from autogen_core import FunctionCall, SingleThreadedAgentRuntime
+from autogen_core.models import (
+    AssistantMessage,
+    ChatCompletionClient,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+)
 from autogen_core.tools import StaticWorkbench
 
 from agentbalance_plugin.adapters.autogen.settings import needs_of
@@ -148,6 +153,8 @@ def adopt_state(original: Participant, twin: Participant) -> None:
     kept = {"_wrapped_agent", "_team", "_workbench", *_clients(original)}
     changed = {k: v for k, v in vars(twin).items() if k not in kept and not _is_own(v, twin)}
     own, new = _context(original), changed.get("_model_context")
+    if new is not None:
+        _answer_calls(new)
     if own is not None and type(own) is type(new):
         # Whoever made it may hold it still, and clear it.
         counting = _clients(own)
@@ -342,9 +349,31 @@ def _copy_context(context: Any, client: ChatCompletionClient) -> Any:
     messages = getattr(context, "_messages", None)
     if isinstance(messages, list):
         vars(twin)["_messages"] = list(cast("list[Any]", messages))
+        _answer_calls(twin)
     for name in _clients(context):
         vars(twin)[name] = _on(vars(twin)[name], client)
     return twin
+
+
+def _answer_calls(context: Any) -> None:
+    """Answer the tools that an agent called last, where it was stopped before they had ended.
+
+    Endpoints refuse a history that has a call without an answer.
+    """
+    messages: list[Any] = getattr(context, "_messages", None) or []
+    calls: Any = getattr(messages[-1], "content", None) if messages else None
+    if not isinstance(calls, list) or not isinstance(messages[-1], AssistantMessage):
+        return
+    results = [
+        FunctionExecutionResult(
+            content="Stopped: the run ended before this tool did.",
+            name=call.name,
+            call_id=call.id,
+            is_error=True,
+        )
+        for call in cast("list[FunctionCall]", calls)
+    ]
+    messages.append(FunctionExecutionResultMessage(content=results))
 
 
 def _unknown_version(participant: Participant) -> str:
