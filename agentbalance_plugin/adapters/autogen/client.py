@@ -22,7 +22,11 @@ from pydantic import BaseModel
 
 from agentbalance_plugin.adapters.autogen.caps import OutputCap, behind_cache, create_args
 from agentbalance_plugin.adapters.autogen.halt import Halt
-from agentbalance_plugin.adapters.autogen.no_reply import found_no_reply, is_no_reply
+from agentbalance_plugin.adapters.autogen.no_reply import (
+    found_no_reply,
+    has_no_end,
+    is_no_reply,
+)
 from agentbalance_plugin.adapters.autogen.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.autogen.sdk import in_the_open
 from agentbalance_plugin.adapters.autogen.settings import OwnSettings
@@ -363,6 +367,8 @@ class BudgetClient(ChatCompletionClient):
         self._usage = RequestUsage(
             self._usage.prompt_tokens + prompt, self._usage.completion_tokens + completion
         )
+        if call.lowered and usage.completion_tokens >= call.output_cap and has_no_end(result):
+            raise call.cut_short()
 
     async def _give_up_or_wait(self, call: Call, error: Exception, attempt: int) -> None:
         """Book the failed call; raise, or return after the pause before the next try."""

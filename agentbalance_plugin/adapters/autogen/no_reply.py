@@ -1,7 +1,9 @@
-"""Answers of an endpoint that AutoGen's client of OpenAI's API finds no reply in."""
+"""Answers of an endpoint that are no reply, or only the beginning of one, which AutoGen does not
+say."""
 
 from __future__ import annotations
 
+import json
 from traceback import walk_tb
 
 from autogen_core.models import CreateResult
@@ -24,3 +26,14 @@ def is_no_reply(result: CreateResult) -> bool:
     """Whether a stream that nothing came of ends with this."""
     used = result.usage.prompt_tokens or result.usage.completion_tokens
     return not used and not result.content and result.finish_reason == "unknown"
+
+
+def has_no_end(result: CreateResult) -> bool:
+    """Whether the last tool call of a reply has no end; AutoGen does not say why it ended."""
+    if not isinstance(result.content, list):
+        return False
+    try:
+        json.loads(result.content[-1].arguments or "{}")
+    except ValueError:
+        return True
+    return False

@@ -213,8 +213,9 @@ class Request:
         # A message has the sum of its parts'.
         used = parts[-1:] if running_total else _reports(message)
         call.settle(*(used[0] if used else (0, 0)))
-        if call.lowered and self.structured and _is_cut(message):
-            # A parser may make nothing of it, or half of a list, and not say so.
+        if call.lowered and _is_cut(message) and (self.structured or _calls_tools(message)):
+            # A parser may make nothing of it, or half of a list, and not say so; a tool that was
+            # cut is not called, and its call stays in the history without an answer.
             raise call.cut_short()
 
     def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
@@ -302,6 +303,11 @@ def _is_cut(message: BaseMessage | None) -> bool:
     said: dict[str, Any] = getattr(message, "response_metadata", None) or {}
     reasons = (said.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
     return any(str(reason).lower() in _CUT for reason in reasons)
+
+
+def _calls_tools(message: BaseMessage | None) -> bool:
+    calls = isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls)
+    return bool(calls)
 
 
 def _as_messages(prompt: object) -> list[BaseMessage]:

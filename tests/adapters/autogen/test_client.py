@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import pytest
 from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
 from autogen_ext.models.cache import ChatCompletionCache
@@ -102,6 +103,41 @@ async def test_a_structured_reply_that_the_budget_cuts_is_a_denied_call(bench: B
             messages(bench), json_output=Out, extra_create_args={"max_tokens": 20}
         )
     assert meter.spend().nanodollars == bench.billed()
+
+
+@pytest.mark.filterwarnings("ignore:Finish reason mismatch")
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_tool_call_that_the_budget_cuts_is_a_denied_call(
+    bench: Bench, streamed: bool
+) -> None:
+    def cut(request: httpx.Request) -> httpx.Response:
+        """The beginning of a long tool call, as many tokens as were allowed."""
+        asked = json.loads(request.content)
+        function = {"name": "remove", "arguments": '{"path": "/home'}
+        said = {"tool_calls": [{"index": 0, "id": "1", "type": "function", "function": function}]}
+        choice = {"index": 0, "finish_reason": "length", "delta" if streamed else "message": said}
+        used = {"prompt_tokens": 9, "completion_tokens": asked["max_tokens"], "total_tokens": 0}
+        body = {"id": "1", "created": 1, "model": MINI, "choices": [choice], "usage": used}
+        if not streamed:
+            return httpx.Response(200, json=body)
+        return httpx.Response(200, text=f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n")
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(cut))
+    inner = bench.client(MINI, http_client=http)
+
+    async def ask(budgeted: BudgetClient, **options: Any) -> Any:
+        if not streamed:
+            return await budgeted.create(messages(bench), **options)
+        chunks = [each async for each in budgeted.create_stream(messages(bench), **options)]
+        return chunks[-1]
+
+    budgeted, meter = client(bench, inner=inner, output_cap=20)
+    with pytest.raises(CallDenied, match="did not fit into the 20 tokens that the budget had left"):
+        await ask(budgeted)
+    assert [call.completion_tokens for call in meter.calls] == [20]
+    # Its caller wanted no more.
+    result = await ask(budgeted, extra_create_args={"max_tokens": 20})
+    assert result.content[0].name == "remove"
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 from graphs import LARGE, LLAMA, MINI, NAMES, Always, Assign, Bench, chain_of, speakers
 from langchain.agents import create_agent
@@ -21,7 +23,7 @@ from langgraph.runtime import RunControl
 from openai import LengthFinishReasonError
 from pydantic import BaseModel
 
-from agentbalance_plugin import Budget, BudgetExceeded, LateGate, Plan
+from agentbalance_plugin import Budget, BudgetExceeded, LateGate, Plan, balanced
 
 MIXED = {"planner": LLAMA, "solver": LARGE, "critic": MINI, "writer": LARGE}
 CAPS = (0.00001, 0.0001, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.005)
@@ -368,3 +370,44 @@ async def test_so_is_one_whose_parser_would_make_nothing_of_it(
         assert len(result["messages"]) == 1
         assert app.report.agents[0].status == "skipped"
         assert "did not fit into the" in app.report.agents[0].reason
+
+
+@pytest.mark.parametrize("cut_by", ["the budget", "its caller"])
+async def test_so_is_one_that_ends_in_the_middle_of_a_tool_call(
+    instant: Bench, cut_by: str
+) -> None:
+    def cut(request: httpx.Request) -> httpx.Response:
+        """The beginning of a long tool call, as many tokens as were allowed."""
+        asked = json.loads(request.content)
+        used = asked["max_tokens"]
+        function = {"name": "remove", "arguments": '{"path": "/home'}
+        said = {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": function}],
+        }
+        choice = {"index": 0, "finish_reason": "length", "message": said}
+        usage = {"prompt_tokens": 9, "completion_tokens": used, "total_tokens": 9 + used}
+        body = {"id": "1", "created": 1, "model": MINI, "choices": [choice], "usage": usage}
+        return httpx.Response(200, json=body)
+
+    @tool
+    def remove(path: str) -> str:
+        "Removes a file."
+        raise AssertionError(f"{path} is not the whole path")
+
+    own = {"max_tokens": 20} if cut_by == "its caller" else {}
+    http = httpx.AsyncClient(transport=httpx.MockTransport(cut))
+    backbone = instant.catalog(MINI)[MINI]
+    with balanced(
+        budget=Budget(cost_usd=0.0003 if cut_by == "the budget" else 1.0),
+        backbones=[(backbone, instant.model(MINI, http_async_client=http))],
+    ):
+        app = create_agent(instant.model(**own), [remove])
+    result = await app.ainvoke(instant.ask())
+    if cut_by == "its caller":
+        assert result["messages"][-1].invalid_tool_calls
+    else:
+        assert len(result["messages"]) == 1
+        assert "did not fit into the" in app.report.stop_reason
+    assert app.report.complete == (cut_by == "its caller")
