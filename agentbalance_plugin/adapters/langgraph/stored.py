@@ -147,10 +147,12 @@ def stored_task(saved: CheckpointTuple | None) -> StoredTask | None:
     written = _written(saved, TASK)
     tasks = [each for each in written if each]
     kept, spent = values.get(TASK), values.get(SPEND)
-    if kept and NO_TASK not in written and (not spent or spent["run"] == kept["run"]):
+    over = {each["run"] for each in spends if each.get("over")}
+    # Whichever run came to its end here: an older task in the channel is not what it left.
+    anew = bool(over) or NO_TASK in written
+    if kept and not anew and (not spent or spent["run"] == kept["run"]):
         # The channel has no task of a run that did not pass START.
         tasks.append(kept)
-    over = {each["run"] for each in spends if each.get("over")}
     task = next((each for each in tasks if each["run"] not in over), None)
     if task is None:
         return None

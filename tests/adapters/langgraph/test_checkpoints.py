@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graphs import LARGE, MINI, Assign, Bench, chain_of, speakers
+from graphs import LARGE, MINI, Always, Assign, Bench, chain_of, speakers
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -194,6 +194,18 @@ async def test_a_second_task_that_enters_behind_the_start_keeps_the_edges(
         assert app.report.complete
         status = {line.name: line.status for line in app.report.agents}
         assert status == {"a": "skipped", "b": "done", "c": "done"}
+
+
+async def test_so_does_one_after_a_run_that_had_nothing_to_do(instant: Bench) -> None:
+    app = instant.balance(
+        instant.chain(("a", "b", "c")), mode="full", policy=Always(Plan({"c": MINI}, decider="c"))
+    ).compile(checkpointer=InMemorySaver())
+    await app.ainvoke(instant.ask(), THREAD)
+    await app.aupdate_state(THREAD, {"messages": [AIMessage("edited")]})
+    await app.ainvoke(None, THREAD)
+    assert app.report.spend.calls == 0
+    await app.aupdate_state(THREAD, instant.ask(1), as_node="a")
+    assert (await app.aget_state(THREAD)).next == ("b",)
 
 
 async def test_a_task_that_a_command_began_is_resumed_on_its_plan_and_its_books(
