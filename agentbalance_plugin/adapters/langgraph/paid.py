@@ -9,8 +9,6 @@ from functools import lru_cache
 from inspect import Signature, signature
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
-
 from agentbalance_plugin.adapters.langgraph.internals import (
     AREPLY,
     ASTREAM,
@@ -37,9 +35,10 @@ def paying(model: ChatModel, run: object) -> ChatModel:
     describe(model)
     copy = model.model_copy()
     for name, wrap in _WRAPPERS.items():
-        wrapped = wrap(getattr(model, name), run)
+        original = getattr(model, name)
+        wrapped = wrap(original, run)
         # LangChain asks for the parameters with every call, which takes longer than to tell them.
-        wrapped.__signature__ = _signature(type(model), name)
+        wrapped.__signature__ = _signature_of(original)
         vars(copy)[name] = wrapped
     return copy
 
@@ -53,9 +52,17 @@ def _paid_by(run: object) -> Generator[None]:
         _payer.reset(token)
 
 
+def _signature_of(call: Callable[..., Any]) -> Signature:
+    function = getattr(call, "__func__", None)
+    # What else somebody put there, in a test say.
+    return signature(call) if function is None else _bound(function)
+
+
 @lru_cache(maxsize=256)
-def _signature(kind: type[BaseChatModel], name: str) -> Signature:
-    return signature(getattr(kind, name).__get__(object()))
+def _bound(function: Callable[..., Any]) -> Signature:
+    """A method's signature, without the object."""
+    found = signature(function)
+    return found.replace(parameters=list(found.parameters.values())[1:])
 
 
 def _wrap_reply(original: Callable[..., Any], run: object) -> Any:
