@@ -165,6 +165,19 @@ def test_of_parts_the_sum_counts(endpoint: Reporting) -> None:
     assert (call.prompt_tokens, call.completion_tokens) == (12, 71)
 
 
+def test_a_client_that_is_looked_at_keeps_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = OpenAIChatCompletionClient(model="gpt-4o", api_key="local")
+
+    def connect(*_: object) -> None:
+        raise AssertionError("connects anew")
+
+    monkeypatch.setattr(OpenAIChatCompletionClient, "__setstate__", connect)
+    seen: Any = in_the_open(client)
+    assert isinstance(seen, OpenAIChatCompletionClient)
+    assert seen._client._client is cast("Any", client)._client._client
+    assert seen._client.max_retries == 0
+
+
 async def test_what_anthropic_reads_and_writes_beside_the_prompt_is_seen() -> None:
     """Its SDK is no requirement; this has the shape of one."""
     told = SimpleNamespace(

@@ -3,7 +3,6 @@ all that a call used in the usage that AutoGen reads."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,8 +30,9 @@ def in_the_open(client: ChatCompletionClient) -> ChatCompletionClient:
         changed = {"_client": _open_sdk(sdk)}
     else:
         return client
-    seen = copy.copy(client)
-    vars(seen).update(changed)
+    # `copy.copy` would make AutoGen's clients connect anew, which takes longer than a call.
+    seen = type(client).__new__(type(client))
+    vars(seen).update({**vars(client), **changed})
     return seen
 
 
