@@ -19,6 +19,7 @@ from agentbalance_plugin.catalog_file import catalog_text
 from agentbalance_plugin.cli.answer_log import held, known_answers
 from agentbalance_plugin.cli.output import check_writable, plain_console
 from agentbalance_plugin.cli.progress import counting
+from agentbalance_plugin.cli.record_remarks import remarks
 from agentbalance_plugin.core.kinds import KINDS, Kinds
 from agentbalance_plugin.core.recording import (
     Question,
@@ -76,6 +77,8 @@ def run_recording(
             raise ValueError("no answer was recorded: " + _sentence(stopped))
         _write(out, backbones, questions.stem, asked, known, catalog, earlier)
     _print_table(asked, known, catalog, stopped)
+    for remark in remarks(asked, known, catalog):
+        console.print(remark)
     if silent := [name for name in catalog if name not in {each.backbone for each in known}]:
         console.print(f"without an answer, and so not among the profiles: {', '.join(silent)}")
     console.print(f"profiles: {out / CATALOG}; recorded answers: {out} (suite {questions.stem})")
@@ -231,11 +234,6 @@ def _print_table(
             ]
         table.add_row(name, *cells, stopped.get(name, ""))
     plain_console().print(table)
-    if any(each.answer is None for each in known):
-        plain_console(stderr=True).print(
-            "unread: replies in which no answer was found, which count as wrong; docs/catalog.md "
-            "says what is read as one"
-        )
 
 
 def _sentence(stopped: dict[str, str]) -> str:

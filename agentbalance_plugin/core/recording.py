@@ -69,6 +69,7 @@ class Recorded:
         total_s: seconds to the last.
         nanodollars: what it cost.
         called: what was asked, as `called` says of the backbone.
+        said: the end of a reply in which no answer was found; empty where one was.
     """
 
     question: str
@@ -82,6 +83,7 @@ class Recorded:
     total_s: float
     nanodollars: int
     called: str = ""
+    said: str = ""
 
     def to_json(self) -> str:
         """One line, which `read_recorded` reads."""

@@ -106,17 +106,54 @@ def test_replies_that_cannot_be_read_are_told_from_wrong_ones(
     out, questions = tmp_path / "own", asked(tmp_path, "first", 4)
     answered(out, questions, "mini")
     record(questions, catalog(tmp_path, "mini"), out)
-    assert "unread:" not in capsys.readouterr().err
+    assert "unread" not in capsys.readouterr().err
     log = out / "answers.jsonl"
     lines = log.read_text().splitlines()
-    unread = json.dumps({**json.loads(lines[0]), "answer": None})
+    unread = json.dumps({**json.loads(lines[0]), "answer": None, "said": "It is seven."})
+    cut = json.dumps({**json.loads(lines[2]), "answer": None, "visible_tokens": 4096})
     wrong = json.dumps({**json.loads(lines[1]), "answer": "9"})
-    log.write_text("\n".join([unread, wrong, *lines[2:], ""]))
+    log.write_text("\n".join([unread, wrong, cut, *lines[3:], ""]))
     record(questions, catalog(tmp_path, "mini"), out)
     shown = capsys.readouterr()
     row = next(line for line in shown.out.splitlines() if "mini" in line)
-    assert re.split(r"\s*│\s*", row)[2:5] == ["4", "50 %", "1"]
-    assert "unread: replies in which no answer was found" in shown.err
+    assert re.split(r"\s*│\s*", row)[2:5] == ["4", "25 %", "2"]
+    said = " ".join(shown.err.split())
+    assert "no answer was found (one ends with 'It is seven.'), which count as wrong" in said
+    assert "mini: 1 of its unread replies ended at its max_output_tokens of 4096" in said
+
+
+def test_an_example_is_shown_where_no_reply_is_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, questions = tmp_path / "own", asked(tmp_path, "first")
+    answered(out, questions, "mini", "large")
+    lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+
+    def said(*, of: str, category: int | None = None) -> str:
+        """Where the backbone's replies to the category's questions are words."""
+        kinds = {q.id: int(q.category) for q in read_questions(questions)}
+        wordy = [
+            {**line, "answer": f"it is {line['answer']}"}
+            if line["backbone"] in of and category in (None, kinds[line["question"]])
+            else line
+            for line in lines
+        ]
+        (out / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in wordy))
+        record(questions, catalog(tmp_path, "mini", "large"), out)
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "right" not in said(of="")
+    one = said(of="mini")
+    assert (
+        "no reply of mini was right, of 12. To 'first 0?' the answer is '0', and 'it is 0' " in one
+    )
+    assert one.count("right") == 1
+    assert "no reply to a question of category '1' was right, of 12. To" in said(
+        of="mini, large", category=1
+    )
+    everyone = said(of="mini, large")
+    assert "no reply was right, of 24. To" in everyone
+    assert everyone.count("right") == 1
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

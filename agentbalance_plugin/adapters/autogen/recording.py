@@ -32,6 +32,8 @@ _NUMBER = re.compile(r"([-+$\d.,]*\d%?)\s+\D*$")
 _FAILURES_IN_A_ROW = 3
 # What endpoints say of a request that they do not take: filtered, too long, not allowed.
 _REFUSED = (400, 403, 413, 422)
+# Characters of a reply in which no answer was found.
+_KEPT = 200
 # A first token that comes when nearly all of the reply does was no stream.
 _IN_ONE_PIECE = 0.95
 
@@ -239,6 +241,7 @@ class _Desk:
             total_s=total,
             nanodollars=reply.nanodollars,
             called=called(self.backbone),
+            said=reply.text.strip()[-_KEPT:] if answer is None else "",
         )
 
 

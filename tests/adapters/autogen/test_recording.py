@@ -137,6 +137,15 @@ async def test_hidden_tokens_are_told_from_the_length_of_a_reply(bench: Bench) -
     assert 0 < each.visible_tokens < entry.completion_tokens
 
 
+async def test_the_end_of_a_reply_without_an_answer_is_kept(bench: Bench) -> None:
+    [whole], _ = await asked(bench, 1, bench.catalog(MINI))
+    short = replace(bench.catalog(MINI)[MINI], max_output_tokens=60)
+    [cut], _ = await asked(bench, 1, Catalog([short]))
+    assert (whole.answer is None, whole.said) == (False, "")
+    assert cut.answer is None
+    assert 0 < len(cut.said) <= 200
+
+
 async def test_an_endpoint_without_usage_does_not_make_a_profile_of_worst_cases(
     bench: Bench,
 ) -> None:
