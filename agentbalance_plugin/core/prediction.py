@@ -148,9 +148,10 @@ def make_roster(
         pool = np.zeros(len(catalog), dtype=np.int64)
         usual = everything[table.settled(everything)]
         return Roster(catalog, table, pool, everything, usual, kinds)
+    # One that is worse over all of the user's own kinds may be the best at one of them.
+    quality = table.log_odds if table.kinds is None else table.kinds.log_odds
     unbeaten = [
-        usable[pareto(table.log_odds[:, usable], price[usable], latency[usable])]
-        for usable in distinct
+        usable[pareto(quality[:, usable], price[usable], latency[usable])] for usable in distinct
     ]
     # Most policies draw nothing: numpy's random part, which takes long to load, is left alone.
     rng = np.random.default_rng(config.seed) if config.pools == "random" else None

@@ -143,6 +143,18 @@ def test_each_kind_is_planned_on_the_backbones_that_can_do_it(tickets: Catalog) 
     assert abs(seen[EASY] - seen[HARD]) < 0.2
 
 
+def test_a_backbone_that_is_best_at_one_kind_alone_may_be_used(tickets: Catalog) -> None:
+    """However dear it is, and weaker than others over all kinds."""
+    mini, large = tickets
+    profile = tickets[large].profile
+    assert profile is not None
+    specialist = replace(profile, successes={EASY: 0.0, HARD: 95.0})
+    catalog = tickets.with_profiles({large: specialist})
+    for text, name in ((TEXTS[EASY], mini), (TEXTS[HARD], large)):
+        plan = POLICY.plan(text.format(7), team_of(1), MONEY, catalog)
+        assert list(plan.assignment.values()) == [name]
+
+
 def test_the_price_of_a_mean_is_that_of_the_kinds_that_were_recorded(tickets: Catalog) -> None:
     def price(mean: float) -> float:
         budget = Budget.average(cost_usd=mean, max_cost_usd=0.05)
