@@ -24,6 +24,7 @@ from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.kinds import candidates_of
 from agentbalance_plugin.core.policy import Policy
 from agentbalance_plugin.core.reference import reference_budgets
 from agentbalance_plugin.core.replay import Replay
@@ -205,7 +206,7 @@ class _Demo:
                     reference,
                     simulator.base_url,
                     self._budget,
-                    simulator.serving(self._traces.profiled_candidates()),
+                    simulator.serving(candidates_of(self._traces)),
                     # A figures-only trace has no texts: the policy takes a query's recorded
                     # features by its id.
                     Policy.load("default", RecordedEncoder(self._traces)),

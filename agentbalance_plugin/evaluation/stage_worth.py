@@ -12,6 +12,7 @@ import numpy as np
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.checkpoint import load_checkpoint
 from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.kinds import candidates_of
 from agentbalance_plugin.core.policy import Knobs, Policy, PolicyConfig
 from agentbalance_plugin.core.reference import REFERENCE_AGENTS, reference_budgets
 from agentbalance_plugin.core.replay import Replay
@@ -72,7 +73,8 @@ def _areas(policy: Policy, replay: Replay) -> tuple[float, float]:
     if len(rows) > _QUERIES:
         rows = rows[np.linspace(0, len(rows) - 1, _QUERIES).round().astype(np.int64)]
     team = Team(tuple(Agent(name) for name in REFERENCE_AGENTS), decider=REFERENCE_AGENTS[-1])
-    catalog = traces.profiled_candidates()
+    # As `record` hands it to the user: the shipped policy tells the kinds of tasks apart by it.
+    catalog = candidates_of(traces)
     numbers: list[int] = rows.tolist()
     texts = [task_text(traces.queries[row], replay) for row in numbers]
     singles = replay.evaluate(

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from agentbalance_plugin.evaluation.studies.catalogs import profiled_in_short
+from agentbalance_plugin.evaluation.studies.catalogs import recorded_in_short
 from agentbalance_plugin.evaluation.studies.pictures import new_figure, save_figure
 from agentbalance_plugin.evaluation.studies.setting import (
     AXES,
@@ -131,7 +131,7 @@ def study_profile_sizes(
             catalogs = [plain if size == 0 else setting.catalog]
             if 0 < size < full:
                 seeds = range(setting.seed, setting.seed + _DRAWS)
-                catalogs = [plain.with_profiles(profiled_in_short(traces, size, s)) for s in seeds]
+                catalogs = [recorded_in_short(traces, size, s) for s in seeds]
             curves = [
                 policy_curve(
                     setting.policy,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.encoder import RecordedEncoder
+from agentbalance_plugin.core.kinds import candidates_of
 from agentbalance_plugin.core.policy import Knobs, Policy
 from agentbalance_plugin.core.reference import (
     REFERENCE_AGENTS,
@@ -120,8 +121,8 @@ class Setting:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """The candidates, profiled on the training split."""
-        return self.traces.profiled_candidates()
+        """That of someone who recorded the training split."""
+        return candidates_of(self.traces)
 
     def text(self, position: int) -> str:
         """The task of a query."""

@@ -141,7 +141,7 @@ def _mixed(setting: Setting, seed: int) -> Catalog:
     traces = setting.traces
     profiles = profiled_in_short(traces, seed=seed)
     unseen = traces.catalog.subset(traces.unseen).with_profiles(profiles)
-    return Catalog([*setting.catalog.values(), *unseen.values()])
+    return Catalog([*setting.catalog.values(), *unseen.values()], setting.catalog.kinds)
 
 
 class _Study:
