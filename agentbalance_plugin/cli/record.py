@@ -219,7 +219,9 @@ def _print_table(
     title = f"{len(asked)} questions; answers cost {total:.4f} USD in all"
     table = Table(title=title, title_justify="left")
     for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("backbone", "") else "right")
+        justify = "left" if heading in ("backbone", "") else "right"
+        # Names and errors are long words, which narrow columns would cut off.
+        table.add_column(heading, justify=justify, overflow="fold")
     for name in catalog:
         rows = [each for each in known if each.backbone == name]
         cells = ["0", *[""] * 5]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.core.recording import Question, Recorded
 
-# So many questions of a kind that none is answered right say more than that these are hard.
+# So many questions that none is answered right say more than that these are hard.
 _ENOUGH_WRONG = 5
 # Characters of a text that is shown as an example.
 _SHOWN = 60
@@ -37,6 +38,14 @@ def remarks(
                 f"{most}; if its endpoint allows more, say so in the catalog, and record it anew "
                 "under another name"
             )
+    silent = Counter(each.backbone for each in known if not each.metered)
+    if silent:
+        whose = ", ".join(f"{name} ({count})" for name, count in silent.items())
+        yield (
+            f"replies of {whose} came without usage: each is booked at the worst that it could "
+            "cost, as under a budget, and its tokens are guessed from its length, hidden ones as "
+            "none"
+        )
     yield from _never_right(asked, known)
 
 
@@ -49,10 +58,18 @@ def _never_right(asked: Sequence[Question], known: Sequence[Recorded]) -> Iterat
     for each in known:
         by_backbone.setdefault(each.backbone, []).append(each)
         by_kind.setdefault(of[each.question].category, []).append(each)
-    groups = {f"no reply of {name} was right": rows for name, rows in by_backbone.items()}
-    for kind, rows in by_kind.items():
-        if len({each.question for each in rows}) >= _ENOUGH_WRONG:
-            groups[f"no reply to a question of category {kind!r} was right"] = rows
+    groups = {
+        **{f"no reply of {name} was right": rows for name, rows in by_backbone.items()},
+        **{
+            f"no reply to a question of category {kind!r} was right": rows
+            for kind, rows in by_kind.items()
+        },
+    }
+    groups = {
+        what: rows
+        for what, rows in groups.items()
+        if len({each.question for each in rows}) >= _ENOUGH_WRONG
+    }
     if not any(each.correct for each in known):
         groups = {"no reply was right": list(known)}
     for what, rows in groups.items():

@@ -70,6 +70,7 @@ class Recorded:
         nanodollars: what it cost.
         called: what was asked, as `called` says of the backbone.
         said: the end of a reply in which no answer was found; empty where one was.
+        metered: whether the endpoint told what it billed; else tokens are guessed.
     """
 
     question: str
@@ -84,6 +85,7 @@ class Recorded:
     nanodollars: int
     called: str = ""
     said: str = ""
+    metered: bool = True
 
     def to_json(self) -> str:
         """One line, which `read_recorded` reads."""

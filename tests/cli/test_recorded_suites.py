@@ -111,7 +111,7 @@ def test_replies_that_cannot_be_read_are_told_from_wrong_ones(
     lines = log.read_text().splitlines()
     unread = json.dumps({**json.loads(lines[0]), "answer": None, "said": "It is seven."})
     cut = json.dumps({**json.loads(lines[2]), "answer": None, "visible_tokens": 4096})
-    wrong = json.dumps({**json.loads(lines[1]), "answer": "9"})
+    wrong = json.dumps({**json.loads(lines[1]), "answer": "9", "metered": False})
     log.write_text("\n".join([unread, wrong, cut, *lines[3:], ""]))
     record(questions, catalog(tmp_path, "mini"), out)
     shown = capsys.readouterr()
@@ -120,6 +120,7 @@ def test_replies_that_cannot_be_read_are_told_from_wrong_ones(
     said = " ".join(shown.err.split())
     assert "no answer was found (one ends with 'It is seven.'), which count as wrong" in said
     assert "mini: 1 of its unread replies ended at its max_output_tokens of 4096" in said
+    assert "replies of mini (1) came without usage: each is booked at the worst" in said
 
 
 def test_an_example_is_shown_where_no_reply_is_right(

@@ -242,6 +242,7 @@ class _Desk:
             nanodollars=reply.nanodollars,
             called=called(self.backbone),
             said=reply.text.strip()[-_KEPT:] if answer is None else "",
+            metered=call.metered,
         )
 
 

@@ -157,6 +157,7 @@ async def test_an_endpoint_without_usage_does_not_make_a_profile_of_worst_cases(
     assert 0 < kept[0].visible_tokens < worst / 2
     # What it may have cost is booked all the same.
     assert kept[0].nanodollars > bench.billed()
+    assert not kept[0].metered
 
 
 async def test_a_grade_of_ones_own_decides_and_its_error_is_the_callers(bench: Bench) -> None:
