@@ -13,6 +13,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from agentbalance_plugin.adapters.langgraph.stored import (
     StoredTask,
+    begins,
     checkpoint_id,
     spends_in,
     stored_task,
@@ -73,7 +74,8 @@ class _Search:
     """Through a thread's checkpoints, the newest first, for what a task has spent.
 
     It goes no further back than the task's own end: who goes back from there does it again, from
-    the books of that time.
+    the books of that time. Other tasks may lie between: the thread went on with one before someone
+    came back to this.
     """
 
     def __init__(self, task: StoredTask) -> None:
@@ -82,10 +84,8 @@ class _Search:
 
     def ends_at(self, saved: CheckpointTuple) -> bool:
         """Look at a checkpoint; whether the search is over."""
-        spends = spends_in(saved)
-        own = [each for each in spends if each["run"] == self._number]
+        own = [each for each in spends_in(saved) if each["run"] == self._number]
         if any(each.get("over") for each in own):
             return True
         self.found += own
-        # A thread has one task after another.
-        return bool(self.found and spends and not own)
+        return begins(saved, self._number)

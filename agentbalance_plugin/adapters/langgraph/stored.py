@@ -160,6 +160,16 @@ def stored_task(saved: CheckpointTuple | None) -> StoredTask | None:
     return replace(task_from(task, spends), left_here=left_here)
 
 
+def begins(saved: CheckpointTuple, number: str) -> bool:
+    """Whether a task entered the graph at a checkpoint.
+
+    Args:
+        number: of its run.
+    """
+    entered = START in saved.checkpoint["channel_values"]
+    return entered and any(each.get("run") == number for each in _written(saved, TASK))
+
+
 def checkpoint_id(config: RunnableConfig) -> str | None:
     """At which checkpoint of its thread a config is; None leaves it to the thread."""
     return (config.get("configurable") or {}).get("checkpoint_id")
