@@ -21,7 +21,7 @@ from langgraph.types import StateUpdate
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.langgraph.deadline import Deadline
 from agentbalance_plugin.adapters.langgraph.dress import entered
-from agentbalance_plugin.adapters.langgraph.history import aresumed, resumed
+from agentbalance_plugin.adapters.langgraph.history import Found, aresumed, resumed
 from agentbalance_plugin.adapters.langgraph.internals import namespace_of
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
@@ -184,10 +184,10 @@ class BalancedGraph(_AnyCompiled):
             yield from super().stream(input, config, context=context, control=control, **options)
             return
         saver = session.saver
-        found = _NEW
+        found = Found()
         if saver and session.resumes:
             found = resumed(saver, session.config, session.thread)
-        run = session.open(*found)
+        run = session.open(found)
         config = self._with_room(config)
         items: Any = super().stream(input, config, context=context, control=run.control, **options)
         inside = _inside(run, self.shared)
@@ -217,6 +217,8 @@ class BalancedGraph(_AnyCompiled):
             with session.closing():
                 if saver is not None and session.keeps_state:
                     snapshot = self.get_state(session.thread)
+                    if session.stayed(snapshot):
+                        snapshot = self.get_state(session.config)
                     if (write := session.spend_write(snapshot)) is not None:
                         saver.put_writes(*write)
         session.raise_if_wanted()
@@ -239,11 +241,11 @@ class BalancedGraph(_AnyCompiled):
                     yield item
             return
         saver = session.saver
-        found = _NEW
+        found = Found()
         if saver and session.resumes:
             found = await aresumed(saver, session.config, session.thread)
         await session.aready()
-        run = session.open(*found)
+        run = session.open(found)
         config = self._with_room(config)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
         inside = _inside(run, self.shared)
@@ -274,6 +276,8 @@ class BalancedGraph(_AnyCompiled):
             with session.closing():
                 if saver is not None and session.keeps_state:
                     snapshot = await self.aget_state(session.thread)
+                    if session.stayed(snapshot):
+                        snapshot = await self.aget_state(session.config)
                     if (write := session.spend_write(snapshot)) is not None:
                         await saver.aput_writes(*write)
         session.raise_if_wanted()
@@ -346,7 +350,6 @@ class BalancedGraph(_AnyCompiled):
 
 
 _END = object()
-_NEW = (None, None)
 
 
 def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:

@@ -6,7 +6,7 @@ back to an earlier checkpoint, goes on at one that does not have them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
@@ -21,10 +21,24 @@ from agentbalance_plugin.adapters.langgraph.stored import (
 )
 
 
+class Found(NamedTuple):
+    """Where a run goes on; None for nothing.
+
+    Args:
+        saved: the checkpoint that it was called at.
+        task: that this is in the middle of.
+        latest: the id of the thread's last checkpoint.
+    """
+
+    saved: CheckpointTuple | None = None
+    task: StoredTask | None = None
+    latest: str | None = None
+
+
 def resumed(
     saver: BaseCheckpointSaver[Any], config: RunnableConfig, thread: RunnableConfig
-) -> tuple[CheckpointTuple | None, StoredTask | None]:
-    """(the checkpoint that a config is at, the task that it is in the middle of); None for none.
+) -> Found:
+    """What there is to go on with at a config.
 
     Args:
         thread: the config's, at no checkpoint.
@@ -33,9 +47,10 @@ def resumed(
         ValueError: the checkpoint was written by a version with another format.
     """
     saved = saver.get_tuple(config)
+    latest = _id(saved if checkpoint_id(config) is None else saver.get_tuple(thread))
     task = stored_task(saved)
     if task is None or _is_last(task, config):
-        return saved, task
+        return Found(saved, task, latest)
     search = _Search(task)
     try:
         for each in saver.list(thread):
@@ -44,17 +59,18 @@ def resumed(
     # Not every checkpointer can look back.
     except NotImplementedError:
         pass
-    return saved, with_books(task, search.found)
+    return Found(saved, with_books(task, search.found), latest)
 
 
 async def aresumed(
     saver: BaseCheckpointSaver[Any], config: RunnableConfig, thread: RunnableConfig
-) -> tuple[CheckpointTuple | None, StoredTask | None]:
+) -> Found:
     """As `resumed`."""
     saved = await saver.aget_tuple(config)
+    latest = _id(saved if checkpoint_id(config) is None else await saver.aget_tuple(thread))
     task = stored_task(saved)
     if task is None or _is_last(task, config):
-        return saved, task
+        return Found(saved, task, latest)
     search = _Search(task)
     try:
         async for each in saver.alist(thread):
@@ -62,7 +78,11 @@ async def aresumed(
                 break
     except NotImplementedError:
         pass
-    return saved, with_books(task, search.found)
+    return Found(saved, with_books(task, search.found), latest)
+
+
+def _id(saved: CheckpointTuple | None) -> str | None:
+    return None if saved is None else checkpoint_id(saved.config)
 
 
 def _is_last(task: StoredTask, config: RunnableConfig) -> bool:

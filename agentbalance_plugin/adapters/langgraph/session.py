@@ -15,6 +15,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, StateSnapshot
 
 from agentbalance_plugin.adapters.langgraph import astray
+from agentbalance_plugin.adapters.langgraph.history import Found
 from agentbalance_plugin.adapters.langgraph.internals import (
     control_of,
     is_resuming,
@@ -86,6 +87,7 @@ class Session:
         self._ticket: tuple[Pacer, Ticket] | None = None
         self._waits_at: tuple[str, ...] = ()
         self._began_at: str | None = None
+        self._latest: str | None = None
 
     @property
     def run(self) -> Run:
@@ -116,12 +118,8 @@ class Session:
         if budget is not None and not settings.knows_pacer(team, budget):
             await asyncio.to_thread(settings.pacer, team, budget)
 
-    def open(self, saved: CheckpointTuple | None, task: StoredTask | None) -> Run:
+    def open(self, found: Found) -> Run:
         """Start the run, where a resumed task left off.
-
-        Args:
-            saved: the checkpoint that is resumed.
-            task: that it is in the middle of.
 
         Raises:
             ValueError: it was written by a graph of other agents or another layout, in which
@@ -129,6 +127,7 @@ class Session:
         """
         layout = self._layout
         settings, team = layout.settings, layout.team
+        saved, task, self._latest = found
         self._began_at = None if saved is None else checkpoint_id(saved.config)
         if task is not None:
             _check_same_graph(task, layout)
@@ -170,6 +169,15 @@ class Session:
         # A price may have to be found for the budget, and the policy may not know the team.
         changed = overrides.planner is not None or overrides.budget is not None
         return changed or self._layout.plans_beside
+
+    def stayed(self, latest: StateSnapshot) -> bool:
+        """Whether the run is where it was called, at an earlier checkpoint than the thread's last:
+        an answered question, say, whose node then failed.
+
+        Args:
+            latest: the state of the thread as the run ends.
+        """
+        return self._latest != self._began_at and self._latest == checkpoint_id(latest.config)
 
     def spend_write(self, snapshot: StateSnapshot) -> tuple[RunnableConfig, list[Any], str] | None:
         """What keeps the plan, and the spend of nodes that did not finish: arguments of
