@@ -132,6 +132,9 @@ class _Routes:
                 return [_GATES.format(step)]
             if agents:
                 return agents
+            if plan is self._as_it_was[0]:
+                # The agents are the user's own, and so is their answer.
+                return self._leaves
             if run is not None and _has_decided(run, plan, agent, _at(steps, step - 1)):
                 run.chosen = agent
                 return self._leaves

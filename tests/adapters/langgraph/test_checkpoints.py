@@ -202,6 +202,7 @@ async def test_so_does_one_after_a_run_that_had_nothing_to_do(instant: Bench) ->
     ).compile(checkpointer=InMemorySaver())
     await app.ainvoke(instant.ask(), THREAD)
     await app.aupdate_state(THREAD, {"messages": [AIMessage("edited")]})
+    assert (await app.aget_state(THREAD)).next == ()
     await app.ainvoke(None, THREAD)
     assert app.report.spend.calls == 0
     await app.aupdate_state(THREAD, instant.ask(1), as_node="a")
