@@ -285,13 +285,13 @@ class BalancedGraph(_AnyCompiled):
     def bulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
-        """`CompiledStateGraph.bulk_update_state`; an update of a thread whose task is over begins a
-        new one."""
+        """`CompiledStateGraph.bulk_update_state`; an update that leaves nothing to do ends the
+        thread's task, and one after that begins a new task."""
         saver, here = self._threads(config)
         over = saver is not None and nothing_to_resume(saver.get_tuple(here))
         with entering(over):
             updated = super().bulk_update_state(config, supersteps)
-        if saver is not None and over:
+        if saver is not None and (over or not self.get_state(updated).next):
             saver.put_writes(*new_task_write(updated))
         return updated
 
@@ -303,7 +303,7 @@ class BalancedGraph(_AnyCompiled):
         over = saver is not None and nothing_to_resume(await saver.aget_tuple(here))
         with entering(over):
             updated = await super().abulk_update_state(config, supersteps)
-        if saver is not None and over:
+        if saver is not None and (over or not (await self.aget_state(updated)).next):
             await saver.aput_writes(*new_task_write(updated))
         return updated
 

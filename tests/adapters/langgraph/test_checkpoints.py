@@ -209,6 +209,26 @@ async def test_so_does_one_after_a_run_that_had_nothing_to_do(instant: Bench) ->
     assert (await app.aget_state(THREAD)).next == ("b",)
 
 
+@pytest.mark.parametrize("way", ["command", "update", "blocking update"])
+async def test_so_does_one_after_a_task_that_was_ended_by_hand(instant: Bench, way: str) -> None:
+    builder = instant.chain(("a", "b", "c"))
+    app = instant.balance(builder).compile(checkpointer=InMemorySaver(), interrupt_before=["b"])
+    await app.ainvoke(instant.ask(), THREAD)
+    by_hand = {"messages": [AIMessage("Answer: 3")]}
+    if way == "blocking update":
+        app.update_state(THREAD, by_hand, as_node="c")
+        app.update_state(THREAD, instant.ask(1), as_node="b")
+    else:
+        await app.aupdate_state(THREAD, by_hand, as_node="c")
+        if way == "update":
+            await app.aupdate_state(THREAD, instant.ask(1), as_node="b")
+    billed = instant.billed()
+    asked = Command(update=instant.ask(1), goto="c") if way == "command" else None
+    await app.ainvoke(asked, THREAD)
+    assert instant.called()[1:] == [("c", MINI)]
+    assert app.report.spend.nanodollars == instant.billed() - billed
+
+
 async def test_a_task_that_a_command_began_is_resumed_on_its_plan_and_its_books(
     instant: Bench,
 ) -> None:
