@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
+from itertools import combinations
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,13 @@ class Team:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(agent.name for agent in self.agents)
+
+    @property
+    def in_turn(self) -> tuple[tuple[str, str], ...]:
+        """Edges for speaking one after the other, each hearing all before it: in the team's order,
+        but for the decider, which speaks last."""
+        order = [name for name in self.names if name != self.decider]
+        return tuple(combinations([*order, self.decider] if self.decider else order, 2))
 
     def needing(self, capability: str) -> Team:
         """The team for a task that needs a capability of every backbone that is called."""

@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from math import ceil
 from typing import Any
 
@@ -109,7 +108,7 @@ class PlannedTeam(WrappedTeam):
         # Edges of the chat's own order, where it may be planned so.
         self._in_order = None
         if isinstance(self._planner, Policy) and len(wiring.team.agents) > 1:
-            self._in_order = tuple(combinations(wiring.team.names, 2))
+            self._in_order = wiring.team.in_turn
         quiet_runtime_log()
 
     async def reset(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Literal, cast
 
@@ -69,8 +68,8 @@ def wrap_groupchat(
             or pairs of a Backbone and the client that calls it.
         policy: "default", a checkpoint folder, or any object with `plan(query, team, budget,
             catalog)`.
-        mode: "full", or "backbones" to keep every agent and the chat's order, as agents that share
-            a model context do anyway.
+        mode: "full", or "backbones" to keep every agent and the chat's order (but for a `decider`,
+            which speaks last), as agents that share a model context do anyway.
         decider: whose message is the answer; by default a RoundRobinGroupChat's last participant.
         participants: the chat's participants, if they should not be read off the chat.
         agent_factory: `factory(name, model_client)` makes the agents of each run by public API;
@@ -181,12 +180,12 @@ def _wrapped(
         speakers = {*others[: max_turns - 1], decider}
         agents = tuple(agent for agent in agents if agent.name in speakers)
         found = [participant for participant in found if participant.name in speakers]
-    fixed = None
+    team = Team(agents, decider=decider)
     # Those that share a context hear each other whatever a plan says, and must not talk at once.
     if mode == "backbones" or (agent_factory is None and share_a_context(found)):
-        fixed = tuple(combinations([agent.name for agent in agents], 2))
+        team = replace(team, fixed_edges=team.in_turn)
     return PlannedTeam(
-        wiring(Team(agents, decider=decider, fixed_edges=fixed)),
+        wiring(team),
         participants=found,
         agent_factory=agent_factory,
         termination=termination_of(chat),

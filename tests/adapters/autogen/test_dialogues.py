@@ -132,3 +132,20 @@ async def test_a_planner_of_ones_own_says_who_speaks_in_every_pass(bench: Bench)
     result = await team.run(task=bench.task())
     assert spoken(result) == ["user", "critic", "critic", "critic"]
     assert result.stop_reason == "Maximum number of turns reached after 3 passes."
+
+
+async def test_a_decider_that_is_not_the_last_of_the_chat_is_the_last_of_its_order(
+    bench: Bench,
+) -> None:
+    end = TextMentionTermination("APPROVE")
+    chat = RoundRobinGroupChat([writer(bench), critic(bench)], termination_condition=end)
+    more: Any = {"decider": "writer", "budget": BUDGET, "backbones": bench.catalog(MINI)}
+    team = bench.wrap(chat, **more)
+    assert spoken(await team.run(task=bench.task())) == ["user", "writer", "critic"]
+    await team.reset()
+    # The first run has taught it that one pass does not do.
+    assert spoken(await team.run(task=bench.task(1)))[:3] == ["user", "critic", "writer"]
+    kept = bench.wrap(
+        bench.chat(("solver", "critic")), mode="backbones", **more | {"decider": "solver"}
+    )
+    assert spoken(await kept.run(task=bench.task())) == ["user", "critic", "solver"]
