@@ -315,15 +315,16 @@ class PlannedTeam(WrappedTeam):
         before = self._running[id(run)]
         for name, backbone in plan.assignment.items():
             original = before.get(name) or self._originals[name]
-            if backbone is None:
-                agents[name] = original
-                continue
             if hides_errors(original):
                 halts[name] = Halt()
-            agent, cap, halt = self._team.agent(name), plan.output_caps.get(name), halts.get(name)
-            asked = model_client_of(self._originals[name])
-            client = client_for(agent, backbone, self._clients, run, cap, halt=halt, asked=asked)
-            if self._agent_factory is None:
+            client = None
+            if backbone is not None:
+                agent, cap = self._team.agent(name), plan.output_caps.get(name)
+                halt, asked = halts.get(name), model_client_of(self._originals[name])
+                client = client_for(
+                    agent, backbone, self._clients, run, cap, halt=halt, asked=asked
+                )
+            if client is None or self._agent_factory is None:
                 agents[name] = twin = rebind(original, client, contexts)
                 held = None if name in before else self._teams.get(name)
                 await load_inside(twin, held or await states_inside(original))

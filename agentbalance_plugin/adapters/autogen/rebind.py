@@ -106,18 +106,19 @@ def rebind(
     """A copy for one run, with its own message history, all of its calls on `client`.
 
     Tools, memory, workbenches and formatters are shared with the original, but for tools that run
-    an agent or a team: they run a copy as well. Agents that call no model are returned as they are.
+    an agent or a team: they run a copy as well. Agents that call no model are returned as they are;
+    a team of such agents is copied, since one that is stopped while it runs never runs again.
 
     Args:
-        client: None keeps the participant's own client (only right for those that call none).
+        client: None for participants that call none.
         contexts: copies of model contexts by the ids of their originals; added to. Agents that
             share a context share its copy, where they are copied with the same ones.
     """
-    if client is None or model_client_of(participant) is None:
-        return participant
     if isinstance(participant, BaseGroupChat):
         inner = [rebind(inner, client, contexts) for inner in _inside(participant)]
         return copy_chat(participant, inner, client, alone=False)
+    if client is None or model_client_of(participant) is None:
+        return participant
     twin = copy.copy(participant)
     attributes = vars(twin)
     for name in _clients(participant):

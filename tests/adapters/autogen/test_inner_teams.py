@@ -101,3 +101,32 @@ async def test_what_a_team_said_before_it_ran_out_of_budget_is_in_the_result(ben
     assert {entry.agent for entry in bench.simulator.books.entries} == {"solver", "first"}
     assert "first" in [source for source, _ in texts(result.messages)]
     assert result.messages[-1].source == "solver"
+
+
+@pytest.mark.parametrize("place", ["planned", "routed", "mind"])
+async def test_a_team_that_calls_no_model_runs_again_after_the_deadline(
+    bench: Bench, place: str
+) -> None:
+    class Late(Echo):
+        late = True
+
+        async def on_messages(self, messages, cancellation_token):  # type: ignore[no-untyped-def]
+            if self.late:
+                await asyncio.Event().wait()
+            return await super().on_messages(messages, cancellation_token)
+
+    late = Late("late")
+    inner: Any = RoundRobinGroupChat([late], max_turns=1, name="inner")
+    if place == "mind":
+        inner = SocietyOfMindAgent("mind", team=inner, model_client=bench.client())
+    # With fewer turns than agents a chat routes by itself.
+    chat = RoundRobinGroupChat(
+        [inner, bench.assistant("solver")], max_turns=1 if place == "routed" else 2
+    )
+    team = bench.wrap(chat, mode="backbones", budget=Budget(cost_usd=1, latency_s=100))
+    await team.run(task=bench.task())
+    assert not team.report.complete
+    late.late = False
+    result = await team.run(task=bench.task())
+    assert "late" in [source for source, _ in texts(result.messages)]
+    assert team.report.complete
