@@ -169,7 +169,8 @@ def print_result(result: SuiteResult, console: Console) -> None:
     """One table for each axis."""
     for axis in AXES:
         sign, unit = SIGN[axis], UNIT[axis]
-        title = f"{result.suite}, {result.split}: right answers by mean {axis}"
+        scored = f"{result.queries} {result.split} queries"
+        title = f"{result.suite}, {scored}: right answers by mean {axis}"
         shown = Table(title=title, title_justify="left")
         shown.add_column("method")
         for place, budget in enumerate(result.budgets[axis], start=1):

@@ -15,7 +15,7 @@ from agentbalance_plugin.cli.output import check_writable, plain_console
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.core.trainer import Progress, Report, TrainerConfig, train
-from agentbalance_plugin.evaluation.stage_worth import stage_worth
+from agentbalance_plugin.evaluation.stage_worth import scored_queries, stage_worth
 from agentbalance_plugin.extras import require
 
 
@@ -83,7 +83,8 @@ def run_training(
         found = stage_worth(
             out, loaded, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    table = Table(title="AUC on validation queries, replayed", title_justify="left")
+    count = sum(len(scored_queries(each)) for each in loaded)
+    table = Table(title=f"AUC on {count} validation queries, replayed", title_justify="left")
     for heading in ("stage replaced by random choices", "by cost", "by latency"):
         table.add_column(heading, justify="left" if heading.startswith("stage") else "right")
     whole = found["none"]

@@ -226,7 +226,10 @@ class TraceSet:
             TraceError: no query is in that split; the message lists the splits that exist.
         """
         if split not in self.splits:
-            raise TraceError(f"no split {split!r}; there are {', '.join(self.splits)}")
+            raise TraceError(
+                f"no split {split!r}; there are {', '.join(self.splits)}; record more questions "
+                "(each falls into one of the splits by its text), or divide the queries anew"
+            )
         found = [index for index, query in enumerate(self.queries) if query.split == split]
         return np.array(found, dtype=np.int64)
 

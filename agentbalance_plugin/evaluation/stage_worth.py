@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.checkpoint import load_checkpoint
@@ -22,6 +23,8 @@ from agentbalance_plugin.core.traces import TraceSet
 from agentbalance_plugin.evaluation.metrics import Points, auc
 from agentbalance_plugin.plan import Plan
 from agentbalance_plugin.team import Agent, Team
+
+IntArray = NDArray[np.int64]
 
 _QUERIES = 100
 _COST_PRICES = np.geomspace(1.0, 5e3, 8)
@@ -67,11 +70,17 @@ def stage_worth(
     return found
 
 
-def _areas(policy: Policy, replay: Replay) -> tuple[float, float]:
-    traces = replay.traces
+def scored_queries(traces: TraceSet) -> IntArray:
+    """The positions of the validation queries that `stage_worth` goes by."""
     rows = traces.positions("val")
     if len(rows) > _QUERIES:
         rows = rows[np.linspace(0, len(rows) - 1, _QUERIES).round().astype(np.int64)]
+    return rows
+
+
+def _areas(policy: Policy, replay: Replay) -> tuple[float, float]:
+    traces = replay.traces
+    rows = scored_queries(traces)
     team = Team(tuple(Agent(name) for name in REFERENCE_AGENTS), decider=REFERENCE_AGENTS[-1])
     # As `record` hands it to the user: the shipped policy tells the kinds of tasks apart by it.
     catalog = candidates_of(traces)

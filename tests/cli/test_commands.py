@@ -190,6 +190,7 @@ def test_a_policy_can_be_trained_and_used(
     run_training(None, ["reasoning"], tmp_path / "policy", 0, resume=False, config=config)
     said = capsys.readouterr()
     assert "policy written to" in said.err.replace("\n", " ")
+    assert "AUC on 100 validation queries, replayed" in said.out
     for row in ("none", *STAGES, "the shipped policy instead"):
         assert row in said.out
     assert list((tmp_path / "policy" / "tensorboard").glob("events.*"))

@@ -287,7 +287,7 @@ def test_unknown_names_list_what_there_is(folder: Path, tmp_path: Path) -> None:
         TraceSet.load(folder, benchmarks=["gsm"])
     with pytest.raises(TraceError, match="not in the suite, which has sums"):
         TraceSet.load(folder, "sums", benchmarks=["crux"])
-    with pytest.raises(TraceError, match="no split 'dev'; there are train, val, test"):
+    with pytest.raises(TraceError, match="no split 'dev'; there are train, val, test; record more"):
         TraceSet.load(folder).split("dev")
     with pytest.raises(TraceError, match="no folder 'traces'"):
         TraceSet.load(tmp_path)
