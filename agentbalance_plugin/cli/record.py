@@ -25,12 +25,12 @@ from agentbalance_plugin.core.recording import (
     Question,
     Recorded,
     in_turns,
-    put,
     read_questions,
     write_traces,
 )
 from agentbalance_plugin.core.suites import read_suites
 from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.core.whole_files import put
 from agentbalance_plugin.extras import require
 
 _LOG = "answers.jsonl"

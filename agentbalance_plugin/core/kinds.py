@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agentbalance_plugin.backbone import Backbone, Catalog, CatalogError, Profile
 from agentbalance_plugin.core.encoder import Features
 from agentbalance_plugin.core.naive_bayes import NaiveBayes
+from agentbalance_plugin.core.whole_files import put
 
 if TYPE_CHECKING:
     from agentbalance_plugin.core.traces import Query, TraceSet
@@ -59,10 +60,7 @@ class Kinds:
         from safetensors.numpy import save
 
         names = np.frombuffer(json.dumps(self.names).encode(), dtype=np.uint8)
-        # Whoever reads the file meanwhile, or after a kill, finds a whole one.
-        whole = path.with_suffix(".tmp")
-        whole.write_bytes(save({**self.bayes.tensors, "names": names}))
-        whole.replace(path)
+        put(path, save({**self.bayes.tensors, "names": names}))
 
     @classmethod
     def load(cls, path: Path) -> Kinds:

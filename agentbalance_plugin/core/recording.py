@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.core.suites import Suite, read_suites, suites_text
 from agentbalance_plugin.core.trace_files import TraceError, check_present, fields_of
+from agentbalance_plugin.core.whole_files import put
 from agentbalance_plugin.extras import require
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -219,13 +220,6 @@ def write_traces(
     suites[benchmark] = Suite((benchmark,), _reference(recorded), tuple(catalog), ())
     put(folder / "catalog.csv", _catalog_text(known))
     put(folder / "suites.yaml", suites_text(suites))
-
-
-def put(path: Path, text: str) -> None:
-    """Whoever reads the file meanwhile, or after a kill, finds a whole one."""
-    whole = path.with_suffix(".tmp")
-    whole.write_text(text, encoding="utf-8")
-    whole.replace(path)
 
 
 def _with_earlier(path: Path, catalog: Catalog) -> Catalog:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.core.training_data import Part
+from agentbalance_plugin.core.whole_files import put
 
 STATE = "training.safetensors"
 
@@ -68,9 +68,7 @@ def save_state(state: TrainingState, folder: Path, made_from: str) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.ascontiguousarray(array) for name, array in state.tensors.items()}
-    unfinished = folder / f"{STATE}.tmp"
-    unfinished.write_bytes(save(tensors, metadata={"state": json.dumps(facts)}))
-    os.replace(unfinished, folder / STATE)
+    put(folder / STATE, save(tensors, metadata={"state": json.dumps(facts)}))
 
 
 def load_state(folder: Path, made_from: str) -> TrainingState | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import TraceSet
+from agentbalance_plugin.core.whole_files import put
 from agentbalance_plugin.evaluation.sources import code_digest
 from agentbalance_plugin.evaluation.trials import Known, Method, Trial
 
@@ -89,11 +90,9 @@ def _write(path: Path, trials: tuple[Trial, Trial]) -> None:
         arrays[f"{part}_right"] = trial.right
         arrays[f"{part}_cost_usd"] = trial.cost_usd
         arrays[f"{part}_latency_s"] = trial.latency_s
-    # Another process may be at the same trial.
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    partial.replace(path)
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    put(path, file.getvalue())
 
 
 def modules_of(method: Method) -> tuple[str, ...]:
