@@ -35,6 +35,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     hides_errors,
     model_client_of,
     rebind,
+    stop_runtimes,
 )
 from agentbalance_plugin.adapters.autogen.reports import planned_report
 from agentbalance_plugin.adapters.autogen.run import Event, Run
@@ -214,6 +215,8 @@ class PlannedTeam(WrappedTeam):
                 driver.cancel()
         finally:
             self._running.pop(id(run), None)
+            for agent in agents.values():
+                stop_runtimes(agent)
             # What the user's own condition was told is for the runs that are still under way too.
             if condition is not None and not self._running:
                 await condition.reset()

@@ -164,6 +164,10 @@ def adopt_state(original: Participant, twin: Participant) -> None:
     vars(original).update(changed)
 
 
+class _Runtime(SingleThreadedAgentRuntime):
+    """A copy's own, which nobody else uses."""
+
+
 def copy_chat(
     chat: BaseGroupChat,
     participants: list[Participant],
@@ -188,7 +192,7 @@ def copy_chat(
             raise RuntimeError(_unknown_version(chat))
     attributes["_participants"] = participants
     # Stock runtimes swallow nothing; an error must end the run, not hang it.
-    attributes["_runtime"] = SingleThreadedAgentRuntime(ignore_unhandled_exceptions=False)
+    attributes["_runtime"] = _Runtime(ignore_unhandled_exceptions=False)
     attributes["_embedded_runtime"] = True
     attributes["_initialized"] = attributes["_is_running"] = False
     attributes["_output_message_queue"] = asyncio.Queue()
@@ -196,6 +200,18 @@ def copy_chat(
     if manager_client is not None and "_model_client" in attributes:
         attributes["_model_client"] = manager_client
     return twin
+
+
+def stop_runtimes(participant: Participant) -> None:
+    """End what the runtimes of a copy's teams still do, once its run is over.
+
+    An AssistantAgent whose tool is cancelled waits for it for ever, and its team with it.
+    """
+    for held in everyone_in(participant):
+        runtime = vars(held).get("_runtime")
+        if isinstance(runtime, _Runtime):
+            for task in tuple(getattr(runtime, "_background_tasks", ())):
+                task.cancel()
 
 
 def participants_of(chat: BaseGroupChat) -> list[Participant]:

@@ -25,6 +25,7 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     model_client_of,
     participants_of,
     rebind,
+    stop_runtimes,
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.reports import routed_report
@@ -166,6 +167,7 @@ class RoutedTeam(WrappedTeam):
             denied.cancel()
             halt.release()
             work.cancel()
+            stop_runtimes(inner)
 
     async def _run_inner(
         self,

@@ -10,7 +10,7 @@ import pytest
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.teams import RoundRobinGroupChat, Swarm
 from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken
 from autogen_core.models import AssistantMessage, FunctionExecutionResultMessage
@@ -63,3 +63,17 @@ async def test_a_tool_that_the_deadline_stopped_is_answered(bench: Bench, tool: 
     result = await team.run(task=bench.task(1))
     assert texts(result.messages)[-1][0] == "solver"
     assert team.report.complete
+
+
+@pytest.mark.parametrize("chat", ["routed", "nested"])
+async def test_a_tool_that_the_deadline_stopped_leaves_no_task_behind(
+    bench: Bench, chat: str
+) -> None:
+    inner: Any = Swarm([bench.assistant("solver", tools=[wait])], max_turns=2, name="inner")
+    if chat == "nested":
+        inner = RoundRobinGroupChat([inner], max_turns=1)
+    team = bench.wrap(inner, mode="backbones", budget=Budget(cost_usd=1, latency_s=100))
+    result = await team.run(task=f'{bench.task()} [[tool:wait {{"task": "wait"}}]]')
+    assert str(result.stop_reason).startswith("Budget exhausted: ")
+    await asyncio.sleep(1)
+    assert not [task for task in asyncio.all_tasks() if "autogen" in str(task.get_coro()).lower()]
