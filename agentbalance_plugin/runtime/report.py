@@ -16,6 +16,9 @@ Status = Literal["done", "skipped", "closed", "failed", "dropped"]
 """done: spoke. skipped: no budget or time. closed: its late gate stayed closed, or the vote was
 decided without it. failed: raised an error. dropped: not in the plan."""
 
+# Of a clock whose seconds are added up: a run that ends at its deadline is in time.
+_ROUNDING_S = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class AgentReport:
@@ -59,11 +62,11 @@ class RunReport:
     @property
     def within_budget(self) -> bool:
         """Whether cost, tokens and time stayed inside the hard caps."""
-        cap = self.budget.nanodollars
+        cap, latency_s = self.budget.nanodollars, self.budget.latency_s
         return (
             (cap is None or self.spend.nanodollars <= cap)
             and (self.budget.tokens is None or self.spend.tokens <= self.budget.tokens)
-            and (self.budget.latency_s is None or self.spend.latency_s <= self.budget.latency_s)
+            and (latency_s is None or self.spend.latency_s <= latency_s + _ROUNDING_S)
         )
 
     def to_dict(self) -> dict[str, Any]:
