@@ -10,6 +10,15 @@ from agentbalance_plugin.simulator.server import Simulator
 
 
 @pytest_asyncio.fixture
+async def instant(replay: Replay) -> AsyncIterator[Bench]:
+    """One that answers at once, for tests in real time."""
+    async with Simulator(replay, scale=0) as simulator:
+        bench = Bench(simulator, replay)
+        yield bench
+        await bench.close()
+
+
+@pytest_asyncio.fixture
 async def bench(replay: Replay) -> AsyncIterator[Bench]:
     """A simulator, and what tests need to talk to it."""
     async with Simulator(replay) as simulator:

@@ -16,19 +16,19 @@ async def answered(team: WrappedTeam, task: str) -> tuple[list[str], Any]:
     return [source for source, _ in texts(result.messages)], result.stop_reason
 
 
-async def test_chats_of_other_loops_and_threads_answer_as_well(bench: Bench) -> None:
-    backbones = bench.catalog(MINI)
-    first = bench.wrap(bench.chat(), mode="backbones", backbones=backbones)
-    expected = await answered(first, bench.task())
+async def test_chats_of_other_loops_and_threads_answer_as_well(instant: Bench) -> None:
+    backbones = instant.catalog(MINI)
+    first = instant.wrap(instant.chat(), mode="backbones", backbones=backbones)
+    expected = await answered(first, instant.task())
 
     def request() -> Any:
-        return asyncio.run(answered(first.another(bench.chat()), bench.task()))
+        return asyncio.run(answered(first.another(instant.chat()), instant.task()))
 
     for _ in range(3):
         assert await asyncio.to_thread(request) == expected
     at_once = [asyncio.to_thread(request) for _ in range(4)]
     assert await asyncio.gather(*at_once) == [expected] * 4
-    assert await answered(first.another(bench.chat()), bench.task()) == expected
+    assert await answered(first.another(instant.chat()), instant.task()) == expected
 
 
 async def test_clients_of_loops_that_are_over_are_not_kept(bench: Bench) -> None:
