@@ -123,9 +123,7 @@ def cascade_plan(
 
 def pipeline_edges(team: Team) -> tuple[tuple[str, str], ...]:
     """The edges of a team that runs as it is: its fixed ones, else everyone hears all before."""
-    if team.fixed_edges is not None:
-        return team.fixed_edges
-    return tuple(combinations(sorted(team.names, key=lambda name: name == team.decider), 2))
+    return team.in_turn if team.fixed_edges is None else team.fixed_edges
 
 
 def agreement_threshold(values: Sequence[float], *, everyone: bool = False) -> float:
