@@ -86,15 +86,6 @@ class Kinds:
         return cls(tuple(names), bayes)
 
     @classmethod
-    def of_traces(cls, traces: TraceSet) -> Kinds:
-        """By the training questions.
-
-        Raises:
-            TraceError: there are none.
-        """
-        return cls.of_queries(traces.split("train").queries)
-
-    @classmethod
     def of_queries(cls, queries: Sequence[Query]) -> Kinds:
         """By their texts, or what was recorded of these, and their categories."""
         bags = [Features.mean(query.ngrams) for query in queries]
@@ -126,10 +117,11 @@ class Kinds:
         return likely / likely.sum(axis=1, keepdims=True)
 
 
-def candidates_of(traces: TraceSet) -> Catalog:
+def candidates_of(traces: TraceSet, split: str = "train") -> Catalog:
     """The profiled candidates of a trace set, and what tells its kinds of tasks apart: the catalog
-    of someone who recorded its training questions (TraceError: there are none)."""
-    return Catalog(traces.profiled_candidates().values(), Kinds.of_traces(traces))
+    of someone who recorded the questions of a split (TraceError: there are none)."""
+    kinds = Kinds.of_queries(traces.split(split).queries)
+    return Catalog(traces.profiled_candidates(split).values(), kinds)
 
 
 def kinds_of(catalog: Catalog) -> Kinds | None:

@@ -264,13 +264,13 @@ class TraceSet:
             unseen=tuple(name for name in self.unseen if name in names),
         )
 
-    def profiled_candidates(self) -> Catalog:
-        """The candidates, with what the training split says of each as its profile.
+    def profiled_candidates(self, split: str = "train") -> Catalog:
+        """The candidates, with what a split says of each as its profile.
 
         Raises:
-            TraceError: there is no training split.
+            TraceError: there is no such split.
         """
-        return self.catalog.subset(self.candidates).with_profiles(self.profiles("train"))
+        return self.catalog.subset(self.candidates).with_profiles(self.profiles(split))
 
     def profiles(self, split: str = "train") -> dict[str, Profile]:
         """What the answers of one split say of each backbone, over all recorded samples.

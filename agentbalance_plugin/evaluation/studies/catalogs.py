@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentbalance_plugin.backbone import Backbone, Catalog, Profile
-from agentbalance_plugin.core.kinds import Kinds
+from agentbalance_plugin.core.kinds import candidates_of
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.core.traces import Answers, TraceSet
 from agentbalance_plugin.plan import Plan
@@ -50,11 +50,7 @@ def profiled_in_short(
 def recorded_in_short(traces: TraceSet, queries: int, seed: int = 0) -> Catalog:
     """The catalog of someone who recorded so many queries of the training split alone: profiled
     candidates, and what tells the kinds of these queries apart."""
-    short = short_profiles(traces, queries, seed)
-    candidates = traces.catalog.subset(traces.candidates)
-    profiled = candidates.with_profiles(short.profiles(_PROFILE_SPLIT))
-    kinds = Kinds.of_queries(short.split(_PROFILE_SPLIT).queries)
-    return Catalog(profiled.values(), kinds)
+    return candidates_of(short_profiles(traces, queries, seed), _PROFILE_SPLIT)
 
 
 def twins(traces: TraceSet, backbone: str, count: int, seed: int = 0) -> TraceSet:
