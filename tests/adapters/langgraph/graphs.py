@@ -107,6 +107,18 @@ class Bench:
 
         return speak
 
+    def failing(self, name: str, times: int, error: Exception) -> Callable[..., Any]:
+        """As `node`, but the first times it fails after its call."""
+        speak, left = self.node(name), [error] * times
+
+        async def fails_first(state: Any) -> dict[str, Any]:
+            said = await speak(state)
+            if left:
+                raise left.pop()
+            return said
+
+        return fails_first
+
     def part(self) -> Callable[..., Any]:
         """An async node for a `Send` of {"part": number}, which adds to "found"."""
         model = self.model()

@@ -389,15 +389,7 @@ class Chain:
 
 
 async def test_crash_after_crash_no_spend_is_lost(instant: Bench) -> None:
-    speak, left = instant.node("b"), [True, True, True]
-
-    async def broken(state: Any) -> Any:
-        result = await speak(state)
-        if left:
-            left.pop()
-            raise RuntimeError("broken")
-        return result
-
+    broken = instant.failing("b", 3, RuntimeError("broken"))
     app = instant.balance(instant.chain(("a", "b"), b=broken)).compile(checkpointer=InMemorySaver())
     asked: Any = instant.ask()
     for _ in range(3):

@@ -17,15 +17,7 @@ THREAD: Any = {"configurable": {"thread_id": "one"}}
 
 
 async def test_no_spend_is_lost_of_a_task_that_another_came_after(instant: Bench) -> None:
-    speak, left = instant.node("b"), [True, True]
-
-    async def broken(state: Any) -> Any:
-        said = await speak(state)
-        if left:
-            left.pop()
-            raise RuntimeError("broken")
-        return said
-
+    broken = instant.failing("b", 2, RuntimeError("broken"))
     app = instant.balance(instant.chain(("a", "b"), b=broken)).compile(checkpointer=InMemorySaver())
     for asked in (instant.ask(), None):
         with suppress(RuntimeError):

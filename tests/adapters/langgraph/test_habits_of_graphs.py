@@ -35,12 +35,16 @@ def in_parts(bench: Bench) -> StateGraph[Any, Any, Any, Any]:
 
 @pytest.mark.virtual_time
 async def test_all_parts_of_a_send_are_paid_for_once_their_number_is_known(bench: Bench) -> None:
-    app = bench.balance(
-        in_parts(bench),
-        policy=bench.policy(),
-        budget=Budget(cost_usd=0.006),
-        backbones=bench.catalog(SMALL, LARGE),
-    ).compile()
+
+    def made() -> Any:
+        return bench.balance(
+            in_parts(bench),
+            policy=bench.policy(),
+            budget=Budget(cost_usd=0.006),
+            backbones=bench.catalog(SMALL, LARGE),
+        ).compile()
+
+    app = made()
     found: list[int] = []
     chosen: list[Any] = []
     for _ in range(3):
@@ -53,12 +57,7 @@ async def test_all_parts_of_a_send_are_paid_for_once_their_number_is_known(bench
     assert found[0] < PARTS
     assert found[1:] == [PARTS, PARTS]
     assert app.explain(bench.task()).plan.assignment["part"] == SMALL
-    fresh = bench.balance(
-        in_parts(bench),
-        policy=bench.policy(),
-        budget=Budget(cost_usd=0.006),
-        backbones=bench.catalog(SMALL, LARGE),
-    ).compile()
+    fresh = made()
     fresh.learn(json.loads(json.dumps(app.learned)))
     assert len((await fresh.ainvoke({**bench.ask(), "found": []}))["found"]) == PARTS
 

@@ -17,15 +17,7 @@ NO_PAUSES = {"max": 0.0}
 
 
 async def test_a_retried_node_pays_for_each_try(instant: Bench) -> None:
-    speak, broken = instant.node("a"), [True, True]
-
-    async def flaky(state: Any) -> Any:
-        result = await speak(state)
-        if broken:
-            broken.pop()
-            raise ConnectionError("lost")
-        return result
-
+    flaky = instant.failing("a", 2, ConnectionError("lost"))
     builder = StateGraph(MessagesState)
     policy = RetryPolicy(max_attempts=3, initial_interval=0.001)
     builder.add_node("a", flaky, retry_policy=policy)
