@@ -12,8 +12,9 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 demo: $(VENV)/.demo
 	$(BIN)/agentbalance demo
 
+# A file of tests stays in one process: its fixtures are made once.
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-min: $(VENV)/lowest/.installed
 	$(VENV)/lowest/bin/pytest tests/adapters/langgraph
