@@ -532,6 +532,12 @@ def test_a_larger_mean_has_a_lower_price() -> None:
     assert POLICY.price_for(team_of(3), AMPLE, TOOL_CATALOG) == 0.0
 
 
+def test_a_mean_below_the_cheapest_plans_is_told_of() -> None:
+    only = TOOL_CATALOG.subset(["gpt-4o-2024-08-06"])
+    with pytest.warns(UserWarning, match=r"a mean of 0\.0001 USD is less than the 0\.00\d+ that"):
+        POLICY.price_for(team_of(3), Budget.average(cost_usd=1e-4, max_cost_usd=0.5), only)
+
+
 @pytest.mark.parametrize(
     ("size", "mean"),
     [(1, 1e-4), (1, 1e-3), (3, 1e-4), (3, 1e-3), (4, 1e-4), (4, 1e-3)],
