@@ -29,8 +29,9 @@ class Pacer:
     """A controller of the price, with a bucket of money behind it.
 
     Every task adds the target to the bucket and takes its hard cap out of it; what it did not
-    spend goes back. n tasks are thus never allowed more than (n + 1) times the target together,
-    whatever they ask for and however many run at once. The price steers inside that guarantee:
+    spend goes back. The first finds one target more in it, which the first hundred pay back. n
+    tasks are thus never allowed more than (n + 1) times the target together, and from a hundred on
+    n times, whatever they ask for and however many run at once. The price steers inside that:
     it rises when the bucket is low, so that a hard task finds enough in it, and it drifts until
     the mean meets the target.
 
@@ -47,6 +48,8 @@ class Pacer:
     _DRIFT = 0.03
     # Half a cap kept in hand lets the next hard task use the strongest backbone.
     _RESERVE = 0.5
+    # Tasks that pay the advance back.
+    _PAY_BACK = 100
 
     def __init__(self, budget: Budget, *, price_usd: float) -> None:
         if budget.mean_cost_usd is None or budget.cost_usd is None:
@@ -58,7 +61,7 @@ class Pacer:
         self._cap = usd_to_nanodollars(budget.cost_usd)
         # A price of 0 could never be raised by factors: a tenth of a success per dollar instead.
         self._base_price = max(price_usd, 0.1)
-        # One task's worth in advance, so that the first task is not starved.
+        # In advance, so that the first task is not starved.
         self._bucket = self._target
         self._held: dict[int, int] = {}
         self._started = 0
@@ -84,7 +87,7 @@ class Pacer:
         """The budget of the next task; pass it to `settle` when the task has ended."""
         with self._lock:
             price = self.price_usd
-            self._bucket += self._target
+            self._bucket += self._target - self._paid_back(self._started)
             cap = max(1, min(self._cap, self._bucket))
             self._bucket -= cap
             number = self._started
@@ -96,6 +99,13 @@ class Pacer:
                 mean_cost_usd=min(self._target, cap) / NANODOLLARS_PER_USD,
             )
             return Ticket(budget, price, number)
+
+    def _paid_back(self, number: int) -> int:
+        """By a task, of the advance: in whole nanodollars that add up to it."""
+        if number >= self._PAY_BACK:
+            return 0
+        advance, parts = self._target, self._PAY_BACK
+        return advance * (number + 1) // parts - advance * number // parts
 
     def settle(self, ticket: Ticket, nanodollars: int) -> None:
         """Book what the task spent; call it once for every ticket, failed tasks' too."""

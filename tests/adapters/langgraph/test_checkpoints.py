@@ -479,4 +479,5 @@ async def test_a_run_is_closed_though_its_checkpointer_fails(
     await ask(1)
     # What the first was allowed and did not spend is there for the next.
     left = first.budget.nanodollars - first.spend.nanodollars
-    assert app.report.budget.nanodollars == left + 2_000_000
+    # A hundredth of the mean pays back what the first found in advance.
+    assert app.report.budget.nanodollars == left + 1_980_000
