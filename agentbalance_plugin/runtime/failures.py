@@ -23,6 +23,10 @@ _RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TRANSPORT = ("APIConnectionError", "APITimeoutError", "APIError", "JSONDecodeError", "NoReply")
 # A key, an account, a model's name or the load of this endpoint; another has its own.
 _ELSEWHERE = frozenset({401, 402, 403, 404, 408, 409, 429})
+# Work was done before these, and Azure bills it: a reply that took too long, a prompt that was read
+# and filtered.
+_TIMED_OUT = 408
+_FILTERED = "content_filter"
 # How OpenAI, vLLM, Anthropic and Google put it.
 _TOO_LONG = (400, 413)
 _PROMPT_TOO_LONG = ("context length", "context_length", "prompt is too long", "token count")
@@ -113,7 +117,8 @@ def _classify(error: Exception) -> _Failure:
     """HTTP SDKs agree on the names of their connection errors."""
     status = _status(error)
     if status is not None:
-        refused = 400 <= status < 500
+        worked = status == _TIMED_OUT or getattr(error, "code", None) == _FILTERED
+        refused = 400 <= status < 500 and not worked
         after = _retry_after(error)
         soon = after is None or after <= _LONGEST_DELAY_S
         return _Failure(not refused, status in _RETRIED_STATUS and soon, after)

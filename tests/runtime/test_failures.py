@@ -9,6 +9,7 @@ import httpx
 import pytest
 from openai import (
     APIConnectionError,
+    APIStatusError,
     AuthenticationError,
     BadRequestError,
     InternalServerError,
@@ -17,7 +18,7 @@ from openai import (
 
 from agentbalance_plugin import Backbone, Budget
 from agentbalance_plugin.runtime.call import CallDenied, DeadlineReached
-from agentbalance_plugin.runtime.failures import outage, pause_before_retry
+from agentbalance_plugin.runtime.failures import MAX_RETRIES, outage, pause_before_retry
 from agentbalance_plugin.runtime.meter import Meter
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:9/v1")
@@ -103,6 +104,21 @@ def test_a_failure_that_may_be_billed_is_not_retried_with_less_than_it_had(
             else:
                 with pytest.raises(InternalServerError):
                     pause_before_retry(meter, call, error, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "calls"),
+    [(408, None, 1), (400, "content_filter", 1), (400, "invalid_value", 0), (413, None, 0)],
+)
+def test_a_refusal_after_work_was_done_is_booked(status: int, code: str | None, calls: int) -> None:
+    meter = Meter(Budget(cost_usd=0.0015))
+    response = httpx.Response(status, request=REQUEST)
+    error = APIStatusError("refused", response=response, body={"code": code})
+    backbone = Backbone("mini", Decimal(1), Decimal(1), max_output_tokens=900)
+    with meter.reserve("solver", backbone, 100) as call, pytest.raises(APIStatusError):
+        pause_before_retry(meter, call, error, MAX_RETRIES)
+    assert meter.spend().calls == calls
+    assert meter.spend().tokens == 1000 * calls
 
 
 def test_what_is_set_aside_for_others_is_no_room_for_a_retry() -> None:
