@@ -38,6 +38,7 @@ class Reporting(ThreadingHTTPServer):
 
     daemon_threads = True
     usages: tuple[Any, ...] = ()
+    breaks_off = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answering)
@@ -61,6 +62,8 @@ class _Answering(BaseHTTPRequestHandler):
                 {**about, "object": "chat.completion.chunk", "choices": [choice], "usage": usage}
                 for usage in usages
             ]
+            if not cast("Reporting", self.server).breaks_off:
+                chunks[-1]["choices"] = [{**choice, "finish_reason": "stop"}]
             lines = [json.dumps(chunk) for chunk in chunks] + ["[DONE]"]
             kind, body = "text/event-stream", "".join(f"data: {line}\n\n" for line in lines)
         else:
@@ -157,6 +160,18 @@ def test_of_a_running_total_the_last_counts(run: Any, endpoint: Reporting) -> No
     endpoint.usages = tuple(usage(12, tokens, 12 + tokens) for tokens in (1, 40, 40, 300))
     call = run(endpoint.backbone, True)
     assert (call.prompt_tokens, call.completion_tokens) == (12, 300)
+
+
+@EITHER
+@pytest.mark.parametrize("made", [(40,), (1, 40)])
+def test_what_a_reply_had_used_when_it_broke_off_is_not_all(
+    run: Any, made: tuple[int, ...], endpoint: Reporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "breaks_off", True)
+    endpoint.usages = tuple(usage(12, tokens, 12 + tokens) for tokens in made)
+    call = run(endpoint.backbone, True)
+    assert (call.prompt_tokens, call.completion_tokens) == (12, 500)
+    assert not call.metered
 
 
 def test_of_parts_the_sum_counts(endpoint: Reporting) -> None:

@@ -74,8 +74,15 @@ class _Stream:
         return getattr(self._stream, name)
 
     async def _looked_at(self) -> AsyncGenerator[Any, None]:
+        ended = False
         async for chunk in self._stream:
             _complete(chunk)
+            # Anthropic's chunks have no choices, and say what was used as it ends.
+            if (choices := getattr(chunk, "choices", None)) is not None and not ended:
+                ended = any(getattr(choice, "finish_reason", None) for choice in choices)
+                if not ended and getattr(chunk, "usage", None) is not None:
+                    # If the stream breaks off here, that is not all that the reply is billed for.
+                    chunk.usage.completion_tokens = 0
             # Anthropic's first chunk has it in the message that begins.
             _complete(getattr(chunk, "message", None))
             yield chunk

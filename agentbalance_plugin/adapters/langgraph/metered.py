@@ -25,7 +25,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.covered import check_covered
-from agentbalance_plugin.adapters.langgraph.caps import capped, wanted
+from agentbalance_plugin.adapters.langgraph.caps import capped, is_openai, wanted
 from agentbalance_plugin.adapters.langgraph.fit import fit, marks
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.internals import found_no_reply
@@ -43,6 +43,9 @@ Result = TypeVar("Result")
 
 _END = object()
 _CUT = ("length", "max_tokens")
+# Where OpenAI, Anthropic and Google, Ollama, and OpenAI's Responses API say why a reply ended.
+_REASONS = ("finish_reason", "stop_reason", "done_reason")
+_ENDS = (*_REASONS, "status")
 
 
 @dataclass(frozen=True)
@@ -212,11 +215,21 @@ class Request:
         running_total = len(parts) > 1 and is_running_total(parts)
         # A message has the sum of its parts'.
         used = parts[-1:] if running_total else _reports(message)
-        call.settle(*(used[0] if used else (0, 0)))
+        asked, made = used[0] if used else (0, 0)
+        if made < call.output_cap and parts and self._broke_off(message, running_total):
+            # What it had made by then is not all that it is billed for.
+            made = 0
+        call.settle(asked, made)
         if call.lowered and _is_cut(message) and (self.structured or _calls_tools(message)):
             # A parser may make nothing of it, or half of a list, and not say so; a tool that was
             # cut is not called, and its call stays in the history without an answer.
             raise call.cut_short()
+
+    def _broke_off(self, said: BaseMessage | None, running_total: bool) -> bool:
+        """Whether a stream ended before its reply did. Chat models of the user's own may not say
+        why a reply ends, but report what it used once it has."""
+        told: dict[str, Any] = getattr(said, "response_metadata", None) or {}
+        return (running_total or is_openai(self.model)) and not any(map(told.get, _ENDS))
 
     def _marked(self, config: RunnableConfig | None) -> RunnableConfig | None:
         return merge_configs(ensure_config(config), self.marks) if self.marks else config
@@ -301,7 +314,7 @@ def _is_cut(message: BaseMessage | None) -> bool:
     """Whether a reply ends because it reached its cap, as OpenAI, Anthropic, Google and Ollama put
     it."""
     said: dict[str, Any] = getattr(message, "response_metadata", None) or {}
-    reasons = (said.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
+    reasons = (said.get(name) for name in _REASONS)
     return any(str(reason).lower() in _CUT for reason in reasons)
 
 
