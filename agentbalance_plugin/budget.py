@@ -12,6 +12,8 @@ from typing import Literal
 
 NANODOLLARS_PER_USD = 1_000_000_000
 
+_LARGEST_INT = 2**63 - 1
+
 OnExceeded = Literal["finish", "raise"]
 
 
@@ -43,7 +45,7 @@ class Budget:
         if self.cost_usd is None and self.latency_s is None and self.tokens is None:
             raise ValueError("Budget needs at least one limit: cost_usd, latency_s or tokens")
         for field in ("cost_usd", "latency_s", "tokens", "mean_cost_usd"):
-            _check_positive(field, getattr(self, field))
+            object.__setattr__(self, field, _plain(field, getattr(self, field)))
         if self.tokens is not None and not isinstance(self.tokens, int):
             raise ValueError(f"Budget.tokens must be a whole number, got {self.tokens!r}")
         if self.on_exceeded not in ("finish", "raise"):
@@ -83,8 +85,7 @@ class Budget:
             on_exceeded: as in `Budget`.
         """
         for field, usd in (("cost_usd", cost_usd), ("max_cost_usd", max_cost_usd)):
-            _check_positive(f"average {field}", usd)
-            if usd is None:
+            if _plain(f"average {field}", usd) is None:
                 raise ValueError(f"Budget.average {field} must be a number, got None")
         return cls(
             cost_usd=max_cost_usd,
@@ -137,10 +138,17 @@ def usd_to_nanodollars(usd: float) -> int:
     return math.floor(usd * NANODOLLARS_PER_USD * (1 + 1e-12))
 
 
-def _check_positive(field: str, value: float | None) -> None:
+def _plain(field: str, value: float | None) -> float | None:
+    """The limit as one of Python's own numbers, of at most 64 bits: checkpoints hold no others, and
+    would say so only after calls were paid for."""
     if value is None:
-        return
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"Budget.{field} must be a number, got {value!r}")
-    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"Budget.{field} must be an int or a float, got {value!r}")
+    if not 0 < value < math.inf:
         raise ValueError(f"Budget.{field} must be a finite number above zero, got {value!r}")
+    if isinstance(value, float):
+        return float(value)
+    if value > _LARGEST_INT:
+        raise ValueError(f"Budget.{field} must be at most {_LARGEST_INT}, got {value!r}")
+    return int(value)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from agentbalance_plugin import Budget, Spend
@@ -12,6 +13,20 @@ from agentbalance_plugin import Budget, Spend
 def test_a_limit_that_is_no_positive_number_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"Budget\.{field}"):
         Budget(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["cost_usd", "latency_s", "tokens"])
+def test_an_integer_that_no_checkpoint_holds_is_refused_by_name(field: str) -> None:
+    for value in (2**63, 10**400):
+        with pytest.raises(ValueError, match=rf"Budget\.{field} must be at most"):
+            Budget(**{field: value})  # type: ignore[arg-type]
+
+
+def test_limits_that_numpy_worked_out_are_plain_numbers() -> None:
+    mean = np.mean([0.001, 0.003])
+    budget = Budget.average(cost_usd=mean, max_cost_usd=4 * mean, latency_s=np.float64(3))
+    for limit in (budget.mean_cost_usd, budget.cost_usd, budget.latency_s):
+        assert type(limit) is float
 
 
 def test_a_budget_needs_a_limit() -> None:
