@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+_NO_CALL = 10**12
+"""As many tokens as no call has. What they would cost no checkpoint or float could hold."""
+
 
 def reported(prompt: object, completion: object, total: object = None) -> tuple[int, int]:
     """(prompt tokens, output tokens) of a report, 0 where it gives no usable figure.
@@ -13,7 +16,8 @@ def reported(prompt: object, completion: object, total: object = None) -> tuple[
     Some endpoints count the tokens of hidden reasoning in the total alone.
 
     Args:
-        prompt, completion, total: tokens, as reported; whatever is no number above zero is none.
+        prompt, completion, total: tokens, as reported; whatever is no number above zero is none,
+            nor is one beyond all reason.
     """
     asked, made, both = _count(prompt), _count(completion), _count(total)
     if asked:
@@ -37,4 +41,4 @@ def is_running_total(reports: Sequence[tuple[int, int]]) -> bool:
 def _count(figure: object) -> int:
     if isinstance(figure, bool) or not isinstance(figure, (int, float)):
         return 0
-    return math.ceil(figure) if math.isfinite(figure) and figure > 0 else 0
+    return math.ceil(figure) if 0 < figure < _NO_CALL else 0

@@ -144,6 +144,7 @@ STREAMED = pytest.mark.parametrize("streamed", [False, True])
         # A figure that is none books what was reserved for it.
         (usage(12, None, None), (12, 500)),
         (usage(12, -300, None), (12, 500)),
+        (usage(12, 10**330, None), (12, 500)),
     ],
 )
 def test_no_less_than_was_used_is_booked(
