@@ -217,8 +217,12 @@ class Backbone:
         if self.reasoning not in ("no", "hybrid", "yes"):
             raise ValueError(f"reasoning must be no, hybrid or yes, got {self.reasoning!r}")
         for name in ("max_output_tokens", "context_tokens"):
-            count: int | None = getattr(self, name)
-            if count is not None and count < 1:
+            count: Any = getattr(self, name)
+            if count is None and name == "context_tokens":
+                continue
+            if isinstance(count, bool) or not isinstance(count, int):
+                raise ValueError(f"{name} must be a whole number, got {count!r}")
+            if count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
         tokenizer: Any = self.tokenizer
         if tokenizer is not None and not (isinstance(tokenizer, str) and tokenizer):

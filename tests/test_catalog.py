@@ -173,6 +173,13 @@ def test_a_price_that_is_no_decimal_is_refused_by_name(price: Any) -> None:
         Backbone("a", Decimal(1), price)
 
 
+@pytest.mark.parametrize("name", ["max_output_tokens", "context_tokens"])
+@pytest.mark.parametrize("count", [1.5, True, float("inf"), "500"])
+def test_tokens_that_are_no_whole_number_are_refused_by_name(name: str, count: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, got {count!r}"):
+        Backbone("mini", Decimal(1), Decimal(1), **{name: count})
+
+
 @pytest.mark.parametrize("capabilities", ["text", ["text"], None])
 def test_capabilities_that_are_no_set_are_refused_by_name(capabilities: Any) -> None:
     with pytest.raises(ValueError, match="capabilities must be a set of names, got"):
