@@ -125,7 +125,7 @@ def api_key(backbone: Backbone) -> str:
     """The key of a backbone with an endpoint, from the environment.
 
     Raises:
-        ValueError: the variable is not set.
+        ValueError: the variable is not set, or no request could be sent with it.
     """
     endpoint = backbone.endpoint
     assert endpoint is not None
@@ -138,11 +138,21 @@ def api_key(backbone: Backbone) -> str:
 
 
 def variable(name: str, backbone: str) -> str:
-    """An environment variable that a backbone needs (ValueError if it is not set)."""
+    """An environment variable that a backbone needs.
+
+    Raises:
+        ValueError: it is not set, or no request could be sent with it.
+    """
     value = os.environ.get(name)
     if not value:
         raise ValueError(
             f"backbone {backbone!r} needs the environment variable {name}, which is not set"
+        )
+    if not (value.isascii() and value.isprintable() and value == value.strip()):
+        # What fails over it quotes it, in logs and checkpoints.
+        raise ValueError(
+            f"backbone {backbone!r}: the environment variable {name} holds something that no key "
+            "has (blanks or a line break around it, or letters beyond ASCII); set it without"
         )
     return value
 

@@ -87,17 +87,17 @@ def load_component(component: Mapping[str, Any], name: str) -> ChatCompletionCli
     try:
         return ChatCompletionClient.load_component(filled)
     except ValidationError as error:
-        # Its own text quotes the whole config, with the key.
+        # Its own text quotes the whole config, with the key, and would be in tracebacks.
         wrong = (f"{_path(each['loc'])}: {each['msg']}" for each in error.errors())
-        _refuse(name, component, "; ".join(wrong), error)
+        _refuse(name, component, "; ".join(wrong), None)
     except (ValueError, TypeError) as error:
         _refuse(name, component, str(error), error)
 
 
-def _refuse(name: str, component: Mapping[str, Any], why: str, error: Exception) -> NoReturn:
+def _refuse(name: str, component: Mapping[str, Any], why: str, cause: Exception | None) -> NoReturn:
     raise ValueError(
         f"backbone {name!r}: component: {component['provider']} can't be made of this config: {why}"
-    ) from error
+    ) from cause
 
 
 def _path(location: tuple[int | str, ...]) -> str:
