@@ -40,9 +40,10 @@ def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
     if not arguments:
         return
     for level in levels(arguments):
-        if isinstance(replies := level.get("n"), int) and replies > 1:
+        # Endpoints make whole numbers of 3.0 and "3".
+        if (replies := level.get("n") or 1) != 1:
             raise ValueError(
-                f"n={replies}: every reply is billed, and a budgeted call makes one; make "
+                f"n={replies!r}: every reply is billed, and a budgeted call makes one; make "
                 "several calls"
             )
         if level.get("prediction"):

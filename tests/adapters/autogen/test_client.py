@@ -388,7 +388,8 @@ async def test_a_budget_client_cannot_be_dumped_with_its_key(bench: Bench) -> No
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"n": 2}, {"web_search_options": {"search_context_size": "low"}}]
+    "arguments",
+    [{"n": 2}, {"n": 2.0}, {"n": "2"}, {"web_search_options": {"search_context_size": "low"}}],
 )
 async def test_what_is_billed_beside_the_tokens_is_refused(
     bench: Bench, arguments: dict[str, Any]
