@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 from autogen_core.models import ModelInfo, UserMessage
 from autogen_ext.models.openai import OpenAIChatCompletionClient
+from langchain_core.messages import AIMessageChunk
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from agentbalance_plugin import Backbone, Budget, Catalog, Meter, balance
@@ -113,6 +114,14 @@ def by_autogen(backbone: Backbone, streamed: bool) -> CallRecord:
     return asyncio.run(run())
 
 
+def graph_of(node: Any, backbone: Backbone) -> Any:
+    builder = StateGraph(MessagesState)
+    builder.add_node("solver", node)
+    builder.add_edge(START, "solver")
+    builder.add_edge("solver", END)
+    return balance(builder, budget=Budget(cost_usd=1.0), backbones=Catalog([backbone])).compile()
+
+
 def by_langgraph(backbone: Backbone, streamed: bool) -> CallRecord:
     def node(state: MessagesState) -> Any:
         model = StandIn()
@@ -120,16 +129,36 @@ def by_langgraph(backbone: Backbone, streamed: bool) -> CallRecord:
             pass
         return {}
 
-    builder = StateGraph(MessagesState)
-    builder.add_node("solver", node)
-    builder.add_edge(START, "solver")
-    builder.add_edge("solver", END)
-    app = balance(builder, budget=Budget(cost_usd=1.0), backbones=Catalog([backbone])).compile()
+    app = graph_of(node, backbone)
     app.invoke({"messages": [("user", "hello")]})
     return app.report.calls[0]
 
 
+def by_readers_of_a_graph(backbone: Backbone, streamed: bool) -> CallRecord:
+    """Nodes invoke, and LangChain streams to whoever reads messages."""
+    app = graph_of(lambda state: {"messages": StandIn().invoke(state["messages"])}, backbone)
+    said = list(app.stream({"messages": [("user", "hello")]}, stream_mode="messages"))
+    assert isinstance(said[0][0], AIMessageChunk)
+    return app.report.calls[0]
+
+
+def by_async_readers_of_a_graph(backbone: Backbone, streamed: bool) -> CallRecord:
+    async def node(state: MessagesState) -> Any:
+        return {"messages": await StandIn().ainvoke(state["messages"])}
+
+    async def read(app: Any) -> list[Any]:
+        asked = {"messages": [("user", "hello")]}
+        return [each async for each in app.astream(asked, stream_mode="messages")]
+
+    app = graph_of(node, backbone)
+    assert isinstance(asyncio.run(read(app))[0][0], AIMessageChunk)
+    return app.report.calls[0]
+
+
 EITHER = pytest.mark.parametrize("run", [by_autogen, by_langgraph])
+ANY = pytest.mark.parametrize(
+    "run", [by_autogen, by_langgraph, by_readers_of_a_graph, by_async_readers_of_a_graph]
+)
 STREAMED = pytest.mark.parametrize("streamed", [False, True])
 
 
@@ -156,14 +185,14 @@ def test_no_less_than_was_used_is_booked(
     assert call.metered == (booked[1] < 500)
 
 
-@EITHER
+@ANY
 def test_of_a_running_total_the_last_counts(run: Any, endpoint: Reporting) -> None:
     endpoint.usages = tuple(usage(12, tokens, 12 + tokens) for tokens in (1, 40, 40, 300))
     call = run(endpoint.backbone, True)
     assert (call.prompt_tokens, call.completion_tokens) == (12, 300)
 
 
-@EITHER
+@ANY
 @pytest.mark.parametrize("made", [(40,), (1, 40)])
 def test_what_a_reply_had_used_when_it_broke_off_is_not_all(
     run: Any, made: tuple[int, ...], endpoint: Reporting, monkeypatch: pytest.MonkeyPatch
@@ -175,9 +204,10 @@ def test_what_a_reply_had_used_when_it_broke_off_is_not_all(
     assert not call.metered
 
 
-def test_of_parts_the_sum_counts(endpoint: Reporting) -> None:
+@pytest.mark.parametrize("run", [by_langgraph, by_readers_of_a_graph])
+def test_of_parts_the_sum_counts(run: Any, endpoint: Reporting) -> None:
     endpoint.usages = (usage(12, 1, 13), usage(0, 40, 40), usage(0, 30, 30))
-    call = by_langgraph(endpoint.backbone, True)
+    call = run(endpoint.backbone, True)
     assert (call.prompt_tokens, call.completion_tokens) == (12, 71)
 
 

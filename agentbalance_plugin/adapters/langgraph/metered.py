@@ -26,6 +26,7 @@ from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import capped, is_openai, wanted
+from agentbalance_plugin.adapters.langgraph.chunks import Chunks, reports_in
 from agentbalance_plugin.adapters.langgraph.fit import fit, marks
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.internals import found_no_reply
@@ -37,7 +38,7 @@ from agentbalance_plugin.backbone import Backbone
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import MAX_RETRIES, NoReply, pause_before_retry
 from agentbalance_plugin.runtime.tokenizers import measure_of
-from agentbalance_plugin.runtime.usage import is_running_total, reported
+from agentbalance_plugin.runtime.usage import is_running_total
 
 Result = TypeVar("Result")
 
@@ -119,10 +120,12 @@ class Request:
         for attempt in range(MAX_RETRIES + 1):
             with self._reserved() as call:
                 model, options = self._capped(call)
-                asked = partial(model.invoke, self.messages, config, **options)
+                chunks = Chunks()
+                heard = chunks.heard_in(config, model, options)
+                asked = partial(model.invoke, self.messages, heard, **options)
                 try:
                     message = self._in_time(call, asked)
-                    self._settle(call, message)
+                    self._settle(call, message, chunks.reports)
                     return message
                 except Exception as error:
                     pause = self._pause(call, error, attempt)
@@ -135,10 +138,12 @@ class Request:
         for attempt in range(MAX_RETRIES + 1):
             async with self._areserved() as call:
                 model, options = self._capped(call)
+                chunks = Chunks()
+                heard = chunks.heard_in(config, model, options)
                 try:
                     async with call.in_time():
-                        message = await model.ainvoke(self.messages, config, **options)
-                    self._settle(call, message)
+                        message = await model.ainvoke(self.messages, heard, **options)
+                    self._settle(call, message, chunks.reports)
                     return message
                 except Exception as error:
                     pause = self._pause(call, error, attempt)
@@ -163,7 +168,7 @@ class Request:
                         # Of a model that does not stream it is the whole message.
                         chunk = cast("AIMessageChunk", found)
                         said = chunk if said is None else said + chunk
-                        reports += _reports(chunk)
+                        reports += reports_in(chunk)
                         yield chunk
                 except Exception as error:
                     pause = self._pause(call, error, attempt if said is None else MAX_RETRIES)
@@ -193,7 +198,7 @@ class Request:
                                 self._settle(call, said, reports)
                                 return
                             said = chunk if said is None else said + chunk
-                            reports += _reports(chunk)
+                            reports += reports_in(chunk)
                             yield chunk
                 except Exception as error:
                     pause = self._pause(call, error, attempt if said is None else MAX_RETRIES)
@@ -214,7 +219,7 @@ class Request:
             return
         running_total = len(parts) > 1 and is_running_total(parts)
         # A message has the sum of its parts'.
-        used = parts[-1:] if running_total else _reports(message)
+        used = parts[-1:] if running_total else reports_in(message)
         asked, made = used[0] if used else (0, 0)
         if made < call.output_cap and parts and self._broke_off(message, running_total):
             # What it had made by then is not all that it is billed for.
@@ -301,13 +306,6 @@ class Request:
             return outcome.result()
         finally:
             outcome.cancel()
-
-
-def _reports(message: BaseMessage | None) -> list[tuple[int, int]]:
-    """(prompt tokens, output tokens) that a message, or a chunk of one, says it used; or none."""
-    usage: Any = getattr(message, "usage_metadata", None)
-    names = ("input_tokens", "output_tokens", "total_tokens")
-    return [reported(*(usage.get(name) for name in names))] if usage else []
 
 
 def _is_cut(message: BaseMessage | None) -> bool:
