@@ -287,6 +287,9 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         try:
             with self._runs.at_work(run), calling(Caller(run, name)), under_way():
                 yield
+            # LangGraph may end the run after the step (its recursion limit), and says so nowhere;
+            # another tool of the step may have failed.
+            self._reported(run, run.failed)
         except (GraphBubbleUp, CancelledError):
             # Whoever interrupts or cancels it may leave it there, and it may have called before.
             self._reported(run)

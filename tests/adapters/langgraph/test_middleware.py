@@ -20,6 +20,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphRecursionError
 from langgraph.types import Command, interrupt
 from openai import APIStatusError
 
@@ -265,6 +266,26 @@ async def test_what_a_tool_called_before_it_was_left_is_in_the_report(
     assert middleware.report.spend.calls == 2
     assert middleware.report.spend.nanodollars == instant.billed()
     assert not middleware.report.complete
+
+
+async def test_what_a_tool_called_before_the_last_step_ended_is_in_the_report(
+    instant: Bench,
+) -> None:
+    inside = instant.model()
+
+    @tool
+    async def ask(x: int) -> str:
+        "Asks another."
+        return (await inside.ainvoke("hello")).text
+
+    middleware = made(instant)
+    agent = create_agent(instant.model(), [ask], middleware=[middleware])
+    # What begins the run, the agent, what follows it, and its tool.
+    asked = task(instant, '[[tool:ask {"x": 1}]]')
+    with pytest.raises(GraphRecursionError):
+        await agent.ainvoke(asked, {"recursion_limit": 4})
+    assert middleware.report.spend.calls == 2
+    assert middleware.report.spend.nanodollars == instant.billed()
 
 
 async def test_runs_that_are_under_way_are_never_forgotten(
