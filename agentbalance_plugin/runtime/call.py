@@ -74,6 +74,8 @@ class Call:
         """Send this as the request's cap on output tokens."""
         self.lowered = lowered
         """Whether the budget leaves the reply less than was asked for."""
+        self.worked = False
+        """Whether something in it is billed already, even if the call itself should be refused."""
         self.started = meter.clock.now()
         self._meter = meter
 

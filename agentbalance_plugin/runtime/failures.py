@@ -70,7 +70,8 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
             raise call.cut_short() from error
         raise error
     failure = _classify(error)
-    if failure.billed:
+    billed = failure.billed or call.worked
+    if billed:
         call.settle(0, 0)
     else:
         call.release()
@@ -80,7 +81,7 @@ def pause_before_retry(meter: Meter, call: Call, error: Exception, attempt: int)
         # Jitter keeps parallel agents from coming back in step.
         delay = _FIRST_DELAY_S * 2**attempt * random.uniform(0.75, 1.25)
     late = left is not None and delay >= left
-    dear = failure.billed and not meter.fits_again(call)
+    dear = billed and not meter.fits_again(call)
     if not failure.retry or attempt >= MAX_RETRIES or late or dear:
         raise error
     return delay

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from agentbalance_plugin.adapters.langgraph.astray import warn_if_astray
 from agentbalance_plugin.adapters.langgraph.internals import set_retrying, set_tool_answers
 from agentbalance_plugin.adapters.langgraph.models import is_direct
-from agentbalance_plugin.adapters.langgraph.paid import is_paid_by
+from agentbalance_plugin.adapters.langgraph.paid import is_paid_by, replied
 from agentbalance_plugin.adapters.langgraph.retries import within_budget
 from agentbalance_plugin.adapters.langgraph.run import Caller, OutOfBudget, caller_of, told
 from agentbalance_plugin.adapters.langgraph.standby import Wish
@@ -93,7 +93,10 @@ def _wrap_stream(original: Any) -> Any:
     ) -> Generator[AIMessageChunk]:
         caller = _caller(self, config)
         if caller is None:
-            yield from original(self, input, config, **options)
+            with closing(original(self, input, config, **options)) as chunks:
+                for chunk in chunks:
+                    replied()
+                    yield chunk
         else:
             yield from Wish(caller, self, input, options).stream(config)
 
@@ -112,6 +115,7 @@ def _wrap_astream(original: Any) -> Any:
             chunks = Wish(caller, self, input, options).astream(config)
         async with aclosing(chunks):
             async for chunk in chunks:
+                replied()
                 yield chunk
 
     return astream
@@ -124,7 +128,9 @@ def _wrap_generate(original: Any) -> Any:
     ) -> LLMResult:
         caller = _caller(self, None)
         if caller is None:
-            return original(self, messages, *positional, **options)
+            result = original(self, messages, *positional, **options)
+            replied()
+            return result
         config, options = _as_config(positional, options)
         return _as_result([Wish(caller, self, each, options).invoke(config) for each in messages])
 
@@ -138,7 +144,9 @@ def _wrap_agenerate(original: Any) -> Any:
     ) -> LLMResult:
         caller = _caller(self, None)
         if caller is None:
-            return await original(self, messages, *positional, **options)
+            result = await original(self, messages, *positional, **options)
+            replied()
+            return result
         config, options = _as_config(positional, options)
         return _as_result(
             [await Wish(caller, self, each, options).ainvoke(config) for each in messages]

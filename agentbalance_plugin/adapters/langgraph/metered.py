@@ -272,7 +272,9 @@ class Request:
     def _capped(self, call: Call) -> tuple[BaseChatModel, dict[str, Any]]:
         model, options = capped(self.model, self.backbone.endpoint, self.options, call.output_cap)
         run = self.caller.run
-        return (paying(model, run) if self.backbone.name in run.models.ready else model), options
+        return (
+            paying(model, run, call) if self.backbone.name in run.models.ready else model
+        ), options
 
     def _pause(self, call: Call, error: Exception, attempt: int) -> float:
         if found_no_reply(error):

@@ -17,18 +17,31 @@ from agentbalance_plugin.adapters.langgraph.internals import (
     describe,
 )
 from agentbalance_plugin.adapters.langgraph.models import ChatModel
+from agentbalance_plugin.runtime.call import Call
 
-_payer: ContextVar[object] = ContextVar("agentbalance_payer", default=None)
+_Payer = tuple[object, Call]
+"""A run, and the call of it that pays."""
+
+_payer: ContextVar[_Payer | None] = ContextVar("agentbalance_payer", default=None)
 _END = object()
 
 
 def is_paid_by(run: object) -> bool:
     """Whether what is called here is part of a call that the run pays for."""
-    return _payer.get() is run
+    payer = _payer.get()
+    return payer is not None and payer[0] is run
 
 
-def paying(model: ChatModel, run: object) -> ChatModel:
-    """A copy of a backbone's chat model, inside which `run` pays for no other.
+def replied() -> None:
+    """A chat model has replied here: the call that pays for it, if any, costs something even where
+    the next model that it calls is refused."""
+    payer = _payer.get()
+    if payer is not None:
+        payer[1].worked = True
+
+
+def paying(model: ChatModel, run: object, call: Call) -> ChatModel:
+    """A copy of a backbone's chat model for one call, inside which `run` pays for no other.
 
     Callbacks are not inside it: what they call is a call of its own.
     """
@@ -36,7 +49,7 @@ def paying(model: ChatModel, run: object) -> ChatModel:
     copy = model.model_copy()
     for name, wrap in _WRAPPERS.items():
         original = getattr(model, name)
-        wrapped = wrap(original, run)
+        wrapped = wrap(original, (run, call))
         # LangChain asks for the parameters with every call, which takes longer than to tell them.
         wrapped.__signature__ = _signature_of(original)
         vars(copy)[name] = wrapped
@@ -44,8 +57,8 @@ def paying(model: ChatModel, run: object) -> ChatModel:
 
 
 @contextmanager
-def _paid_by(run: object) -> Generator[None]:
-    token = _payer.set(run)
+def _paid_by(payer: _Payer) -> Generator[None]:
+    token = _payer.set(payer)
     try:
         yield
     finally:
@@ -65,28 +78,28 @@ def _bound(function: Callable[..., Any]) -> Signature:
     return found.replace(parameters=list(found.parameters.values())[1:])
 
 
-def _wrap_reply(original: Callable[..., Any], run: object) -> Any:
+def _wrap_reply(original: Callable[..., Any], payer: _Payer) -> Any:
     def reply(*args: Any, **options: Any) -> Any:
-        with _paid_by(run):
+        with _paid_by(payer):
             return original(*args, **options)
 
     return reply
 
 
-def _wrap_areply(original: Callable[..., Any], run: object) -> Any:
+def _wrap_areply(original: Callable[..., Any], payer: _Payer) -> Any:
     async def reply(*args: Any, **options: Any) -> Any:
-        with _paid_by(run):
+        with _paid_by(payer):
             return await original(*args, **options)
 
     return reply
 
 
-def _wrap_stream(original: Callable[..., Any], run: object) -> Any:
+def _wrap_stream(original: Callable[..., Any], payer: _Payer) -> Any:
     def stream(*args: Any, **options: Any) -> Generator[Any]:
         chunks = original(*args, **options)
         while True:
             # Who reads the chunks is outside.
-            with _paid_by(run):
+            with _paid_by(payer):
                 chunk = next(chunks, _END)
             if chunk is _END:
                 return
@@ -95,11 +108,11 @@ def _wrap_stream(original: Callable[..., Any], run: object) -> Any:
     return stream
 
 
-def _wrap_astream(original: Callable[..., Any], run: object) -> Any:
+def _wrap_astream(original: Callable[..., Any], payer: _Payer) -> Any:
     async def stream(*args: Any, **options: Any) -> AsyncGenerator[Any]:
         chunks = original(*args, **options)
         while True:
-            with _paid_by(run):
+            with _paid_by(payer):
                 chunk = await anext(chunks, _END)
             if chunk is _END:
                 return

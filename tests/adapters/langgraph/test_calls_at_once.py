@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from graphs import MINI, Bench, chain_of
 from langchain.agents import create_agent
@@ -20,8 +21,10 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
+from openai import PermissionDeniedError
 
 from agentbalance_plugin import Budget, BudgetExceeded
+from agentbalance_plugin.adapters.langgraph import StandIn
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.meter import Meter
 from agentbalance_plugin.runtime.turns import Turns
@@ -280,6 +283,67 @@ async def test_models_inside_a_backbones_own_are_part_of_its_call(
     assert len(app.report.calls) == len(instant.called())
     # Who reads a stream is not inside it.
     assert len(instant.called()) == (2 if "stream" in style else 1)
+
+
+class RefusedAfterwards(StreamingGuard):
+    """As those, but the next model that it asks refuses."""
+
+    replies: bool = True
+
+    def _generate(self, messages: Any, *_: Any, **options: Any) -> ChatResult:
+        if self.replies:
+            super()._generate(messages, **options)
+        raise refusal()
+
+    async def _agenerate(self, messages: Any, *_: Any, **options: Any) -> ChatResult:
+        if self.replies:
+            await super()._agenerate(messages, **options)
+        raise refusal()
+
+    def _stream(self, messages: Any, *_: Any, **options: Any) -> Iterator[ChatGenerationChunk]:
+        if self.replies:
+            list(super()._stream(messages, **options))
+        raise refusal()
+        yield
+
+    async def _astream(
+        self, messages: Any, *_: Any, **options: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if self.replies:
+            [_ async for _ in super()._astream(messages, **options)]
+        raise refusal()
+        yield
+
+
+def refusal() -> PermissionDeniedError:
+    response = httpx.Response(403, request=httpx.Request("POST", "http://127.0.0.1:9/v1"))
+    return PermissionDeniedError("refused", response=response, body=None)
+
+
+@pytest.mark.parametrize("replies", [True, False])
+@pytest.mark.parametrize("style", ["invoke", "ainvoke", "stream", "astream"])
+async def test_a_refusal_is_free_only_where_no_model_inside_has_replied(
+    instant: Bench, style: str, replies: bool
+) -> None:
+    def blocking(state: MessagesState) -> Any:
+        for _ in getattr(StandIn(), style)(state["messages"]):
+            pass
+
+    async def awaiting(state: MessagesState) -> Any:
+        if style == "ainvoke":
+            await StandIn().ainvoke(state["messages"])
+        async for _ in StandIn().astream(state["messages"]):
+            pass
+
+    node = awaiting if style.startswith("a") else blocking
+    inner = instant.model(MINI)
+    backbone = replace(instant.catalog(MINI)[MINI], endpoint=None)
+    backbones = [(backbone, RefusedAfterwards(inner=inner, replies=replies))]
+    app = instant.balance(chain_of({"a": node}), backbones=backbones).compile()
+    with pytest.raises(PermissionDeniedError):
+        await app.ainvoke(instant.ask())
+    assert len(instant.called()) == app.report.spend.calls == replies
+    assert app.report.spend.nanodollars >= instant.billed()
 
 
 async def test_models_inside_parallel_tools_all_answer(instant: Bench) -> None:
