@@ -93,10 +93,7 @@ def read_backbones(
     if not catalog:
         raise ValueError("backbones: the catalog is empty; it needs at least one backbone")
     for backbone in catalog.values():
-        try:
-            measure_of(backbone)
-        except ValueError as error:
-            raise ValueError(f"backbones: {backbone.name!r}: {error}") from error
+        measure_of(backbone)
     return catalog, ready
 
 

@@ -12,9 +12,14 @@ def measure_of(backbone: Backbone) -> Measure:
     """How many tokens of a backbone a text has at most.
 
     Raises:
-        ValueError: its tokenizer can't be had.
+        ValueError: its tokenizer can't be had, naming both.
     """
-    return size if backbone.tokenizer is None else _counter(backbone.tokenizer)
+    if backbone.tokenizer is None:
+        return size
+    try:
+        return _counter(backbone.tokenizer)
+    except ValueError as error:
+        raise ValueError(f"backbone {backbone.name!r}: {error}") from error
 
 
 @cache
