@@ -60,15 +60,8 @@ def _check_class(module: str, attribute: str, name: str) -> None:
                 f"backbone {name!r}: component: there is no module {missing!r}; mend the provider, "
                 "or install what it comes with"
             ) from error
-        extra = module.removeprefix(_MODELS).partition(".")[0].replace("_", "-")
-        known = module.startswith(_MODELS) and extra in (
-            metadata("autogen-ext").get_all("Provides-Extra") or ()
-        )
-        package = f"'autogen-ext[{extra}]'" if known else missing
-        raise ImportError(
-            f"backbone {name!r}: {module} needs {missing!r}, which is not installed: "
-            f"pip install {package}"
-        ) from error
+        extra = module.removeprefix(_MODELS) if module.startswith(_MODELS) else ""
+        raise _not_installed(name, module, missing, extra) from error
     if attribute not in there:
         near = get_close_matches(attribute, there, n=1)
         raise ValueError(
@@ -77,15 +70,36 @@ def _check_class(module: str, attribute: str, name: str) -> None:
         )
 
 
+def _not_installed(name: str, what: str, missing: str, extra: str) -> ImportError:
+    """
+    Args:
+        name: of the backbone.
+        what: needs the library `missing`.
+        extra: of AutoGen's, if there is one of this name.
+    """
+    extra = extra.partition(".")[0].replace("_", "-")
+    known = extra in (metadata("autogen-ext").get_all("Provides-Extra") or ())
+    package = f"'autogen-ext[{extra}]'" if known else missing
+    return ImportError(
+        f"backbone {name!r}: {what} needs {missing!r}, which is not installed: "
+        f"pip install {package}"
+    )
+
+
 def load_component(component: Mapping[str, Any], name: str) -> ChatCompletionClient:
     """The client of a component that `check_component` has let pass.
 
     Raises:
         ValueError: naming backbone and field.
+        ImportError: naming it and the library that is missing.
     """
     filled = _with_variables(dict(component), name)
     try:
         return ChatCompletionClient.load_component(filled)
+    except ImportError as error:
+        # Some are needed when a client is made, Azure's for one.
+        missing = error.name or str(error)
+        raise _not_installed(name, str(component["provider"]), missing, missing) from error
     except ValidationError as error:
         # Its own text quotes the whole config, with the key, and would be in tracebacks.
         wrong = (f"{_path(each['loc'])}: {each['msg']}" for each in error.errors())

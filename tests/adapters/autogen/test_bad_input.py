@@ -163,6 +163,12 @@ async def test_a_component_whose_library_is_not_installed(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=r"needs 'no_such_library'.*pip install no_such_library$"):
         bench.wrap(bench.chat(), backbones=component("clients_of_mine.Client", {}))
+    azure = {"model": "m", "azure_endpoint": "https://x", "api_version": "1", "api_key": "k"}
+    clients = clients_for(component("AzureOpenAIChatCompletionClient", azure))
+    monkeypatch.setitem(sys.modules, "azure", None)
+    monkeypatch.delitem(sys.modules, "autogen_ext.auth.azure", raising=False)
+    with pytest.raises(ImportError, match=r"'mini': AzureOpenAI.*pip install 'autogen-ext\[azure"):
+        clients("mini")
 
 
 @pytest.mark.parametrize(
