@@ -54,6 +54,8 @@ class Endpoint:
             text: Any = getattr(self, name)
             if text is not None and not isinstance(text, str):
                 raise ValueError(f"{name} must be a text, got {text!r}")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must begin with http:// or https://, got {self.base_url!r}")
         if self.api_key_env is not None and not self.api_key_env.isidentifier():
             # It may be the key itself, and messages go into logs.
             raise ValueError("api_key_env must be the name of a variable, not the key (not shown)")

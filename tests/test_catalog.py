@@ -141,6 +141,7 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
         ("profile: [{trials: 1}]", "profile: no recorded backbone {'tr"),
         ("model: 4", "model must be a text, got 4"),
         ("model: m\n  base_url: [x]", "base_url must be a text, got"),
+        ("model: m\n  base_url: localhost:8000/v1", "base_url must begin with http"),
         ("model: m\n  api_key_env: 3", "api_key_env must be a text, got 3"),
         ("model: m\n  output_cap: max_token", "output_cap must be max_tokens or .*'max_token'"),
         ("component: x", "component must be a mapping, got str"),
