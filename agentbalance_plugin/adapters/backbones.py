@@ -18,6 +18,7 @@ Client = TypeVar("Client")
 
 # Where everything is out of reach, each of them would have to be waited for.
 _MOST_STANDBYS = 2
+_OPENAI = ".openai.com"
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -122,15 +123,23 @@ def api_key(backbone: Backbone) -> str:
     """The key of a backbone with an endpoint, from the environment.
 
     Raises:
-        ValueError: the variable is not set, or no request could be sent with it.
+        ValueError: the variable is not set, no request could be sent with it, or none is named
+            where OpenAI's is not meant.
     """
     endpoint = backbone.endpoint
     assert endpoint is not None
     if endpoint.api_key_env is not None:
         return variable(endpoint.api_key_env, backbone.name)
-    if endpoint.base_url is not None and urlparse(endpoint.base_url).hostname in _LOCAL_HOSTS:
+    host = None if endpoint.base_url is None else urlparse(endpoint.base_url).hostname
+    if host in _LOCAL_HOSTS:
         # Local servers take any key, the client insists on one.
         return "local"
+    # OpenAI's key is nobody else's business.
+    if host is not None and not f".{host}".endswith(_OPENAI):
+        raise ValueError(
+            f"backbone {backbone.name!r}: api_key_env is missing; name the environment variable "
+            f"that holds the key for {host} (for a server that asks for none, one with any text)"
+        )
     return variable("OPENAI_API_KEY", backbone.name)
 
 

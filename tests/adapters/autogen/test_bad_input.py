@@ -196,6 +196,10 @@ async def test_a_key_that_is_not_set(bench: Bench, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ValueError, match="variable SOME_KEY holds something") as found:
             clients_for(Catalog([keyed]))
         assert "secr" not in str(found.value)
+    elsewhere = replace(backbone.endpoint, base_url="https://llm.example.com/v1", api_key_env=None)
+    monkeypatch.setenv("OPENAI_API_KEY", "not-for-everyone")
+    await refused(bench, "'.*': api_key_env is missing; .* the key for llm.example.com",
+                  backbones=Catalog([replace(backbone, endpoint=elsewhere)]))  # fmt: skip
     monkeypatch.setenv("SOME_KEY", "secret-key")
     team = bench.wrap(bench.chat(), backbones=Catalog([keyed]))
     await team.run(task=bench.task())
