@@ -22,6 +22,7 @@ from rich.table import Table
 
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.cli.options import check_mean
 from agentbalance_plugin.cli.progress import counting
 from agentbalance_plugin.core.encoder import RecordedEncoder
 from agentbalance_plugin.core.kinds import candidates_of
@@ -190,6 +191,7 @@ class _Demo:
         tenth, _, whole = reference_budgets(traces).cost_usd
         mean = tenth if mean_usd is None else mean_usd
         cap = max(whole, 4 * mean) if cap_usd is None else cap_usd
+        check_mean("--mean", mean, "--cap", cap)
         self._budget = Budget.average(cost_usd=mean, max_cost_usd=cap)
         self._name: FrameworkName = framework
         # Each needs its framework's extra, so only the one that is asked for is loaded.

@@ -13,6 +13,7 @@ from agentbalance_plugin.adapters.explaining import explain_task
 from agentbalance_plugin.adapters.planning import planner_of
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.cli.options import check_mean
 from agentbalance_plugin.team import Agent, Team
 
 
@@ -22,6 +23,9 @@ def budget_of(
     """The budget that was given by its fields (ValueError: there is none, or it can't be)."""
     if mean_cost_usd is not None and cost_usd is None:
         raise ValueError("--mean-cost-usd needs a hard cap for each task: give --cost-usd as well")
+    if cost_usd is None and latency_s is None and tokens is None:
+        raise ValueError("there is no budget: give --cost-usd, --latency-s or --tokens")
+    check_mean("--mean-cost-usd", mean_cost_usd, "--cost-usd", cost_usd)
     return Budget(
         cost_usd=cost_usd, mean_cost_usd=mean_cost_usd, latency_s=latency_s, tokens=tokens
     )

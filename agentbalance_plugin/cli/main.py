@@ -54,11 +54,14 @@ def demo(
     suite: Annotated[str, typer.Option(help="Suite of the traces.")] = "reasoning",
     mean: Annotated[
         float | None,
-        typer.Option(help="USD a query on average; left out: a tenth of four stock calls."),
+        typer.Option(help="US dollars a query on average; left out: a tenth of four stock calls."),
     ] = None,
     cap: Annotated[
         float | None,
-        typer.Option(help="USD that no query may pass; left out: four stock calls, or 4 means."),
+        typer.Option(
+            help="US dollars that no query may pass; left out: the more of four stock calls and 4 "
+            "means."
+        ),
     ] = None,
     traces: Traces = None,
     seed: Seed = 0,
@@ -94,22 +97,24 @@ def explain(
         float | None, typer.Option(help="US dollars that the task may cost, at most.")
     ] = None,
     mean_cost_usd: Annotated[
-        float | None, typer.Option(help="US dollars that tasks may cost on average.")
+        float | None,
+        typer.Option(help="US dollars that tasks may cost on average; with --cost-usd."),
     ] = None,
     latency_s: Annotated[
         float | None, typer.Option(help="Seconds that the task may take, at most.")
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Tokens that the task may take, at most.")
+        int | None,
+        typer.Option(help="Tokens that the task may take, at most, prompts and replies together."),
     ] = None,
-    backbones: Annotated[Path, typer.Option(help="Catalog of those that may be used.")] = Path(
+    backbones: Annotated[Path, typer.Option(help="Catalog file of those that may be used.")] = Path(
         "backbones.yaml"
     ),
     agent: Annotated[
         list[str] | None,
         typer.Option(
             help="'name' or 'name: role' of an agent, may be given often; the last one decides. "
-            "Left out: four."
+            "Left out: planner, solver, critic, decider."
         ),
     ] = None,
     keep_order: Annotated[
@@ -134,7 +139,10 @@ def explain(
 @app.command("evaluate")
 def evaluate_command(
     suite: Annotated[
-        list[str] | None, typer.Option(help="Suite of the traces, may be given often.")
+        list[str] | None,
+        typer.Option(
+            help="Suite of the traces, may be given often; left out: reasoning, for --document all."
+        ),
     ] = None,
     traces: Traces = None,
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
@@ -145,13 +153,16 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             help="default, none, a policy folder, or folders joined by commas, one for each seed; "
-            "may be given often."
+            "may be given often; left out: default."
         ),
     ] = None,
     baselines: Annotated[str, typer.Option(help="all, none, or names joined by commas.")] = "all",
     budgets: Annotated[
         list[str] | None,
-        typer.Option(help="cost=0.001,0.003,0.01 or latency=2,4,8; left out: the suite's."),
+        typer.Option(
+            help="cost=0.001,0.003,0.01 (US dollars a query) or latency=2,4,8 (seconds), may be "
+            "given for both; left out: the suite's."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of replay and methods.")] = 3,
     out: Annotated[
@@ -238,7 +249,7 @@ def record(
     max_cost_usd: Annotated[
         float, typer.Option(help="US dollars that this run may cost, at most.")
     ],
-    backbones: Annotated[Path, typer.Option(help="Catalog of those to ask.")] = Path(
+    backbones: Annotated[Path, typer.Option(help="Catalog file of those to ask.")] = Path(
         "backbones.yaml"
     ),
     most: Annotated[

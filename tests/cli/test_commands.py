@@ -114,7 +114,11 @@ def test_a_task_is_explained_without_a_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("explain", "x", "--backbones", CATALOG), "at least one limit"),
+        (("explain", "x", "--backbones", CATALOG), "give --cost-usd, --latency-s or --tokens"),
+        (
+            ("explain", "x", "--cost-usd", "1", "--mean-cost-usd", "2"),
+            "--mean-cost-usd 2 is above --cost-usd 1",
+        ),
         (
             ("explain", "x", "--backbones", CATALOG, "--cost-usd", "1e-8"),
             "Budget.cost_usd is 1e-08",
@@ -123,7 +127,7 @@ def test_a_task_is_explained_without_a_key(tmp_path: Path) -> None:
         (("explain", "x", "--cost-usd", "1", "--agent", ":x"), "--agent ':x' has no name"),
         (("explain", "x", "--cost-usd", "1", "--backbones", "no.yaml"), "no.yaml"),
         (("demo", "--mean", "-1"), "average cost_usd"),
-        (("demo", "--mean", "0.01", "--cap", "0.001"), "0.001"),
+        (("demo", "--mean", "0.01", "--cap", "0.001"), "--mean 0.01 is above --cap 0.001"),
         (("demo", "--suite", "nothing"), "nothing"),
         (("demo", "--framework", "ag2"), "framework: 'ag2'"),
         (("demo", "--queries", "100000"), "queries: 100000"),
