@@ -13,8 +13,9 @@ from agentbalance_plugin.runtime.call import CallRecord
 from agentbalance_plugin.runtime.meter import Meter
 
 Status = Literal["done", "skipped", "closed", "failed", "dropped"]
-"""done: spoke. skipped: no budget or time. closed: its late gate stayed closed, or the vote was
-decided without it. failed: raised an error. dropped: not in the plan."""
+"""done: spoke. skipped: no budget or time. closed: its late gate stayed closed, the vote was
+decided without it, or the chat ended before its turn. failed: raised an error. dropped: not in the
+plan."""
 
 # Of a clock whose seconds are added up: a run that ends at its deadline is in time.
 _ROUNDING_S = 1e-6
@@ -22,7 +23,13 @@ _ROUNDING_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class AgentReport:
-    """One agent of the team in one run."""
+    """One agent of the team in one run.
+
+    Args:
+        backbone: the planned one, where none was the first that was called; None without any. Who
+            answered in its place is in `reason`.
+        answer: what agreement compared, in AutoGen chats; None where nothing was.
+    """
 
     name: str
     backbone: str | None
@@ -170,10 +177,8 @@ def with_outages(reason: str, meter: Meter, agent: str) -> str:
 
 
 def _amount(spend: Spend) -> str:
-    return (
-        f"{spend.cost_usd:.6f} USD, {spend.tokens} tokens, {spend.calls} calls, "
-        f"{spend.latency_s:.2f} s"
-    )
+    calls = "1 call" if spend.calls == 1 else f"{spend.calls} calls"
+    return f"{spend.cost_usd:.6f} USD, {spend.tokens} tokens, {calls}, {spend.latency_s:.2f} s"
 
 
 def _spend_dict(spend: Spend) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from agentbalance_plugin import Budget, RunReport, Spend
     ("seconds", "inside"), [(2.9, True), (3.000000000000001, True), (3.001, False)]
 )
 def test_a_run_that_ends_at_its_deadline_is_in_time(seconds: float, inside: bool) -> None:
-    spend = replace(Spend(), latency_s=seconds)
+    spend = replace(Spend(), calls=1, latency_s=seconds)
     report = RunReport(
         plan=None,
         budget=Budget(latency_s=3.0),
@@ -24,3 +24,4 @@ def test_a_run_that_ends_at_its_deadline_is_in_time(seconds: float, inside: bool
         complete=False,
     )
     assert report.within_budget is inside
+    assert "0 tokens, 1 call, " in report.to_text()
