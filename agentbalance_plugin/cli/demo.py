@@ -299,7 +299,7 @@ def print_table(result: DemoResult, console: Console) -> None:
         highlight=False,
     )
     console.print(f"\nA plan (for {result.plan[0]}):", highlight=False)
-    console.print(result.plan[1], highlight=False, markup=False)
+    console.print(result.plan[1], highlight=False, markup=False, soft_wrap=True)
     console.print(
         "\nAnswers are replayed from recorded ones, not live; seconds are recorded, or else those "
         "of the backbones' nominal speeds.",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from rich.console import Console
 
+_WIDE = 160
+
 
 def plain_console(*, stderr: bool = False) -> Console:
     """Names are the user's, and shown as they are: no markup or emoji is read out of them."""
-    return Console(stderr=stderr, markup=False, emoji=False)
+    console = Console(stderr=stderr, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # A file has no edge; in 80 columns, which are assumed for it, figures are cut off.
+        console.width = _WIDE
+    return console
 
 
 def check_writable(folder: Path) -> None:

@@ -179,7 +179,9 @@ def run_system(
 def main(systems: Mapping[str, System], description: str) -> None:
     """The command line of the examples: every system on every suite asked for."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--suite", action="append", help="may be given often; left out: shipped")
+    parser.add_argument(
+        "--suite", action="append", help="may be given often; left out: reasoning, mmlu, mmlu_pro"
+    )
     parser.add_argument("--system", action="append", choices=list(systems), help="left out: all")
     parser.add_argument("--queries", type=int, default=150, help="of the test split, at most")
     parser.add_argument("--traces", type=Path, help="folder of recorded traces; left out: shipped")
@@ -238,7 +240,7 @@ def print_result(result: SystemResult, console: Console) -> None:
     console.print(table)
     console.print(
         f"paced less as written: {_mean(result.gain, '+.1f')} points, paired. Answers are "
-        "replayed, seconds are of nominal speeds.",
+        "replayed, seconds are recorded, or else of nominal speeds.",
         highlight=False,
     )
 
