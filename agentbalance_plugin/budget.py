@@ -83,6 +83,9 @@ class Budget:
             max_cost_usd: hard cap of each task, in US dollars, at least `cost_usd`.
             latency_s: deadline of each task, in seconds.
             on_exceeded: as in `Budget`.
+
+        Raises:
+            ValueError: as `Budget`, or a mean above the hard cap.
         """
         for field, usd in (("cost_usd", cost_usd), ("max_cost_usd", max_cost_usd)):
             if _plain(f"average {field}", usd) is None:
