@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentbalance_plugin.cli.options import Json, Seed, Traces
+from agentbalance_plugin.extras import require
 
 if TYPE_CHECKING:
     from agentbalance_plugin.evaluation.studies.setting import Finding, Setting, Ticker
@@ -55,6 +56,8 @@ def follow_through() -> Study:
 @_of_a_suite("unseen")
 def unseen() -> Study:
     """Score a policy, not trained again, with backbones and catalogs it does not know."""
+    # Routers are trained last, after minutes of work that would be lost.
+    require("torch", extra="train")
     from agentbalance_plugin.evaluation.studies.unseen import study_unseen
 
     return study_unseen

@@ -30,6 +30,17 @@ def test_training_without_extras_names_the_one_that_has_all_it_needs(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_study_that_trains_last_asks_for_torch_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(*_: object) -> None:
+        raise AssertionError("the study began")
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(unseen, "study_unseen", too_late)
+    result = CliRunner().invoke(app, ["study", "unseen"])
+    assert isinstance(result.exception, ImportError)
+    assert "'agentbalance-plugin[train]'" in str(result.exception)
+
+
 def test_measuring_training_without_torch_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"'agentbalance-plugin\[train\]'"):
