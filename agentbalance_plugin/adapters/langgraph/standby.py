@@ -83,14 +83,16 @@ class Wish:
                 request = self._after(request, error)
 
     def _first(self) -> Request:
-        """On the planned backbone, unless its endpoint has failed in this run or lately."""
-        run = self.caller.run
-        planned = run.backbone_of(self.caller.agent, self._needs)
-        request = Request.of(self.caller, self.asked, self.prompt, self.options, planned)
-        outages = run.meter.outages
-        if planned.name not in outages and planned.name not in outages.lately:
-            return request
-        return self._next(self._order) or request
+        """On the planned backbone, unless it lacks what the call needs, or its endpoint has failed
+        in this run or lately."""
+        run, needs = self.caller.run, self._needs
+        planned, outages = run.backbone_of(self.caller.agent, needs), run.meter.outages
+        able = needs <= planned.capabilities
+        if not able or planned.name in outages or planned.name in outages.lately:
+            other = self._next(self._order)
+            if other is not None:
+                return other
+        return Request.of(self.caller, self.asked, self.prompt, self.options, planned)
 
     def _after(self, request: Request, error: Exception) -> Request:
         """On the next backbone; the error is raised where it is none of the endpoint's, or nobody
@@ -108,13 +110,16 @@ class Wish:
     @property
     def _order(self) -> tuple[str, ...]:
         """The backbones that may answer, in the order in which they are asked."""
-        run, agent = self.caller.run, self.caller.agent
-        planned, outages = run.backbone_of(agent, self._needs).name, run.meter.outages
+        run, agent, needs = self.caller.run, self.caller.agent, self._needs
+        planned, outages = run.backbone_of(agent, needs), run.meter.outages
         if any(each.name == agent and each.backbone for each in run.team.agents):
             # Nobody stands in for a backbone that the user chose.
-            return (planned,)
-        others = standbys(run.models.catalog, planned, self._needs, outages.lately)
-        return outages.order(agent, (planned, *others))
+            return (planned.name,)
+        others = standbys(run.models.catalog, planned.name, needs, outages.lately)
+        # No plan knows what a node binds to its model only while it runs.
+        able = needs <= planned.capabilities
+        names = (planned.name, *others) if able else (*others, planned.name)
+        return outages.order(agent, names)
 
     def _next(self, order: tuple[str, ...]) -> Request | None:
         """On the first that has not failed in this run."""

@@ -213,3 +213,27 @@ async def test_what_has_begun_to_speak_is_not_replaced(instant: Bench) -> None:
     with pytest.raises(Exception, match=r"."):
         await app.ainvoke({"messages": [("user", f"[[fault:cut_stream]] {instant.task()}")]})
     assert {call.backbone for call in app.report.calls} == {MINI}
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+async def test_a_call_that_the_planned_backbone_can_not_make_goes_to_one_that_can(
+    instant: Bench, chosen: bool
+) -> None:
+    model = instant.model()
+
+    async def binds(state: MessagesState) -> Any:
+        """What it binds is known only when it runs."""
+        bound = model.bind_tools([{"type": "function", "function": {"name": "look"}}])
+        return {"messages": [await bound.ainvoke(state["messages"])]}
+
+    catalog = instant.catalog(MINI, FLASH, LARGE, capabilities=["text"])
+    able = replace(catalog[LARGE], capabilities=frozenset({"text", "tools"}))
+    app = instant.balance(
+        chain_of({"a": binds, "b": styles(instant)["asynchronous"]}),
+        agents={"a": Agent("a", backbone=MINI if chosen else None), "b": None},
+        backbones=Catalog([catalog[MINI], catalog[FLASH], able]),
+        policy=Assign({"a": MINI, "b": MINI}),
+    ).compile()
+    await app.ainvoke(instant.ask())
+    assert [each for _, each in instant.called()] == [MINI if chosen else LARGE, MINI]
+    assert app.report.spend.nanodollars == instant.billed()
