@@ -54,6 +54,8 @@ class BalancedStateGraph(_AnyGraph):
         # In place: wrapped in another object it would not be known as a subgraph any more.
         compiled.__class__ = BalancedGraph
         made = cast("BalancedGraph", compiled)
+        # As in a stock graph it is what may be compiled once more, with a checkpointer, say.
+        made.builder = self
         made.shared = Shared(
             layout, Reports(), caches, lambda: stock_compile(self._users(), *args, **options)
         )

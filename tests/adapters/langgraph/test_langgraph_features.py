@@ -31,6 +31,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentbalance_plugin import Budget, Plan
+from agentbalance_plugin.adapters.langgraph import explain
 
 THREAD: Any = {"configurable": {"thread_id": "one"}}
 
@@ -377,6 +378,21 @@ async def test_a_deep_copy_of_a_builder_is_of_the_same_budget(instant: Bench) ->
         assert app.report.complete
     # The mean is over both.
     assert len(builder._settings.pacers) == 1
+
+
+@pytest.mark.parametrize("mode", ["backbones", "full"])
+async def test_the_builder_of_a_compiled_graph_makes_another_under_the_budget(
+    instant: Bench, mode: str
+) -> None:
+    plan = Plan({"a": MINI, "b": MINI}, edges=[("a", "b")], decider="b")
+    app = instant.balance(instant.chain(("a", "b")), mode=mode, policy=Always(plan)).compile()
+    again = app.builder.compile(checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    await again.ainvoke(instant.ask(), config)
+    assert instant.called() == [("a", MINI), ("b", MINI)]
+    assert again.report.spend.nanodollars == instant.billed()
+    assert speakers(again.get_state(config).values) == ["human", "a", "b"]
+    assert explain(app.builder).nodes == explain(instant.chain(("a", "b"))).nodes
 
 
 async def test_a_drain_requested_from_outside_is_heeded(instant: Bench) -> None:
