@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from agentbalance_plugin.adapters.covered import without_price
@@ -17,6 +18,7 @@ from agentbalance_plugin.adapters.langgraph.internals import changed
 _PLAIN: tuple[Any, ...] = ("text/plain", {"type": "text"})
 _FREE: tuple[Any, ...] = ("json", "application/json", {"type": "json_object"})
 _TEXT = frozenset({"text"})
+_CACHE_MARK = "cache_control"
 # Of what a chat model was made with.
 _OWN = frozenset((*SAMPLING, "stop", "stop_sequences", *SHAPES))
 
@@ -109,6 +111,28 @@ def _bind_tools(taken: dict[str, Any], given: Mapping[str, Any], model: BaseChat
         chosen = {} if choice is None else {"tool_choice": _choice(choice)}
         bound: Any = model.bind_tools(tools, **chosen)
         taken.update(bound.kwargs)
+
+
+def fit_prompt(
+    messages: list[BaseMessage], asked: BaseChatModel, model: BaseChatModel
+) -> list[BaseMessage]:
+    """The messages of a call that was meant for `asked`, as `model` takes them: OpenAI's endpoints
+    refuse the marks by which Anthropic's are told what to cache."""
+    if is_openai(asked) or not is_openai(model):
+        return messages
+    return [_without_cache_marks(message) for message in messages]
+
+
+def _without_cache_marks(message: BaseMessage) -> BaseMessage:
+    if isinstance(message.content, str):
+        return message
+    parts = [
+        {name: value for name, value in part.items() if name != _CACHE_MARK}
+        if isinstance(part, dict)
+        else part
+        for part in message.content
+    ]
+    return message if parts == message.content else message.model_copy(update={"content": parts})
 
 
 def marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:

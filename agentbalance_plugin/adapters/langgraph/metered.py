@@ -27,7 +27,7 @@ from langchain_core.runnables.config import merge_configs
 from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import capped, is_openai, wanted
 from agentbalance_plugin.adapters.langgraph.chunks import Chunks, reports_in
-from agentbalance_plugin.adapters.langgraph.fit import fit, marks
+from agentbalance_plugin.adapters.langgraph.fit import fit, fit_prompt, marks
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.internals import found_no_reply
 from agentbalance_plugin.adapters.langgraph.paid import paying
@@ -99,7 +99,8 @@ class Request:
         check_covered(options, "call this model through direct(...), outside the budget")
         run, reasons = caller.run, backbone.reasoning == "yes"
         model, fitting = fit(options, asked, run.models(backbone.name), reasons=reasons)
-        most, messages = min(wanted(asked, options), default=None), _as_messages(prompt)
+        most = min(wanted(asked, options), default=None)
+        messages = fit_prompt(_as_messages(prompt), asked, model)
         granted = run.output_cap(caller.agent) if planned else None
         return cls(
             caller,

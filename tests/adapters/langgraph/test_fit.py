@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from graphs import Assign, Bench, OllamaServer, calling, chain_of, ollama
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tools import tool
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from langgraph.graph import MessagesState
@@ -83,6 +84,27 @@ async def test_what_a_nodes_model_was_made_with_holds_for_its_backbone(instant: 
     await app.ainvoke({"messages": [("user", "hello")]})
     options = server.asked[0]["options"]
     assert (options["seed"], options["temperature"], options["stop"]) == (3, 0.0, ["END"])
+
+
+@pytest.mark.parametrize("other", [True, False])
+async def test_marks_of_what_to_cache_do_not_reach_an_endpoint_that_refuses_them(
+    instant: Bench, other: bool
+) -> None:
+    marked = {"type": "text", "text": instant.task(), "cache_control": {"type": "ephemeral"}}
+    told: list[Any] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, messages: Any, **more: Any) -> None:
+            told.extend(message.content for message in messages[0])
+
+    # Whoever asks OpenAI's own models for it knows what is behind the endpoint.
+    asked = ollama() if other else instant.model()
+    app = instant.balance(chain_of({"a": calling(asked)})).compile()
+    given = {"messages": [("system", "Solve."), ("user", [marked])]}
+    result = await app.ainvoke(given, {"callbacks": [Listener()]})
+    plain = {"type": "text", "text": instant.task()}
+    assert told == ["Solve.", [plain if other else marked]]
+    assert result["messages"][1].content == [marked]
 
 
 def test_settings_reach_a_model_of_the_same_provider() -> None:
