@@ -19,6 +19,9 @@ _PLAIN: tuple[Any, ...] = ("text/plain", {"type": "text"})
 _FREE: tuple[Any, ...] = ("json", "application/json", {"type": "json_object"})
 _TEXT = frozenset({"text"})
 _CACHE_MARK = "cache_control"
+
+PARSED = frozenset({"json", "structured_output"})
+"""Capabilities whose replies are of no use without their end."""
 # Of what a chat model was made with.
 _OWN = frozenset((*SAMPLING, "stop", "stop_sequences", *SHAPES))
 

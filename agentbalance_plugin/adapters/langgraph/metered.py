@@ -27,7 +27,7 @@ from langchain_core.runnables.config import merge_configs
 from agentbalance_plugin.adapters.covered import check_covered
 from agentbalance_plugin.adapters.langgraph.caps import capped, is_openai, wanted
 from agentbalance_plugin.adapters.langgraph.chunks import Chunks, reports_in
-from agentbalance_plugin.adapters.langgraph.fit import fit, fit_prompt, marks
+from agentbalance_plugin.adapters.langgraph.fit import PARSED, fit, fit_prompt, marks, needs_of
 from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.internals import found_no_reply
 from agentbalance_plugin.adapters.langgraph.paid import paying
@@ -112,7 +112,7 @@ class Request:
             granted,
             marks(asked, model),
             # LangChain's `with_structured_output` binds it, whatever the method.
-            bool(options.get("ls_structured_output_format")),
+            bool(options.get("ls_structured_output_format") or needs_of(fitting) & PARSED),
         )
 
     def invoke(self, config: RunnableConfig | None) -> AIMessage:

@@ -178,9 +178,14 @@ class Bench:
 
 
 class OllamaServer:
-    """Calls the first tool it is given, and then answers; uses as many tokens as it may."""
+    """Calls the first tool it is given, and then answers; uses as many tokens as it may.
 
-    def __init__(self) -> None:
+    Args:
+        ends: why it says that its replies end.
+    """
+
+    def __init__(self, *, ends: str = "stop") -> None:
+        self.ends = ends
         self.asked: list[dict[str, Any]] = []
         routes = [Route("/api/chat", self._chat, methods=["POST"])]
         self._transport = httpx.ASGITransport(Starlette(routes=routes))
@@ -210,7 +215,7 @@ class OllamaServer:
             "created_at": "2026-01-01T00:00:00Z",
             "message": message,
             "done": True,
-            "done_reason": "stop",
+            "done_reason": self.ends,
             "prompt_eval_count": 8,
             "eval_count": asked["options"]["num_predict"],
         }

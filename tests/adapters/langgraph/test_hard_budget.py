@@ -5,11 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from graphs import LARGE, LLAMA, MINI, NAMES, Always, Assign, Bench, chain_of, speakers
+from graphs import (
+    LARGE,
+    LLAMA,
+    MINI,
+    NAMES,
+    Always,
+    Assign,
+    Bench,
+    OllamaServer,
+    calling,
+    chain_of,
+    ollama,
+    speakers,
+)
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
@@ -370,6 +384,21 @@ async def test_so_is_one_whose_parser_would_make_nothing_of_it(
         assert len(result["messages"]) == 1
         assert app.report.agents[0].status == "skipped"
         assert "did not fit into the" in app.report.agents[0].reason
+
+
+async def test_so_is_json_that_is_asked_for_without_a_parser_at_hand(instant: Bench) -> None:
+    [(backbone, chat)] = OllamaServer(ends="length").backbones
+    able = replace(backbone, capabilities=frozenset({"text", "json"}))
+    app = instant.balance(
+        chain_of({"solver": calling(ollama(), format="json")}),
+        backbones=[(able, chat)],
+        policy=Assign({"solver": "llama"}),
+        budget=Budget(cost_usd=0.003),
+    ).compile()
+    result = await app.ainvoke(instant.ask())
+    assert len(result["messages"]) == 1
+    assert "did not fit into the" in app.report.agents[0].reason
+    assert app.report.calls[0].cut
 
 
 @pytest.mark.parametrize("cut_by", ["the budget", "its caller"])
