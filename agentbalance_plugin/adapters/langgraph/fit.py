@@ -61,9 +61,9 @@ def fit(
     """The model and keyword arguments of a call of it, from those of a call of `asked`.
 
     Between models of one provider everything goes along. To another's go tools, the choice among
-    them, stop words, and those settings that it knows; what else was bound is of the first one's
-    endpoint, and the other's SDK would fail over it. What the maker of `asked` gave it holds where
-    the maker of `model` gave nothing.
+    them, stop words, those settings that it knows, and to OpenAI's a schema in its words; what else
+    was bound is of the first one's endpoint, and the other's SDK would fail over it. What the maker
+    of `asked` gave it holds where the maker of `model` gave nothing.
 
     Args:
         reasons: whether the backbone always reasons: such endpoints refuse to be told how to
@@ -88,14 +88,16 @@ def fit(
     elif type(asked) is type(model):
         # What was bound goes as it is; integrations differ in what else they take with a call.
         taken = {n: v for n, v in given.items() if n in options or n not in SETTINGS}
-    elif shape := next((name for name in SHAPES if given.get(name)), None):
-        raise ValueError(
-            f"structured output by {shape} is {type(asked).__name__}'s own and "
-            f"{type(model).__name__} does not know it; use with_structured_output(..., "
-            "method='function_calling')"
-        )
     else:
         taken = _common(given)
+        if (shape := next((name for name in SHAPES if given.get(name)), None)) is not None:
+            if not (is_openai(model) and _is_openais(shape, given[shape])):
+                raise ValueError(
+                    f"structured output by {shape} is {type(asked).__name__}'s own and "
+                    f"{type(model).__name__} does not know it; use with_structured_output(..., "
+                    "method='function_calling'), or ToolStrategy(...) as an agent's response_format"
+                )
+            taken[shape] = given[shape]
     if type(asked) is not type(model):
         _bind_tools(taken, given, model)
     known = {name: given[name] for name in SETTINGS if name in given and name not in taken}
@@ -111,7 +113,11 @@ def _bind_tools(taken: dict[str, Any], given: Mapping[str, Any], model: BaseChat
         # Ollama can't be told to call the tool that is the structure; others must be.
         choice = "any"
     if tools:
-        chosen = {} if choice is None else {"tool_choice": _choice(choice)}
+        chosen: dict[str, Any] = {} if choice is None else {"tool_choice": _choice(choice)}
+        if "response_format" in taken:
+            # OpenAI's SDK takes only strict tools beside it, and LangChain makes them of bare ones.
+            chosen["strict"] = True
+            tools = [tool.get("function", tool) for tool in tools]
         bound: Any = model.bind_tools(tools, **chosen)
         taken.update(bound.kwargs)
 
@@ -151,6 +157,14 @@ def marks(asked: BaseChatModel, model: BaseChatModel) -> RunnableConfig:
     if own := {k: v for k, v in (asked.metadata or {}).items() if (k, v) not in known}:
         found["metadata"] = own
     return found
+
+
+def _is_openais(shape: str, value: Any) -> bool:
+    """Whether a shape is said in the words of OpenAI's endpoints, as agents of `create_agent` say
+    it to every model."""
+    if shape != "response_format" or not isinstance(value, Mapping):
+        return False
+    return cast("Mapping[str, Any]", value).get("type") in ("json_schema", "json_object")
 
 
 def _common(given: Mapping[str, Any]) -> dict[str, Any]:

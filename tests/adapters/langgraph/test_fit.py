@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import httpx
 import pytest
 from graphs import Assign, Bench, OllamaServer, calling, chain_of, ollama
 from langchain.agents import create_agent
@@ -176,6 +178,32 @@ def test_other_ways_to_a_structure_do_not_cross(method: Any) -> None:
         with pytest.raises(ValueError, match=r"use with_structured_output.*function_calling"):
             fit(bound.kwargs, asked, other)
         assert fit(bound.kwargs, asked, asked) == (asked, bound.kwargs)
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_schema_in_the_words_of_openai_reaches_its_endpoints(written: bool) -> None:
+    """Agents say it so to every model. Beside it OpenAI's SDK refuses tools that are not strict."""
+    schema = {"name": "out", "schema": {"type": "object", "properties": {}}}
+    shape = {"type": "json_schema", "json_schema": schema}
+    tool = {"name": "add", "description": "", "input_schema": {"type": "object", "properties": {}}}
+    tools = ollama().bind_tools([add]).kwargs["tools"] if written else [tool]  # pyright: ignore[reportAttributeAccessIssue]
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant"}}
+        said = {"id": "1", "created": 1, "model": "m", "object": "chat.completion"}
+        return httpx.Response(200, json={**said, "choices": [choice]})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    model, options = fit(
+        {"tools": tools, "response_format": shape}, ollama(), openai(http_async_client=http)
+    )
+    await model.ainvoke("What is 1 and 1?", **options)
+    assert asked[0]["response_format"]["json_schema"]["name"] == "out"
+    assert [tool["function"]["name"] for tool in asked[0]["tools"]] == ["add"]
+    with pytest.raises(ValueError, match="or ToolStrategy"):
+        fit({"response_format": shape}, openai(), ollama())
 
 
 def test_models_of_one_provider_share_everything() -> None:
