@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from agentbalance_plugin.backbone import Backbone, Catalog
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD, Budget
@@ -30,6 +30,11 @@ _LONGEST_IN_LOOP_S = 0.003
 # Only used to set shares aside, never as a bound.
 _TYPICAL_OUTPUT_TOKENS = 400
 _LONGEST_HEARD_TOKENS = 1024
+
+
+Pinned = Iterable[str] | Mapping[str, str | None] | None
+"""Names of agents that every plan keeps, or these and the backbones that they must have (None:
+any)."""
 
 
 class Planner(Protocol):
@@ -174,6 +179,26 @@ def check_needs(agents: Iterable[Agent], catalog: Catalog) -> None:
                 f"agent {agent.name!r} needs {sorted(agent.needs)}, which no backbone has; add "
                 "them to the capabilities of the backbones that have them"
             )
+
+
+def pins_of(pinned: Pinned, names: Sequence[str], catalog: Catalog) -> dict[str, str | None]:
+    """The pins of the agents `names` (ValueError for one that can't be)."""
+    if isinstance(pinned, str) or not isinstance(pinned, (Iterable, type(None))):
+        raise ValueError(f"pinned must be a list of names or a mapping, got {pinned!r}")
+    pins: dict[str, str | None] = (
+        dict(cast("Mapping[str, str | None]", pinned))
+        if isinstance(pinned, Mapping)
+        else dict.fromkeys(pinned or ())
+    )
+    for name, backbone in pins.items():
+        if name not in names:
+            raise ValueError(f"pinned: {name!r} is no agent of the chat, which has {list(names)}")
+        if backbone is not None and backbone not in catalog:
+            raise ValueError(
+                f"pinned: {name!r} is given {backbone!r}, which is not among the backbones "
+                f"{list(catalog)}"
+            )
+    return pins
 
 
 def bytes_kept(calls: Iterable[CallRecord], catalog: Catalog, team: Team) -> int:

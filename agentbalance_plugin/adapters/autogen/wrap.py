@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from autogen_agentchat.base import ChatAgent
 from autogen_agentchat.base import Team as AutoGenTeam
@@ -30,10 +30,17 @@ from agentbalance_plugin.adapters.autogen.rebind import (
     termination_of,
 )
 from agentbalance_plugin.adapters.autogen.routed import RoutedTeam, manager_name
-from agentbalance_plugin.adapters.autogen.stream import Stream
 from agentbalance_plugin.adapters.autogen.termination import turns_of
 from agentbalance_plugin.adapters.autogen.wrapped import Wiring, WrappedTeam
-from agentbalance_plugin.adapters.planning import Planner, check_affordable, check_needs, planner_of
+from agentbalance_plugin.adapters.planning import (
+    Pinned,
+    Planner,
+    check_affordable,
+    check_needs,
+    pins_of,
+    planner_of,
+)
+from agentbalance_plugin.adapters.stream import Stream
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.answers import extract_answer
 from agentbalance_plugin.runtime.clock import Clock
@@ -53,7 +60,7 @@ def wrap_groupchat(
     participants: Sequence[Participant] | None = None,
     agent_factory: AgentFactory | None = None,
     answer: AnswerExtractor | None = None,
-    pinned: Iterable[str] | Mapping[str, str | None] | None = None,
+    pinned: Pinned = None,
     clock: Clock | None = None,
 ) -> WrappedTeam:
     """Put an AutoGen chat under a budget; the chat itself is left as it is.
@@ -117,12 +124,12 @@ class _Options:
     decider: str | None
     agent_factory: AgentFactory | None
     answer: AnswerExtractor | None
-    pinned: Iterable[str] | Mapping[str, str | None] | None
+    pinned: Pinned
 
 
 def _wrapped(
     chat: BaseGroupChat,
-    stream: Stream,
+    stream: Stream[Clients],
     options: _Options,
     participants: Sequence[Participant] | None = None,
 ) -> WrappedTeam:
@@ -208,7 +215,7 @@ def _check_chat(chat: object) -> None:
 
 def _describe(
     participants: Sequence[Participant],
-    pinned: Iterable[str] | Mapping[str, str | None] | None,
+    pinned: Pinned,
     clients: Clients,
 ) -> tuple[Agent, ...]:
     """The agents with their pins, each checked against the chat and the catalog."""
@@ -224,21 +231,7 @@ def _describe(
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"participants: two agents are named {name!r}; names must be unique")
-    if isinstance(pinned, str) or not isinstance(pinned, (Iterable, type(None))):
-        raise ValueError(f"pinned must be a list of names or a mapping, got {pinned!r}")
-    pins: dict[str, str | None] = (
-        dict(cast("Mapping[str, str | None]", pinned))
-        if isinstance(pinned, Mapping)
-        else dict.fromkeys(pinned or ())
-    )
-    for name, backbone in pins.items():
-        if name not in names:
-            raise ValueError(f"pinned: {name!r} is no agent of the chat, which has {names}")
-        if backbone is not None and backbone not in clients.catalog:
-            raise ValueError(
-                f"pinned: {name!r} is given {backbone!r}, which is not among the backbones "
-                f"{list(clients.catalog)}"
-            )
+    pins = pins_of(pinned, names, clients.catalog)
     agents = [describe(participant) for participant in participants]
     if clients.catalog.offers("vision") and any(map(_shows_pictures, participants)):
         # To others a picture that an agent shows would be nothing.

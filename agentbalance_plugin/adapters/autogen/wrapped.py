@@ -23,8 +23,8 @@ from autogen_core import CancellationToken
 
 from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.conversation import images_in
+from agentbalance_plugin.adapters.autogen.endpoints import Clients
 from agentbalance_plugin.adapters.autogen.run import Event, Run
-from agentbalance_plugin.adapters.autogen.stream import Stream
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.planning import (
     aplan_task,
@@ -33,6 +33,7 @@ from agentbalance_plugin.adapters.planning import (
     denied_tokens,
     past_of,
 )
+from agentbalance_plugin.adapters.stream import Stream
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.core.knobs import Past
 from agentbalance_plugin.plan import Plan
@@ -62,7 +63,7 @@ class Wiring:
     name: str
     description: str
     team: neutral.Team
-    stream: Stream
+    stream: Stream[Clients]
     again: Callable[[BaseGroupChat], WrappedTeam]
     rounds: float = 1.0
 

@@ -25,10 +25,10 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.covered import check_covered
+from agentbalance_plugin.adapters.in_time import start
 from agentbalance_plugin.adapters.langgraph.caps import capped, is_openai, wanted
 from agentbalance_plugin.adapters.langgraph.chunks import Chunks, reports_in
 from agentbalance_plugin.adapters.langgraph.fit import PARSED, fit, fit_prompt, marks, needs_of
-from agentbalance_plugin.adapters.langgraph.in_time import start
 from agentbalance_plugin.adapters.langgraph.internals import found_no_reply
 from agentbalance_plugin.adapters.langgraph.paid import paying
 from agentbalance_plugin.adapters.langgraph.prompt_bound import prompt_bound

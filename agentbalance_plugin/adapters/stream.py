@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from typing import Generic, Protocol, TypeVar
 
-from agentbalance_plugin.adapters.autogen.endpoints import Clients
 from agentbalance_plugin.adapters.planning import Planner, pacer_of, takes_long
+from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
 from agentbalance_plugin.runtime.habits import Habits
@@ -13,12 +14,20 @@ from agentbalance_plugin.runtime.pacing import Pacer
 from agentbalance_plugin.team import Team
 
 
-class Stream:
+class _OfCatalog(Protocol):
+    @property
+    def catalog(self) -> Catalog: ...
+
+
+Clients = TypeVar("Clients", bound=_OfCatalog)
+
+
+class Stream(Generic[Clients]):
     """Backbones, planner and budget; one mean for all runs, and what earlier ones taught. Safe to
     use from several threads.
 
     Args:
-        clients: the backbones.
+        clients: of the backbones, whatever calls these in a framework.
         budget: of each run, or an average over them.
         planner: makes the plans.
         clock: what deadlines are measured on.
