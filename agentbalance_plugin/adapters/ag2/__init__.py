@@ -1,0 +1,6 @@
+"""AG2 (0.14, imported as `autogen`) chats under a budget."""
+
+from agentbalance_plugin.extras import require
+
+require("autogen.agentchat.groupchat", extra="ag2")
+require("openai", extra="ag2")
