@@ -4,3 +4,7 @@ from agentbalance_plugin.extras import require
 
 require("autogen.agentchat.groupchat", extra="ag2")
 require("openai", extra="ag2")
+
+from agentbalance_plugin.adapters.ag2.wrap import wrap_groupchat  # noqa: E402
+
+__all__ = ["wrap_groupchat"]

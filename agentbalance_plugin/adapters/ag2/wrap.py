@@ -1,0 +1,151 @@
+"""`wrap_groupchat`: from an AG2 manager to the same manager under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import new_class
+from typing import Any, cast
+
+from autogen import ConversableAgent, GroupChat, GroupChatManager
+
+from agentbalance_plugin.adapters.ag2.endpoints import Backbones, Clients, clients_for
+from agentbalance_plugin.adapters.ag2.found import Found, warn_of_what_is_beyond
+from agentbalance_plugin.adapters.ag2.internals import reply_functions
+from agentbalance_plugin.adapters.ag2.manager import (
+    Balance,
+    WrappedManager,
+    a_run_chat,
+    put_into,
+    run_chat,
+)
+from agentbalance_plugin.adapters.ag2.settings import check_settings
+from agentbalance_plugin.adapters.planning import (
+    Pinned,
+    Planner,
+    check_affordable,
+    check_needs,
+    pins_of,
+    planner_of,
+)
+from agentbalance_plugin.adapters.stream import Stream
+from agentbalance_plugin.budget import Budget
+from agentbalance_plugin.runtime.clock import Clock
+
+
+def wrap_groupchat(
+    chat: GroupChatManager,
+    *,
+    budget: Budget,
+    backbones: Backbones = "backbones.yaml",
+    policy: str | Path | Planner = "default",
+    agents: Iterable[ConversableAgent] = (),
+    pinned: Pinned = None,
+    clock: Clock | None = None,
+) -> WrappedManager:
+    """Put an AG2 group chat under a budget: its manager, as it is, becomes a wrapped one.
+
+    Args:
+        chat: the manager. Who speaks when stays AG2's affair.
+        budget: of each run, or an average over runs.
+        backbones: a catalog file (by default `backbones.yaml` in the working directory), a Catalog,
+            or pairs of a Backbone and the llm_config that calls it.
+        policy: "default", a checkpoint folder, or any object with `plan(query, team, budget,
+            catalog)`.
+        agents: whose calls the budget pays as well although the chat does not lead to them: those
+            that tools keep. Agents of nested chats, and in attributes of others, are found.
+        pinned: a mapping from names of agents to the backbone they must have (None: any), or names.
+        clock: what deadlines are measured on; real time by default.
+
+    Returns:
+        The manager; `manager.report` tells of its last run.
+
+    Raises:
+        ValueError: an argument that can't work, named with its value and the fix.
+        CatalogError, PolicyError: a catalog or policy file that can't be used.
+    """
+    if not isinstance(budget, Budget):
+        raise ValueError(f"budget must be a Budget, got {budget!r}")
+    if clock is not None and not isinstance(clock, Clock):
+        raise ValueError(f"clock must be a Clock, got {clock!r}")
+    _check_manager(chat)
+    others = list(agents)
+    for other in others:
+        if not isinstance(other, ConversableAgent):
+            raise ValueError(f"agents must be agents of AG2, got {other!r}")
+    clients = clients_for(backbones)
+    check_affordable(budget, clients.catalog)
+    stream = Stream(clients, budget, planner_of(policy), clock or Clock())
+    # Other chats of the stream ask for it again.
+    return _wrapped(chat, stream, others, list(pinned) if isinstance(pinned, Iterator) else pinned)
+
+
+def _wrapped(
+    manager: GroupChatManager,
+    stream: Stream[Clients],
+    others: list[ConversableAgent],
+    pinned: Pinned,
+) -> WrappedManager:
+    """The manager as a part of a stream (ValueError: it can't be wrapped)."""
+    catalog = stream.clients.catalog
+
+    def again(other: GroupChatManager) -> WrappedManager:
+        _check_manager(other)
+        return _wrapped(other, stream, others, pinned)
+
+    loops = _loop(manager, GroupChatManager.run_chat), _loop(manager, GroupChatManager.a_run_chat)
+    found = Balance(stream, {}, others, again, loops).found(manager)
+    balance = Balance(stream, pins_of(pinned, found.team.names, catalog), others, again, loops)
+    _check_agents(balance.found(manager), stream)
+    warn_of_what_is_beyond(found)
+    stream.pacer(found.team)
+    stream.takes_long(found.team)
+    for old, new in zip(loops, (run_chat, a_run_chat), strict=True):
+        manager.replace_reply_func(old, new)
+    put_into(manager, balance)
+    manager.__class__ = _wrapped_kind(type(manager))
+    return cast("WrappedManager", manager)
+
+
+def _check_manager(chat: object) -> None:
+    if isinstance(chat, WrappedManager):
+        raise ValueError(f"chat: {chat.name!r} is wrapped already; make another manager")
+    if isinstance(chat, GroupChat):
+        raise ValueError(
+            "chat is a GroupChat, which runs nothing by itself; give its "
+            "GroupChatManager(groupchat=chat, llm_config=...)"
+        )
+    if not isinstance(chat, GroupChatManager):
+        raise ValueError(f"chat must be a GroupChatManager, got {type(chat).__name__}")
+
+
+def _check_agents(found: Found, stream: Stream[Clients]) -> None:
+    callers = [agent for agent in found.team.agents if agent.calls_backbone]
+    if not callers:
+        raise ValueError(
+            f"chat: none of its agents {list(found.agents)} has an llm_config, so that there is "
+            "nothing to budget"
+        )
+    check_needs(callers, stream.clients.catalog)
+    for agent in found.agents.values():
+        check_settings(agent)
+
+
+def _loop(manager: GroupChatManager, own: Callable[..., Any]) -> Callable[..., Any]:
+    """AG2's function by which a manager runs its chat."""
+    if own not in reply_functions(manager):
+        raise ValueError(
+            f"chat: {manager.name!r} does not reply by {own.__qualname__}, so that its runs can't "
+            "be put under a budget; leave AG2's reply function registered"
+        )
+    return own
+
+
+@lru_cache(maxsize=64)
+def _wrapped_kind(kind: type[GroupChatManager]) -> type[WrappedManager]:
+    """A wrapped manager that is one of the user's own kind as well."""
+    if kind is GroupChatManager:
+        return WrappedManager
+    made = new_class(f"Wrapped{kind.__name__}", (WrappedManager, kind))
+    return cast("type[WrappedManager]", made)
