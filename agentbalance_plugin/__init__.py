@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentbalance_plugin.adapters.autogen import wrap_groupchat as wrap_groupchat
+    from agentbalance_plugin.adapters.groupchat import wrap_groupchat as wrap_groupchat
     from agentbalance_plugin.adapters.langgraph import BudgetMiddleware as BudgetMiddleware
     from agentbalance_plugin.adapters.langgraph import StandIn as StandIn
     from agentbalance_plugin.adapters.langgraph import balance as balance
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agentbalance_plugin.team import Team as Team
 
 _HOME = {
-    "wrap_groupchat": "adapters.autogen",
+    "wrap_groupchat": "adapters.groupchat",
     "BudgetMiddleware": "adapters.langgraph",
     "StandIn": "adapters.langgraph",
     "balance": "adapters.langgraph",
@@ -67,7 +67,11 @@ _HOME = {
     "Team": "team",
 }
 
-_NEEDS = {"adapters.autogen": "autogen_agentchat", "adapters.langgraph": "langgraph"}
+# Any one of these will do.
+_NEEDS = {
+    "adapters.groupchat": ("autogen_agentchat", "autogen"),
+    "adapters.langgraph": ("langgraph",),
+}
 
 __version__ = "0.1.0"
 
@@ -87,8 +91,9 @@ def __getattr__(name: str) -> Any:
 def _is_there(name: str) -> bool:
     from importlib.util import find_spec
 
-    needed = {_NEEDS.get(_HOME[name]), "langchain" if name == "BudgetMiddleware" else None}
-    return all(library is None or find_spec(library) for library in needed)
+    frameworks = _NEEDS.get(_HOME[name], ())
+    there = not frameworks or any(find_spec(framework) for framework in frameworks)
+    return there and (name != "BudgetMiddleware" or find_spec("langchain") is not None)
 
 
 def __dir__() -> list[str]:

@@ -87,7 +87,12 @@ def test_public_names_are_there_and_others_are_not() -> None:
 @pytest.mark.parametrize(
     ("absent", "use", "extra"),
     [
-        ("autogen_agentchat", "from agentbalance_plugin import wrap_groupchat", "autogen"),
+        (
+            "autogen_agentchat",
+            "from agentbalance_plugin import wrap_groupchat; wrap_groupchat(None, budget=None)",
+            "autogen",
+        ),
+        ("autogen", "import agentbalance_plugin.adapters.ag2", "ag2"),
         ("langgraph", "from agentbalance_plugin import balance", "langgraph"),
         (
             "pyarrow",
@@ -112,28 +117,31 @@ def test_an_absent_extra_is_named(absent: str, use: str, extra: str) -> None:
 @pytest.mark.parametrize(
     ("absent", "lost"),
     [
-        ("autogen_agentchat", {"wrap_groupchat"}),
-        ("langchain", {"BudgetMiddleware"}),
+        (("autogen_agentchat", "autogen"), {"wrap_groupchat"}),
+        (("autogen_agentchat",), set[str]()),
+        (("langchain",), {"BudgetMiddleware"}),
         (
-            "langgraph",
+            ("langgraph",),
             {"BudgetMiddleware", "StandIn", "balance", "balanced", "direct", "install"}
             | {"uninstall"},
         ),
     ],
 )
 def test_an_absent_framework_takes_its_public_names_along(
-    absent: str, lost: set[str], monkeypatch: pytest.MonkeyPatch
+    absent: tuple[str, ...], lost: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import agentbalance_plugin
 
     everything = set(agentbalance_plugin.__all__)
-    monkeypatch.setitem(sys.modules, absent, None)
+    for framework in absent:
+        monkeypatch.setitem(sys.modules, framework, None)
     assert everything - set(agentbalance_plugin.__all__) == lost
 
 
 def test_everything_is_imported_where_no_framework_is_there() -> None:
     script = (
-        "import sys; sys.modules.update(autogen_agentchat=None, langgraph=None, langchain=None)\n"
+        "import sys; sys.modules.update(autogen_agentchat=None, autogen=None)\n"
+        "sys.modules.update(langgraph=None, langchain=None)\n"
         "from agentbalance_plugin import *\n"
         "print(Budget(cost_usd=1), Policy, 'balance' in dir())"
     )

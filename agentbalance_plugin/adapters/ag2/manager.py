@@ -169,6 +169,9 @@ class Balance:
             try:
                 yield run
                 run.ended, run.stop_reason = True, "The chat came to its end"
+                if run.denials:
+                    # Tools hide them.
+                    raise run.denials[0]
             except CallDenied as denied:
                 run.exceeded, run.stop_reason = True, f"Budget exhausted: {denied.reason}"
             except BaseException as error:

@@ -31,7 +31,7 @@ class Run:
         turns: of its calls, which wait for what others hold.
         denials: of calls, which tools and chats inside may hide.
         stop_reason: None until it has ended.
-        exceeded: the budget ended it.
+        exceeded: the budget left something undone.
         ended: the chat came to its own end.
     """
 

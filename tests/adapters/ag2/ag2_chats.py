@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 from autogen import ConversableAgent, GroupChat, GroupChatManager, UserProxyAgent
@@ -68,10 +69,14 @@ class Bench:
         ]
         return task_text(queries[number], self.replay)
 
-    def catalog(self, *names: str) -> Catalog:
+    def catalog(self, *names: str, dear: str | None = None) -> Catalog:
         able = frozenset({"text", "tools", "structured_output"})
         known = (replace(self.replay.catalog[name], capabilities=able) for name in names)
-        return self.simulator.serving(Catalog(known))
+        backbones = list(known)
+        if dear is not None:
+            usual = self.replay.catalog[dear]
+            backbones.append(replace(usual, price_in_usd_per_mtok=Decimal(1000)))
+        return self.simulator.serving(Catalog(backbones))
 
     def manager(self, *agents: ConversableAgent, turns: int = 3, **chat: Any) -> GroupChatManager:
         """Of a chat in turn, if nothing else is said."""

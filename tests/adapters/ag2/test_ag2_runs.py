@@ -114,6 +114,32 @@ async def test_a_denied_call_ends_the_chat_with_what_was_said(bench: Bench) -> N
     assert report.agents[2].reason == "made no call"
 
 
+async def test_a_denial_that_a_tool_hides_is_told(bench: Bench) -> None:
+    helper, solver, runner = agent("helper"), agent("solver"), user()
+
+    @runner.register_for_execution()
+    @solver.register_for_llm(description="Asks for help.")
+    def ask() -> str:
+        helper.generate_reply([{"role": "user", "content": "Help."}])
+        return "helped"
+
+    manager = bench.wrapped(
+        bench.manager(solver, runner),
+        agents=[helper],
+        budget=Budget(cost_usd=0.002),
+        policy=Assign({"helper": LARGE}),
+        # A word of it costs more than there is.
+        backbones=bench.catalog(MINI, dear=LARGE),
+    )
+    await start(manager, f"{bench.task()} [[tool:ask]]", runner)
+    report = manager.report
+    assert [line.status for line in report.agents[:3]] == ["done", "done", "skipped"]
+    assert report.stop_reason.startswith("Budget exhausted: helper: ")
+    assert not report.complete
+    # AG2 told the solver of an error, and it went on.
+    assert bench.agents_billed() == ["solver", "solver"]
+
+
 async def test_a_run_that_must_not_end_so_raises_with_its_report(bench: Bench) -> None:
     budget = Budget(cost_usd=0.0003, on_exceeded="raise")
     manager = bench.wrapped(budget=budget, policy=Assign({"solver": LARGE}))
