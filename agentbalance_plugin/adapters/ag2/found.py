@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from autogen import ConversableAgent, GroupChat, GroupChatManager
+from autogen import ConversableAgent, GroupChat, GroupChatManager, OpenAIWrapper
 
 from agentbalance_plugin.adapters.ag2.internals import chats_inside, held_by
 from agentbalance_plugin.adapters.ag2.settings import needs_of
@@ -69,7 +69,8 @@ def warn_of_what_is_beyond(found: Found) -> None:
     """Say which attributes call an LLM that is on no backbone and in no budget."""
     for name, agent in found.agents.items():
         for held in held_by(agent):
-            if is_of_a_vendor(held):
+            another = isinstance(held, OpenAIWrapper) and held is not agent.client
+            if another or is_of_a_vendor(held):
                 warnings.warn(
                     f"agent {name!r} keeps {type(held).__name__}, whose calls are on no backbone "
                     "and in no budget; let it have an llm_config and reply by that",

@@ -83,10 +83,9 @@ def chats_inside(agent: ConversableAgent) -> Iterator[Mapping[str, Any]]:
 
 
 def held_by(agent: ConversableAgent) -> Iterator[Any]:
-    """What an agent keeps in its attributes, but for those it talks to."""
-    for name, value in vars(agent).items():
-        if name not in _NOT_HELD:
-            yield value
+    """What an agent keeps in its attributes and for its functions, but for those it talks to."""
+    yield from (value for name, value in vars(agent).items() if name not in _NOT_HELD)
+    yield from (each["config"] for each in _replies(agent))
 
 
 def _refuse(name: str) -> NoReturn:

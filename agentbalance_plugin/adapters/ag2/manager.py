@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
-from autogen import ConversableAgent, GroupChat, GroupChatManager, OpenAIWrapper
+from autogen import ConversableAgent, GroupChat, GroupChatManager
 
 from agentbalance_plugin.adapters.ag2.client import BudgetWrapper, Caller
 from agentbalance_plugin.adapters.ag2.dress import MakeClient, dressed, is_dressed
@@ -227,12 +228,7 @@ class Balance:
             outages = run.meter.outages
             others = standbys(clients.catalog, backbone, agent.needs, outages.lately)
             order = outages.order(name, (backbone, *others))
-        caller = Caller(name, order, clients, run)
-
-        def make(agent: ConversableAgent, own: OpenAIWrapper | None) -> OpenAIWrapper:
-            return BudgetWrapper(caller, agent, own)
-
-        return make
+        return partial(BudgetWrapper, Caller(name, order, clients, run))
 
     def _end(self, run: Run) -> None:
         run.meter.close()

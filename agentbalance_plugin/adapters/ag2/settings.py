@@ -32,8 +32,8 @@ _KEPT = (
 
 def read_config(given: LLMConfig | dict[str, Any]) -> LLMConfig:
     """A user's llm_config in AG2's own form."""
-    # AG2 takes the list out of a dict that it reads.
-    return LLMConfig.ensure_config({**given} if isinstance(given, dict) else given)
+    # AG2 takes the list out of a dict that it reads, and its copies lose a temperature of 0.
+    return given if isinstance(given, LLMConfig) else LLMConfig.ensure_config({**given})
 
 
 def own_config(agent: ConversableAgent) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def own_config(agent: ConversableAgent) -> dict[str, Any]:
 def settings_of(agent: ConversableAgent) -> dict[str, Any]:
     """What goes along with each of an agent's calls, whichever model answers."""
     own = own_config(agent)
-    return {name: own[name] for name in _KEPT if own.get(name)}
+    return {name: own[name] for name in _KEPT if name in own}
 
 
 def fit(params: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from autogen import ConversableAgent, GroupChat, GroupChatManager
 
 from agentbalance_plugin.adapters.ag2.endpoints import Backbones, Clients, clients_for
-from agentbalance_plugin.adapters.ag2.found import Found, warn_of_what_is_beyond
+from agentbalance_plugin.adapters.ag2.found import Found, find, warn_of_what_is_beyond
 from agentbalance_plugin.adapters.ag2.internals import reply_functions
 from agentbalance_plugin.adapters.ag2.manager import (
     Balance,
@@ -30,6 +30,7 @@ from agentbalance_plugin.adapters.planning import (
     planner_of,
 )
 from agentbalance_plugin.adapters.stream import Stream
+from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
 
@@ -88,17 +89,18 @@ def _wrapped(
     pinned: Pinned,
 ) -> WrappedManager:
     """The manager as a part of a stream (ValueError: it can't be wrapped)."""
-    catalog = stream.clients.catalog
 
     def again(other: GroupChatManager) -> WrappedManager:
         _check_manager(other)
         return _wrapped(other, stream, others, pinned)
 
     loops = _loop(manager, GroupChatManager.run_chat), _loop(manager, GroupChatManager.a_run_chat)
-    found = Balance(stream, {}, others, again, loops).found(manager)
-    balance = Balance(stream, pins_of(pinned, found.team.names, catalog), others, again, loops)
-    _check_agents(balance.found(manager), stream)
+    pins = pins_of(pinned, find(manager, others).team.names, stream.clients.catalog)
+    balance = Balance(stream, pins, others, again, loops)
+    found = balance.found(manager)
+    _check_agents(found, stream.clients.catalog)
     warn_of_what_is_beyond(found)
+    # What takes long the first time is done before there is a task.
     stream.pacer(found.team)
     stream.takes_long(found.team)
     for old, new in zip(loops, (run_chat, a_run_chat), strict=True):
@@ -120,14 +122,14 @@ def _check_manager(chat: object) -> None:
         raise ValueError(f"chat must be a GroupChatManager, got {type(chat).__name__}")
 
 
-def _check_agents(found: Found, stream: Stream[Clients]) -> None:
+def _check_agents(found: Found, catalog: Catalog) -> None:
     callers = [agent for agent in found.team.agents if agent.calls_backbone]
     if not callers:
         raise ValueError(
             f"chat: none of its agents {list(found.agents)} has an llm_config, so that there is "
             "nothing to budget"
         )
-    check_needs(callers, stream.clients.catalog)
+    check_needs(callers, catalog)
     for agent in found.agents.values():
         check_settings(agent)
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from ag2_chats import LARGE, MINI, OWN, Bench, agent, start, user
-from autogen import GroupChat, GroupChatManager, LLMConfig
+from autogen import Agent, ConversableAgent, GroupChat, GroupChatManager, LLMConfig, OpenAIWrapper
 
 from agentbalance_plugin import Backbone, Budget
 from agentbalance_plugin.adapters.ag2.endpoints import clients_for
 from agentbalance_plugin.adapters.ag2.prompt_bound import prompt_bound
+from agentbalance_plugin.adapters.ag2.settings import fit, settings_of
 
 
 async def test_what_is_no_chat_is_refused(bench: Bench) -> None:
@@ -116,3 +117,20 @@ def test_all_that_goes_on_the_wire_is_counted() -> None:
     elsewhere = {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}
     with pytest.raises(ValueError, match="part of type 'file'"):
         prompt_bound({"messages": [elsewhere]})
+
+
+def test_an_agent_samples_as_it_was_told_where_its_backbone_lets_it() -> None:
+    config = {"config_list": [{**OWN, "stream": True}], "temperature": 0, "max_tokens": 7}
+    settings = settings_of(agent("solver", llm_config=config))
+    assert settings == {"temperature": 0, "stream": True, "max_tokens": 7}
+    thinker = Backbone("thinker", Decimal(1), Decimal(1), reasoning="yes")
+    assert fit(settings, thinker) == {"stream": True, "max_tokens": 7}
+
+
+async def test_what_no_budget_reaches_is_said(bench: Bench) -> None:
+    solver = agent("solver")
+    solver.register_reply(
+        [Agent, None], ConversableAgent.generate_oai_reply, config=OpenAIWrapper(**OWN)
+    )
+    with pytest.warns(UserWarning, match="'solver' keeps OpenAIWrapper, whose calls are on no bac"):
+        bench.wrapped(bench.manager(solver, agent("critic")))
