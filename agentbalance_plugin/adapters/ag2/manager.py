@@ -176,7 +176,7 @@ class Balance:
             except CallDenied as denied:
                 run.exceeded, run.stop_reason = True, f"Budget exhausted: {denied.reason}"
             except BaseException as error:
-                run.stop_reason = f"The chat failed: {type(error).__name__}: {error}"
+                run.stop_reason = f"The chat failed: {error!r}"
                 raise
             finally:
                 self._end(run)
