@@ -68,14 +68,28 @@ def find(manager: GroupChatManager, others: Iterable[ConversableAgent] = ()) -> 
 def warn_of_what_is_beyond(found: Found) -> None:
     """Say which attributes call an LLM that is on no backbone and in no budget."""
     for name, agent in found.agents.items():
-        for held in held_by(agent):
-            another = isinstance(held, OpenAIWrapper) and held is not agent.client
-            if another or is_of_a_vendor(held):
-                warnings.warn(
-                    f"agent {name!r} keeps {type(held).__name__}, whose calls are on no backbone "
-                    "and in no budget; let it have an llm_config and reply by that",
-                    stacklevel=3,
-                )
+        for kind in _beyond(agent):
+            warnings.warn(
+                f"agent {name!r} keeps {kind}, whose calls are on no backbone and in no budget; "
+                "let it reply by its own llm_config alone",
+                stacklevel=3,
+            )
+
+
+def _beyond(agent: ConversableAgent) -> Iterator[str]:
+    """What calls an LLM by itself: clients, and guardrails and the like that have one."""
+    for part in (part for value in held_by(agent) for part in _parts(value)):
+        inside: Iterable[Any] = getattr(part, "__dict__", {}).values()
+        if part is agent.client or isinstance(part, ConversableAgent):
+            continue
+        if _calls(part):
+            yield type(part).__name__
+        elif any(map(_calls, inside)):
+            yield f"{type(part).__name__}, which has a client"
+
+
+def _calls(value: Any) -> bool:
+    return isinstance(value, OpenAIWrapper) or is_of_a_vendor(value)
 
 
 def _inside(agent: ConversableAgent) -> Iterator[ConversableAgent]:

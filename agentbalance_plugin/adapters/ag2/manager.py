@@ -208,7 +208,7 @@ class Balance:
         catalog = self._stream.clients.catalog
         used = {name for name in plan.assignment.values() if name is not None}
         # Who is not expected to call may sum up a chat inside.
-        spare = min(used, key=lambda name: catalog[name].cost(1000, 500))
+        spare = min(used or catalog, key=lambda name: catalog[name].cost(1000, 500))
         makers = {
             name: self._maker(run, name, plan.assignment.get(name) or spare)
             for name, agent in found.agents.items()

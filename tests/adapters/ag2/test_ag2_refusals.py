@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from ag2_chats import LARGE, MINI, OWN, Bench, agent, start, user
 from autogen import Agent, ConversableAgent, GroupChat, GroupChatManager, LLMConfig, OpenAIWrapper
+from autogen.agentchat.group import TerminateTarget
+from autogen.agentchat.group.guardrails import LLMGuardrail
 
 from agentbalance_plugin import Backbone, Budget
 from agentbalance_plugin.adapters.ag2.endpoints import clients_for
@@ -132,5 +134,17 @@ async def test_what_no_budget_reaches_is_said(bench: Bench) -> None:
     solver.register_reply(
         [Agent, None], ConversableAgent.generate_oai_reply, config=OpenAIWrapper(**OWN)
     )
-    with pytest.warns(UserWarning, match="'solver' keeps OpenAIWrapper, whose calls are on no bac"):
-        bench.wrapped(bench.manager(solver, agent("critic")))
+    critic = agent("critic")
+    critic.register_input_guardrail(
+        LLMGuardrail(
+            name="polite",
+            condition="It is rude.",
+            target=TerminateTarget(),
+            llm_config=LLMConfig(dict(OWN)),
+        )
+    )
+    with pytest.warns(UserWarning, match="in no budget") as said:
+        bench.wrapped(bench.manager(solver, critic))
+    first, second = (str(each.message) for each in said)
+    assert first.startswith("agent 'solver' keeps OpenAIWrapper, whose calls are on no backbone")
+    assert second.startswith("agent 'critic' keeps LLMGuardrail, which has a client, whose calls")
