@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import new_class
-from typing import Any, cast
+from typing import cast
 
 from autogen import ConversableAgent, GroupChat, GroupChatManager
 
+from agentbalance_plugin.adapters.ag2.balance import Balance
 from agentbalance_plugin.adapters.ag2.endpoints import Backbones, Clients, clients_for
 from agentbalance_plugin.adapters.ag2.found import Found, find, warn_of_what_is_beyond
 from agentbalance_plugin.adapters.ag2.internals import reply_functions
 from agentbalance_plugin.adapters.ag2.manager import (
-    Balance,
     WrappedManager,
     a_run_chat,
     put_into,
@@ -94,17 +94,16 @@ def _wrapped(
         _check_manager(other)
         return _wrapped(other, stream, others, pinned)
 
-    loops = _loop(manager, GroupChatManager.run_chat), _loop(manager, GroupChatManager.a_run_chat)
     pins = pins_of(pinned, find(manager, others).team.names, stream.clients.catalog)
-    balance = Balance(stream, pins, others, again, loops)
+    balance = Balance(stream, pins, others, again)
     found = balance.found(manager)
     _check_agents(found, stream.clients.catalog)
     warn_of_what_is_beyond(found)
     # What takes long the first time is done before there is a task.
     stream.pacer(found.team)
     stream.takes_long(found.team)
-    for old, new in zip(loops, (run_chat, a_run_chat), strict=True):
-        manager.replace_reply_func(old, new)
+    manager.replace_reply_func(GroupChatManager.run_chat, run_chat)
+    manager.replace_reply_func(GroupChatManager.a_run_chat, a_run_chat)
     put_into(manager, balance)
     manager.__class__ = _wrapped_kind(type(manager))
     return cast("WrappedManager", manager)
@@ -120,6 +119,11 @@ def _check_manager(chat: object) -> None:
         )
     if not isinstance(chat, GroupChatManager):
         raise ValueError(f"chat must be a GroupChatManager, got {type(chat).__name__}")
+    if not {GroupChatManager.run_chat, GroupChatManager.a_run_chat} <= set(reply_functions(chat)):
+        raise ValueError(
+            f"chat: {chat.name!r} does not run its chat by AG2's run_chat and a_run_chat, so that "
+            "no budget holds; leave these reply functions registered"
+        )
 
 
 def _check_agents(found: Found, catalog: Catalog) -> None:
@@ -132,16 +136,6 @@ def _check_agents(found: Found, catalog: Catalog) -> None:
     check_needs(callers, catalog)
     for agent in found.agents.values():
         check_settings(agent)
-
-
-def _loop(manager: GroupChatManager, own: Callable[..., Any]) -> Callable[..., Any]:
-    """AG2's function by which a manager runs its chat."""
-    if own not in reply_functions(manager):
-        raise ValueError(
-            f"chat: {manager.name!r} does not reply by {own.__qualname__}, so that its runs can't "
-            "be put under a budget; leave AG2's reply function registered"
-        )
-    return own
 
 
 @lru_cache(maxsize=64)

@@ -26,6 +26,10 @@ async def test_what_is_no_chat_is_refused(bench: Bench) -> None:
         bench.wrapped(manager.groupchat)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="chat must be a GroupChatManager, got ConversableAgent"):
         bench.wrapped(agent("alone"))  # pyright: ignore[reportArgumentType]
+    deaf = bench.manager()
+    deaf.replace_reply_func(GroupChatManager.run_chat, lambda *_, **__: (True, None))
+    with pytest.raises(ValueError, match="'chat_manager' does not run its chat by AG2's run_chat"):
+        bench.wrapped(deaf)
     nobody = GroupChat(agents=[user(), agent("mute", llm_config=False)])
     with pytest.raises(ValueError, match=r"none of its agents \['user', 'mute', .* has an llm_con"):
         bench.wrapped(GroupChatManager(nobody))

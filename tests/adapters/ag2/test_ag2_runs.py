@@ -295,6 +295,11 @@ async def test_what_the_agents_shape_asks_for_is_kept(bench: Bench) -> None:
         await start(manager, bench.task())
     assert "structured_output" in planner.asked[0][1].agent("critic").needs
     assert manager.report.spend.nanodollars == bench.billed() > 0
+    # Its prompt counts for 525 tokens and its reply has 98: a half of that nobody tries to read.
+    tight = bench.wrapped(bench.manager(critic, agent("solver")), budget=Budget(tokens=590))
+    await start(tight, bench.task())
+    assert "did not fit into the" in tight.report.stop_reason
+    assert tight.report.calls[0].cut
 
 
 async def test_a_manager_of_a_kind_of_ones_own_stays_one(bench: Bench) -> None:
