@@ -247,6 +247,7 @@ async def test_nested_chats_and_wrapped_ones_inside_are_paid_from_one_budget(ben
         _ = inner.report
 
 
+@pytest.mark.filterwarnings("ignore:Function .look. is being overridden")
 async def test_a_tool_that_is_registered_during_a_run_leaves_the_client(bench: Bench) -> None:
     solver = agent("solver")
     signature = {
