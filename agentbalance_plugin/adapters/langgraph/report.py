@@ -122,6 +122,11 @@ def _line(
     if len(denied) > (name in skipped):
         said = f"{_calls(len(denied))} denied ({denied[-1]})"
         reason = f"{reason}; {said}" if reason else said
+    outages = run.meter.outages
+    others = ", ".join(each for each in backbones if each != planned)
+    if planned and others and planned not in outages and planned not in outages.lately:
+        said = f"{others} made calls that need what {planned} can not do"
+        reason = f"{reason}; {said}" if reason else said
     reason = with_outages(reason, run.meter, name)
     return AgentReport(name, planned or next(iter(backbones), None), status, reason, spend)
 

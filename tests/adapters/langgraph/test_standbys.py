@@ -236,4 +236,6 @@ async def test_a_call_that_the_planned_backbone_can_not_make_goes_to_one_that_ca
     ).compile()
     await app.ainvoke(instant.ask())
     assert [each for _, each in instant.called()] == [MINI if chosen else LARGE, MINI]
+    said = "" if chosen else f"{LARGE} made calls that need what {MINI} can not do"
+    assert [agent.reason for agent in app.report.agents] == [said, ""]
     assert app.report.spend.nanodollars == instant.billed()
