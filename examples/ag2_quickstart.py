@@ -35,8 +35,8 @@ def main(backbones: str, task: str) -> None:
     budget = Budget(cost_usd=0.004, latency_s=12)
     manager = wrap_groupchat(manager, budget=budget, backbones=backbones)
     user = UserProxyAgent("user", human_input_mode="NEVER", code_execution_config=False)
-    result = user.initiate_chat(manager, message=task)
-    print(result.summary)
+    user.initiate_chat(manager, message=task)
+    print(chat.messages[-1]["content"])
     print(manager.report.to_text())
 
 
