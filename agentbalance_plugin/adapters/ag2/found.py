@@ -72,7 +72,7 @@ def warn_of_what_is_beyond(found: Found) -> None:
             warnings.warn(
                 f"agent {name!r} keeps {kind}, whose calls are on no backbone and in no budget; "
                 "let it reply by its own llm_config alone",
-                stacklevel=3,
+                stacklevel=5,
             )
 
 

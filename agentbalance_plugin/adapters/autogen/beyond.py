@@ -25,7 +25,7 @@ def warn_of_what_is_beyond(participants: Iterable[Participant]) -> None:
                 warnings.warn(
                     f"agent {held.name!r} keeps {kind} in {name!r}, whose calls are on no backbone "
                     "and in no budget; let the agent itself keep a model client and call that",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
 
 

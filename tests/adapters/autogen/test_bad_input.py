@@ -18,6 +18,7 @@ from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
 from chats import CAN_DO_ALL, MINI, WIDE, Bench, FixedPlanner, chain
 
+import agentbalance_plugin
 from agentbalance_plugin import (
     Agent,
     Backbone,
@@ -35,7 +36,7 @@ from agentbalance_plugin.backbone import Endpoint
 from agentbalance_plugin.core.checkpoint import SETTINGS, TENSORS
 
 pytestmark = pytest.mark.virtual_time
-SHIPPED = Path(wrap_groupchat.__globals__["__file__"]).parents[2] / "data" / "policy"
+SHIPPED = Path(agentbalance_plugin.__file__).parent / "data" / "policy"
 
 
 @pytest.fixture
