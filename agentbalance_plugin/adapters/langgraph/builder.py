@@ -49,7 +49,7 @@ class BalancedStateGraph(_AnyGraph):
         self._settings.pacer(layout.team)
         _ = layout.plans_beside
         compiled: _AnyCompiled = stock_compile(layout.builder, *args, **options)
-        caches = dress(compiled, layout)
+        dress(compiled, layout)
         intercept()
         # In place: wrapped in another object it would not be known as a subgraph any more.
         compiled.__class__ = BalancedGraph
@@ -57,7 +57,7 @@ class BalancedStateGraph(_AnyGraph):
         # As in a stock graph it is what may be compiled once more, with a checkpointer, say.
         made.builder = self
         made.shared = Shared(
-            layout, Reports(), caches, lambda: stock_compile(self._users(), *args, **options)
+            layout, Reports(), lambda: stock_compile(self._users(), *args, **options)
         )
         return made
 

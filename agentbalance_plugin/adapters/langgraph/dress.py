@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
@@ -42,7 +40,15 @@ from agentbalance_plugin.adapters.langgraph.planning import (
 from agentbalance_plugin.adapters.langgraph.race import Decided
 from agentbalance_plugin.adapters.langgraph.removals import tolerant
 from agentbalance_plugin.adapters.langgraph.retries import too_late
-from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run, is_running, own_run
+from agentbalance_plugin.adapters.langgraph.run import (
+    Caller,
+    OutOfBudget,
+    Run,
+    caller_of,
+    calling,
+    is_running,
+    own_run,
+)
 from agentbalance_plugin.adapters.langgraph.stored import (
     AUTHORS,
     NO_TASK,
@@ -59,25 +65,9 @@ _AnyCompiled = CompiledStateGraph[Any, Any, Any, Any]
 # What LangGraph makes of every function; subclassed to do without its way to find arguments.
 _Callable = cast("type[Any]", RunnableCallable)
 
-_running: ContextVar[Run | None] = ContextVar("agentbalance_running", default=None)
 
-
-@contextmanager
-def entered(run: Run) -> Generator[None]:
-    """Lets cache keys, which LangGraph computes outside of any node, know the run."""
-    token = _running.set(run)
-    try:
-        yield
-    finally:
-        _running.reset(token)
-
-
-def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
-    """Add the planning, the books and the agents' wrappers to a compiled graph.
-
-    Returns:
-        whether a node has a cache, so that runs have to be `entered`.
-    """
+def dress(compiled: _AnyCompiled, layout: Layout) -> None:
+    """Add the planning, the books and the agents' wrappers to a compiled graph."""
     compiled.channels[TASK] = LastValue(dict)
     compiled.channels[SPEND] = BinaryOperatorAggregate(dict, furthest)
     compiled.channels[AUTHORS] = BinaryOperatorAggregate(dict, signed)
@@ -104,12 +94,9 @@ def dress(compiled: _AnyCompiled, layout: Layout) -> bool:
     if layout.messages is not None:
         finish(compiled.nodes)
         compiled.channels[layout.messages] = tolerant(compiled.channels[layout.messages])
-    caches = compiled.cache_policy is not None
     for name, node in compiled.nodes.items():
         if node.cache_policy is not None:
-            caches = True
             node.cache_policy = _by_backbone(name, cast("CachePolicy[Any]", node.cache_policy))
-    return caches
 
 
 def _planner(layout: Layout, select: str | list[str]) -> tuple[Any, Any]:
@@ -219,7 +206,8 @@ class _AgentNode(_Callable):
         if run.race is not None and run.race.decided:
             return self._not_needed(run)
         try:
-            result = self._inner.invoke(seen, config, **kwargs)
+            with calling(Caller(run, self._agent)):
+                result = self._inner.invoke(seen, config, **kwargs)
         except OutOfBudget as stop:
             return self._leave_out(run, stop, config)
         except Decided:
@@ -246,10 +234,11 @@ class _AgentNode(_Callable):
             await asyncio.to_thread(self._plan_late, run, input)
         seen = self._view(run, input, config)
         try:
-            if run.race is None:
-                result = await self._inner.ainvoke(seen, config, **kwargs)
-            else:
-                result = await run.race.run(self._inner.ainvoke(seen, config, **kwargs))
+            with calling(Caller(run, self._agent)):
+                if run.race is None:
+                    result = await self._inner.ainvoke(seen, config, **kwargs)
+                else:
+                    result = await run.race.run(self._inner.ainvoke(seen, config, **kwargs))
         except OutOfBudget as stop:
             return self._leave_out(run, stop, config)
         except Decided:
@@ -322,8 +311,9 @@ def _by_backbone(name: str, policy: CachePolicy[Any]) -> CachePolicy[Any]:
     key_of: Any = policy.key_func
 
     def key(*args: Any, **options: Any) -> bytes:
-        run = _running.get()
-        plan = run.plan if run is not None else None
+        # LangGraph asks for it outside of any node.
+        caller = caller_of(None)
+        plan = caller.run.plan if caller is not None else None
         backbone = plan.assignment.get(name) if plan is not None else None
         found = key_of(*args, **options)
         return f"{backbone}|".encode() + (found.encode() if isinstance(found, str) else found)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy as copying
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, closing, nullcontext
+from contextlib import aclosing, closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -20,13 +19,12 @@ from langgraph.types import StateUpdate
 
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.langgraph.deadline import Deadline
-from agentbalance_plugin.adapters.langgraph.dress import entered
 from agentbalance_plugin.adapters.langgraph.history import Found, aresumed, resumed
 from agentbalance_plugin.adapters.langgraph.internals import namespace_of
 from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.plan_graph import plan_graph
 from agentbalance_plugin.adapters.langgraph.report import Reports
-from agentbalance_plugin.adapters.langgraph.run import OutOfBudget, Run
+from agentbalance_plugin.adapters.langgraph.run import GRAPH, Caller, OutOfBudget, calling
 from agentbalance_plugin.adapters.langgraph.session import (
     Session,
     inherits,
@@ -47,20 +45,19 @@ class Shared:
     """What a compiled graph and its copies share.
 
     Args:
-        caches: whether a node of the graph has a cache.
         stock: compiles the user's own graph, as it would be without a budget.
     """
 
     layout: Layout
     reports: Reports
-    caches: bool
     stock: Callable[[], _AnyCompiled]
 
 
 class BalancedGraph(_AnyCompiled):
     """A compiled graph each run of which has a budget.
 
-    Inside another balanced graph it is part of that graph's run and has no budget of its own.
+    Inside another balanced graph, or a tool of a BudgetMiddleware's agent, it is part of that run
+    and has no budget of its own.
     """
 
     shared: Shared
@@ -190,11 +187,11 @@ class BalancedGraph(_AnyCompiled):
         run = session.open(found)
         config = self._with_room(config)
         items: Any = super().stream(input, config, context=context, control=run.control, **options)
-        inside = _inside(run, self.shared)
+        anyone = Caller(run, GRAPH)
         try:
             with closing(items):
                 while True:
-                    with inside():
+                    with calling(anyone):
                         item = next(items, _END)
                     if item is _END:
                         run.ended = True
@@ -248,12 +245,12 @@ class BalancedGraph(_AnyCompiled):
         run = session.open(found)
         config = self._with_room(config)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
-        inside = _inside(run, self.shared)
+        anyone = Caller(run, GRAPH)
         deadline = Deadline(run.meter)
         try:
             async with aclosing(items):
                 while True:
-                    with inside():
+                    with calling(anyone):
                         item = await deadline.next(items, _END)
                     if item is _END:
                         run.ended = True
@@ -333,9 +330,9 @@ class BalancedGraph(_AnyCompiled):
         context: object,
         control: RunControl | None,
     ) -> Session | None:
-        """None inside another balanced graph."""
+        """None inside what has a budget already."""
         full = merge_configs(ensure_config(), self.config, config)
-        if inherits(full, control):
+        if inherits(full):
             return None
         shared = self.shared
         return Session(
@@ -350,8 +347,3 @@ class BalancedGraph(_AnyCompiled):
 
 
 _END = object()
-
-
-def _inside(run: Run, shared: Shared) -> Callable[[], AbstractContextManager[None]]:
-    """What to be in while LangGraph goes on; it takes time, so only where it is needed."""
-    return partial(entered, run) if shared.caches else nullcontext

@@ -39,6 +39,9 @@ of what there is; a few milliseconds on a slow machine."""
 _MOST_WRAP_UP = 0.05
 """Of the seconds of a run."""
 
+GRAPH = "graph"
+"""In reports, whoever calls from no agent that is known."""
+
 
 class OutOfBudget(GraphBubbleUp):
     """A call was denied. LangGraph's retries and tool error handlers let it pass."""
@@ -331,7 +334,10 @@ _CALLER = "_agentbalance_caller"
 
 @contextmanager
 def calling(caller: Caller) -> Generator[None]:
-    """Every chat model call in the block is the caller's."""
+    """Every chat model call in the block is the caller's, unless its config says whose it is.
+
+    LangGraph leaves the run out of the config of graphs that are called with a thread of their own.
+    """
     token = _calling.set(caller)
     try:
         yield
@@ -357,7 +363,7 @@ def caller_of(config: RunnableConfig | None, model: BaseChatModel | None = None)
         control = control_of(config)
     if isinstance(control, BudgetControl):
         run = control.run
-        return Caller(run, node_in(namespace_of(config), run.namespace) or "graph")
+        return Caller(run, node_in(namespace_of(config), run.namespace) or GRAPH)
     return _calling.get()
 
 

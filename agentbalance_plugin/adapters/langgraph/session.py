@@ -28,7 +28,7 @@ from agentbalance_plugin.adapters.langgraph.layout import Layout
 from agentbalance_plugin.adapters.langgraph.options import overrides_of
 from agentbalance_plugin.adapters.langgraph.planning import allot, learn_from
 from agentbalance_plugin.adapters.langgraph.report import Reports, make_report
-from agentbalance_plugin.adapters.langgraph.run import BudgetControl, Run
+from agentbalance_plugin.adapters.langgraph.run import Run, caller_of
 from agentbalance_plugin.adapters.langgraph.stored import (
     NO_TASK,
     SPEND,
@@ -227,10 +227,9 @@ class Session:
             raise BudgetExceeded(self.report)
 
 
-def inherits(config: RunnableConfig, control: RunControl | None) -> bool:
-    """Whether a graph runs inside another balanced graph."""
-    outer = control if control is not None else control_of(config)
-    return isinstance(outer, BudgetControl)
+def inherits(config: RunnableConfig) -> bool:
+    """Whether a graph runs inside what has a budget already."""
+    return caller_of(config) is not None
 
 
 def nothing_to_resume(saved: CheckpointTuple | None) -> bool:

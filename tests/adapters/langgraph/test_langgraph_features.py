@@ -275,6 +275,34 @@ async def test_a_balanced_graph_inside_a_balanced_graph_is_part_of_its_run(
         _ = inner.report
 
 
+@pytest.mark.parametrize("kind", ["stock", "balanced"])
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_graph_with_a_thread_of_its_own_is_part_of_the_run_it_is_called_in(
+    instant: Bench, kind: str, known: bool
+) -> None:
+    builder = instant.chain(("a", "b"))
+    inner = instant.balance(builder) if kind == "balanced" else builder
+    team = inner.compile(checkpointer=InMemorySaver())
+
+    async def call(state: MessagesState) -> Any:
+        said = await team.ainvoke(instant.ask(), THREAD)
+        return {"messages": said["messages"][-1:]}
+
+    builder = instant.chain(("planner", "team"), team=call)
+    agents = None if known else ["planner"]
+    app = instant.balance(builder, policy=Assign({"team": LLAMA}), agents=agents).compile(
+        checkpointer=InMemorySaver()
+    )
+    for _ in range(2):
+        before = instant.billed()
+        await app.ainvoke(instant.ask(), THREAD)
+        assert LARGE not in [backbone for _, backbone in instant.called()]
+        assert app.report.spend.calls == 3
+        assert app.report.spend.nanodollars == instant.billed() - before
+        assert app.report.agents[-1].name == ("team" if known else "graph")
+        assert app.report.agents[-1].spend.calls == 2
+
+
 async def test_a_balanced_graph_inside_a_stock_graph_has_its_own_budget(instant: Bench) -> None:
     inner = instant.balance(instant.chain(("a", "b"))).compile(interrupt_before=["b"])
     app = chain_of({"first": instant.node("first"), "team": inner}).compile(

@@ -78,6 +78,23 @@ async def test_models_inside_tools_are_in_the_budget(instant: Bench) -> None:
     assert [agent.name for agent in middleware.report.agents] == ["agent", "ask"]
 
 
+async def test_a_balanced_graph_inside_a_tool_is_part_of_the_agents_run(instant: Bench) -> None:
+    graph = instant.balance(instant.chain(("a", "b"))).compile()
+
+    @tool
+    async def ask(x: int) -> str:
+        "Asks a team."
+        return (await graph.ainvoke(instant.ask()))["messages"][-1].text
+
+    middleware = made(instant)
+    agent = create_agent(instant.model(), [ask], middleware=[middleware])
+    await agent.ainvoke(task(instant, '[[tool:ask {"x": 1}]]'))
+    assert middleware.report.spend.calls == 4
+    assert middleware.report.spend.nanodollars == instant.billed()
+    with pytest.raises(RuntimeError, match="no run has ended"):
+        _ = graph.report
+
+
 async def test_out_of_budget_the_agent_says_so(instant: Bench) -> None:
     middleware = made(instant, Budget(cost_usd=0.00004), policy=Assign({"agent": LARGE}))
     agent = create_agent(instant.model(), [add], middleware=[middleware])
