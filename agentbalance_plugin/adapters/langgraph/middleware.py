@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -174,6 +174,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run = self._run_of(request.state)
         if run is None:
             return handler(request)
+        self._plan_late(run, request.state)
         try:
             with self._calling(run, _AGENT):
                 return handler(request)
@@ -187,6 +188,8 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         run = self._run_of(request.state)
         if run is None:
             return await handler(request)
+        if run.plan is None:
+            await asyncio.to_thread(self._plan_late, run, request.state)
         try:
             with self._calling(run, _AGENT):
                 return await handler(request)
@@ -221,8 +224,10 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         if run is None:
             return None
         # The code of other middleware may end the run, which nobody says here.
-        self._reported(run)
-        return {"agentbalance_spend": spend_value(run)}
+        if state.get("agentbalance_task") or run.plan is None:
+            self._reported(run)
+            return {"agentbalance_spend": spend_value(run)}
+        return self._begun(run)
 
     def after_agent(self, state: BudgetState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Make the report."""
@@ -256,11 +261,16 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
         return run
 
     def _run_of(self, state: Any) -> Run | None:
-        """The run of an agent's state. One that was interrupted goes on with the books it had, and
-        the time until it is resumed is nobody's; its parallel tools find it at once."""
-        task = cast("dict[str, Any]", state).get("agentbalance_task")
-        if not task or caller_of(None) is not None:
+        """The run of an agent's state; None inside what has a budget already. One that was
+        interrupted goes on with the books it had, and the time until it is resumed is nobody's; its
+        parallel tools find it at once."""
+        if caller_of(None) is not None:
             return None
+        task = cast("dict[str, Any]", state).get("agentbalance_task")
+        if not task:
+            # It was begun by an agent without a budget, or inside what had one.
+            number = _call_number()
+            return self._runs.find(number, lambda run: run or self._new_run(number=number))
 
         def current(run: Run | None) -> Run:
             if run is not None and run.control.outer is control_of(ensure_config()):
@@ -272,6 +282,12 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             )
 
         return self._runs.find(task["run"], current)
+
+    def _plan_late(self, run: Run, state: Any) -> None:
+        """The task did not pass `before_agent`."""
+        with run.planning:
+            if run.plan is None:
+                make_plan(run, state, self._settings.query)
 
     def _begun(self, run: Run) -> dict[str, Any]:
         self._reported(run)
@@ -290,7 +306,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             # LangGraph may end the run after the step (its recursion limit), and says so nowhere;
             # another tool of the step may have failed.
             self._reported(run, run.failed)
-        except (GraphBubbleUp, CancelledError):
+        except (GraphBubbleUp, asyncio.CancelledError):
             # Whoever interrupts or cancels it may leave it there, and it may have called before.
             self._reported(run)
             raise
@@ -316,12 +332,22 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
     def _reported(self, run: Run, failed: str | None = None) -> RunReport:
         run.failed = failed
         report, config = make_report(run), get_config()
-        # LangGraph tells nodes of a run's id here alone.
-        info = get_runtime().execution_info
-        if info is not None and info.run_id is not None:
-            config: RunnableConfig = {**config, "run_id": cast("Any", info.run_id)}
+        if (run_id := _run_id()) is not None:
+            config: RunnableConfig = {**config, "run_id": cast("Any", run_id)}
         self._reports.add(report, config)
         return report
+
+
+def _run_id() -> str | None:
+    # LangGraph tells nodes of a run's id here alone.
+    info = get_runtime().execution_info
+    return None if info is None else info.run_id
+
+
+def _call_number() -> str:
+    """The same for all that is called in one call of an agent."""
+    thread = (get_config().get("configurable") or {}).get("thread_id")
+    return f"call:{_run_id() or thread}"
 
 
 def _left(run: Run, stored: Books) -> Books:

@@ -399,6 +399,34 @@ async def test_a_resumed_agent_goes_on_with_its_books_in_another_process(instant
     assert second.report.spend.calls == 2
 
 
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_thread_that_was_begun_without_a_budget_goes_on_under_one(
+    instant: Bench, blocking: bool
+) -> None:
+    inside = instant.model()
+
+    @tool
+    def approve(x: int) -> str:
+        "Asks a person, then a model."
+        return interrupt("approve?") + inside.invoke("[[agent:inside]] hello").text
+
+    saver = InMemorySaver()
+    agent = create_agent(instant.model(), [approve], checkpointer=saver)
+    await agent.ainvoke(task(instant, '[[tool:approve {"x": 1}]]'), THREAD)
+    before, middleware = instant.billed(), made(instant)
+    agent = create_agent(instant.model(), [approve], middleware=[middleware], checkpointer=saver)
+    if blocking:
+        result = await asyncio.to_thread(agent.invoke, Command(resume="yes"), THREAD)
+    else:
+        result = await agent.ainvoke(Command(resume="yes"), THREAD)
+    called = [backbone for _, backbone in instant.called()]
+    assert LARGE not in called[1:]
+    assert called[2:] == [LLAMA]
+    assert middleware.report_of(THREAD).spend.nanodollars == instant.billed() - before
+    assert middleware.report.complete
+    assert "agentbalance_task" not in result
+
+
 @pytest.mark.virtual_time
 async def test_time_that_a_person_takes_to_answer_is_not_the_agents(bench: Bench) -> None:
     @tool
