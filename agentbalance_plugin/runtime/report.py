@@ -136,6 +136,8 @@ class RunReport:
                 )
             )
         lines = [text_table(rows), f"total: {_amount(self.spend)}; {self.stop_reason}"]
+        if over := dict.fromkeys(call.backbone for call in self.calls if call.overrun):
+            lines.append(f"billed more than a call was allowed to take: {', '.join(over)}")
         expected = None if self.plan is None else self.plan.expected
         if expected is not None:
             lines.append(f"expected: {expected.cost_usd:.6f} USD, {expected.latency_s:.2f} s")
