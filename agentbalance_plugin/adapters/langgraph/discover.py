@@ -38,6 +38,8 @@ _DEEPEST = 16
 # making: that LangChain's functions could make some says nothing of a node.
 _MAKERS = ("init_chat_model", "create_agent", "create_react_agent")
 _FRAMEWORKS = ("langchain", "langgraph", "langsmith")
+# AutoGen need not be installed for its chats to be known.
+_WRAPPED_CHATS = "agentbalance_plugin.adapters.autogen"
 # Functions that are looked at closely for one node: far more than users write.
 _CLOSELY = 300
 # Attributes of ordinary objects are followed only so far, near where users keep their models.
@@ -90,8 +92,8 @@ def reach_of(runnable: Any) -> Reach:
         if value is interrupt:
             found.asks = True
             return
-        if isinstance(value, Embeddings):
-            # They have clients of their own.
+        if isinstance(value, Embeddings) or type(value).__module__.startswith(_WRAPPED_CHATS):
+            # The former have clients of their own, the latter a budget.
             return
         if _calls_a_vendor(value):
             found.beyond.append(value)
