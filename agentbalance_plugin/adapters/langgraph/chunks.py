@@ -11,7 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 
 from agentbalance_plugin.runtime.usage import reported
 
@@ -31,15 +31,15 @@ class Chunks(BaseCallbackHandler):
 
     def heard_in(
         self, config: RunnableConfig | None, model: BaseChatModel, options: Mapping[str, Any]
-    ) -> RunnableConfig:
+    ) -> RunnableConfig | None:
         """The config of a call of `model` with these keyword arguments, which this listens to if it
         may be streamed: listening to any other would be tens of microseconds for nothing."""
-        full = ensure_config(config)
-        callbacks = full.get("callbacks")
+        around = var_child_runnable_config.get() or {}
+        callbacks = (config or {}).get("callbacks") or around.get("callbacks")
         others = getattr(callbacks, "handlers", callbacks)
         if not (others or getattr(model, "streaming", False) or options.get("stream")):
-            return full
-        return merge_configs(full, {"callbacks": [self]})
+            return config
+        return merge_configs(ensure_config(config), {"callbacks": [self]})
 
     def on_chat_model_start(self, *args: Any, run_id: UUID, **more: Any) -> None:
         if self._call is None:

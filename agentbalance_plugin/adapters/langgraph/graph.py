@@ -187,11 +187,11 @@ class BalancedGraph(_AnyCompiled):
         run = session.open(found)
         config = self._with_room(config)
         items: Any = super().stream(input, config, context=context, control=run.control, **options)
-        anyone = Caller(run, GRAPH)
+        inside = calling(Caller(run, GRAPH))
         try:
             with closing(items):
                 while True:
-                    with calling(anyone):
+                    with inside:
                         item = next(items, _END)
                     if item is _END:
                         run.ended = True
@@ -245,12 +245,12 @@ class BalancedGraph(_AnyCompiled):
         run = session.open(found)
         config = self._with_room(config)
         items: Any = super().astream(input, config, context=context, control=run.control, **options)
-        anyone = Caller(run, GRAPH)
+        inside = calling(Caller(run, GRAPH))
         deadline = Deadline(run.meter)
         try:
             async with aclosing(items):
                 while True:
-                    with calling(anyone):
+                    with inside:
                         item = await deadline.next(items, _END)
                     if item is _END:
                         run.ended = True

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import ToolCall, ToolMessage
-from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END
 from langgraph.runtime import RunControl
@@ -332,17 +332,26 @@ _calling: ContextVar[Caller | None] = ContextVar("agentbalance_calling", default
 _CALLER = "_agentbalance_caller"
 
 
-@contextmanager
-def calling(caller: Caller) -> Generator[None]:
+class calling:
     """Every chat model call in the block is the caller's, unless its config says whose it is.
 
     LangGraph leaves the run out of the config of graphs that are called with a thread of their own.
+    One block may be entered again and again, but not inside itself.
     """
-    token = _calling.set(caller)
-    try:
-        yield
-    finally:
-        _calling.reset(token)
+
+    __slots__ = ("_caller", "_token")
+
+    _caller: Caller
+    _token: Token[Caller | None]
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __enter__(self) -> None:
+        self._token = _calling.set(self._caller)
+
+    def __exit__(self, *_: object) -> None:
+        _calling.reset(self._token)
 
 
 def bound_to(model: ChatModel, caller: Caller) -> ChatModel:
@@ -359,7 +368,8 @@ def caller_of(config: RunnableConfig | None, model: BaseChatModel | None = None)
         return owner
     control = control_of(config)
     if not isinstance(control, BudgetControl):
-        config = ensure_config()
+        # Nothing is changed in it: a copy for each call would take longer than all else here.
+        config = var_child_runnable_config.get()
         control = control_of(config)
     if isinstance(control, BudgetControl):
         run = control.run
