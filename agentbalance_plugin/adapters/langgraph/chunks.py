@@ -37,7 +37,7 @@ class Chunks(BaseCallbackHandler):
         around = var_child_runnable_config.get() or {}
         callbacks = (config or {}).get("callbacks") or around.get("callbacks")
         others = getattr(callbacks, "handlers", callbacks)
-        if not (others or getattr(model, "streaming", False) or options.get("stream")):
+        if not (others or vars(model).get("streaming") or options.get("stream")):
             return config
         return merge_configs(ensure_config(config), {"callbacks": [self]})
 
