@@ -36,6 +36,31 @@ def start(work: Callable[[], Result]) -> Future[Result]:
     return outcome
 
 
+def result_of(
+    outcome: Future[Result], seconds: float | None, late: Callable[[], Exception]
+) -> Result:
+    """The result of what was started; after so many seconds it is given up.
+
+    Args:
+        seconds: None: for as long as it takes.
+        late: makes what is raised then.
+
+    Raises:
+        CancelledError: another thread gave it up.
+    """
+    # A thread waits no longer than some centuries.
+    timeout = None if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX)
+    try:
+        return outcome.result(timeout)
+    except TimeoutError:
+        if outcome.cancel():
+            raise late() from None
+        # It is done: it raised that itself, or came at the last moment.
+        return outcome.result()
+    finally:
+        outcome.cancel()
+
+
 def _serve(jobs: SimpleQueue[_Job]) -> None:
     while True:
         context, work, outcome = jobs.get()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from threading import TIMEOUT_MAX
 from typing import Any, TypeVar
 
 from autogen import ConversableAgent, OpenAIWrapper
@@ -21,7 +20,7 @@ from agentbalance_plugin.adapters.ag2.prompt_bound import prompt_bound
 from agentbalance_plugin.adapters.ag2.run import Run
 from agentbalance_plugin.adapters.ag2.settings import OUTPUT_CAPS, fit, settings_of
 from agentbalance_plugin.adapters.covered import check_covered, without_price
-from agentbalance_plugin.adapters.in_time import start
+from agentbalance_plugin.adapters.in_time import result_of, start
 from agentbalance_plugin.budget import NANODOLLARS_PER_USD
 from agentbalance_plugin.runtime.call import Call, CallDenied
 from agentbalance_plugin.runtime.failures import (
@@ -196,15 +195,4 @@ class BudgetClient:
         left = meter.seconds_left(self._caller.name)
         if left is None:
             return work()
-        outcome = start(work)
-        # A thread waits no longer than some centuries.
-        timeout = min(max(0.0, left) * meter.clock.scale, TIMEOUT_MAX)
-        try:
-            return outcome.result(timeout)
-        except TimeoutError:
-            if outcome.cancel():
-                raise call.late() from None
-            # It is done: it raised that itself, or came at the last moment.
-            return outcome.result()
-        finally:
-            outcome.cancel()
+        return result_of(start(work), left * meter.clock.scale, call.late)

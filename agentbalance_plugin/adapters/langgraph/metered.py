@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from threading import TIMEOUT_MAX
 from typing import Any, TypeVar, cast
 
 from langchain_core.globals import get_llm_cache
@@ -25,7 +24,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs
 
 from agentbalance_plugin.adapters.covered import check_covered
-from agentbalance_plugin.adapters.in_time import start
+from agentbalance_plugin.adapters.in_time import result_of, start
 from agentbalance_plugin.adapters.langgraph.caps import capped, is_openai, wanted
 from agentbalance_plugin.adapters.langgraph.chunks import Chunks, reports_in
 from agentbalance_plugin.adapters.langgraph.fit import PARSED, fit, fit_prompt, marks, needs_of
@@ -273,9 +272,9 @@ class Request:
     def _capped(self, call: Call) -> tuple[BaseChatModel, dict[str, Any]]:
         model, options = capped(self.model, self.backbone.endpoint, self.options, call.output_cap)
         run = self.caller.run
-        return (
-            paying(model, run, call) if self.backbone.name in run.models.ready else model
-        ), options
+        if self.backbone.name in run.models.ready:
+            model = paying(model, run, call)
+        return model, options
 
     def _pause(self, call: Call, error: Exception, attempt: int) -> float:
         if found_no_reply(error):
@@ -293,22 +292,13 @@ class Request:
         if left is None and race is None:
             return work()
         outcome = start(work)
-        # A thread waits no longer than some centuries.
-        timeout = None if left is None else min(max(0.0, left) * meter.clock.scale, TIMEOUT_MAX)
+        seconds = None if left is None else left * meter.clock.scale
+        stopping = nullcontext() if race is None else race.stopping(outcome.cancel)
         try:
-            if race is None:
-                return outcome.result(timeout)
-            with race.stopping(outcome.cancel):
-                return outcome.result(timeout)
+            with stopping:
+                return result_of(outcome, seconds, call.late)
         except CancelledError:
             raise Decided from None
-        except TimeoutError:
-            if outcome.cancel():
-                raise call.late() from None
-            # It is done: it raised that itself, or came at the last moment.
-            return outcome.result()
-        finally:
-            outcome.cancel()
 
 
 def _is_cut(message: BaseMessage | None) -> bool:
