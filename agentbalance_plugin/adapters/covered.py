@@ -64,6 +64,12 @@ def check_covered(arguments: Mapping[str, Any], instead: str) -> None:
             )
 
 
+class OwnBudget:
+    """What has a budget of its own: no other needs to reach what it calls."""
+
+    __slots__ = ()
+
+
 def is_of_a_vendor(value: Any) -> bool:
     """Whether it is a client of a vendor's SDK, or the class of one."""
     kind: type = value if isinstance(value, type) else type(value)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import warnings
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
-from agentbalance_plugin import Budget, Catalog, CatalogError, Plan, Team, wrap_groupchat
+from agentbalance_plugin import (
+    Budget,
+    Catalog,
+    CatalogError,
+    Plan,
+    Team,
+    balance,
+    wrap_groupchat,
+)
 from agentbalance_plugin.core.replay import Replay
 from agentbalance_plugin.simulator.server import Simulator
 
@@ -60,6 +70,39 @@ async def test_each_is_wrapped_by_its_own_adapter_in_one_process(replay: Replay)
         both = first + manager.report.spend.nanodollars
         assert simulator.books.spend().nanodollars == both > first
         await team.close()
+
+
+@pytest.mark.parametrize("own_kind", [False, True])
+def test_a_graph_leaves_a_wrapped_manager_in_a_node_to_its_own_budget(
+    replay: Replay, own_kind: bool
+) -> None:
+    import autogen
+    from langchain_openai import ChatOpenAI
+    from langgraph.graph import END, START, MessagesState, StateGraph
+
+    class Mine(autogen.GroupChatManager):
+        pass
+
+    backbone, budget = replay.catalog[MINI], Budget(cost_usd=1.0)
+    model = ChatOpenAI(model=MINI, api_key="none", base_url="http://127.0.0.1:9/v1")
+    agents = [autogen.ConversableAgent(name, llm_config=dict(OWN)) for name in "ab"]
+    group = autogen.GroupChat(agents, speaker_selection_method="round_robin")
+    kind = Mine if own_kind else autogen.GroupChatManager
+    manager = kind(group, llm_config=dict(OWN))
+    manager = wrap_groupchat(manager, budget=budget, backbones=[(backbone, dict(OWN))])
+    user = autogen.UserProxyAgent("user", code_execution_config=False)
+
+    def node(state: MessagesState) -> Any:
+        user.initiate_chat(manager, message="What is 17 * 23?")
+        return {"messages": [model.invoke(state["messages"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    builder.add_edge("node", END)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        balance(builder, budget=budget, backbones=[(backbone, model)]).compile()
 
 
 @pytest.mark.parametrize("absent", ["ag2", "autogen"])

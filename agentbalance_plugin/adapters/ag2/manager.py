@@ -8,6 +8,7 @@ from typing import Any, cast
 from autogen import ConversableAgent, GroupChat, GroupChatManager
 
 from agentbalance_plugin.adapters.ag2.balance import Balance, Message
+from agentbalance_plugin.adapters.covered import OwnBudget
 from agentbalance_plugin.adapters.explaining import TaskExplanation
 from agentbalance_plugin.adapters.planning import aplan_task, plan_task
 from agentbalance_plugin.runtime.call import DeadlineReached
@@ -17,7 +18,8 @@ from agentbalance_plugin.runtime.report import RunReport
 _BALANCE = "_agentbalance"
 
 
-class WrappedManager(GroupChatManager):
+# AG2's class comes first: only then may a manager's class be exchanged for this one.
+class WrappedManager(GroupChatManager, OwnBudget):
     """A manager whose every run is under a budget; made by `wrap_groupchat`."""
 
     @property

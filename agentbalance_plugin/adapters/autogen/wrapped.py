@@ -25,6 +25,7 @@ from agentbalance_plugin import team as neutral
 from agentbalance_plugin.adapters.autogen.conversation import images_in
 from agentbalance_plugin.adapters.autogen.endpoints import Clients
 from agentbalance_plugin.adapters.autogen.run import Event, Run
+from agentbalance_plugin.adapters.covered import OwnBudget
 from agentbalance_plugin.adapters.explaining import TaskExplanation, explain_task
 from agentbalance_plugin.adapters.planning import (
     aplan_task,
@@ -68,7 +69,7 @@ class Wiring:
     rounds: float = 1.0
 
 
-class WrappedTeam(Team):
+class WrappedTeam(OwnBudget, Team):
     """A chat under a budget; subclasses say how a run goes."""
 
     component_type = "team"

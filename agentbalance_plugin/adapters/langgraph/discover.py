@@ -23,7 +23,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 from langgraph.types import interrupt
 
-from agentbalance_plugin.adapters.covered import is_of_a_vendor
+from agentbalance_plugin.adapters.covered import OwnBudget, is_of_a_vendor
 from agentbalance_plugin.adapters.langgraph.fit import needs_of, own_options
 from agentbalance_plugin.adapters.langgraph.internals import (
     RunnableCallable,
@@ -38,8 +38,6 @@ _DEEPEST = 16
 # making: that LangChain's functions could make some says nothing of a node.
 _MAKERS = ("init_chat_model", "create_agent", "create_react_agent")
 _FRAMEWORKS = ("langchain", "langgraph", "langsmith")
-# AutoGen need not be installed for its chats to be known.
-_WRAPPED_CHATS = "agentbalance_plugin.adapters.autogen"
 # Functions that are looked at closely for one node: far more than users write.
 _CLOSELY = 300
 # Attributes of ordinary objects are followed only so far, near where users keep their models.
@@ -92,8 +90,8 @@ def reach_of(runnable: Any) -> Reach:
         if value is interrupt:
             found.asks = True
             return
-        if isinstance(value, Embeddings) or type(value).__module__.startswith(_WRAPPED_CHATS):
-            # The former have clients of their own, the latter a budget.
+        if isinstance(value, (Embeddings, OwnBudget)):
+            # The former have clients of their own.
             return
         if _calls_a_vendor(value):
             found.beyond.append(value)
