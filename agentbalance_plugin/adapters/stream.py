@@ -63,3 +63,11 @@ class Stream(Generic[Clients]):
                 catalog = self.clients.catalog
                 self._slow[team] = takes_long(self.planner, team, self.budget, catalog)
             return self._slow[team]
+
+
+def check_terms(budget: object, clock: object) -> None:
+    """Refuse what is no budget, or no clock (ValueError)."""
+    if not isinstance(budget, Budget):
+        raise ValueError(f"budget must be a Budget, got {budget!r}")
+    if clock is not None and not isinstance(clock, Clock):
+        raise ValueError(f"clock must be a Clock, got {clock!r}")

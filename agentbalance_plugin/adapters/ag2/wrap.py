@@ -29,7 +29,7 @@ from agentbalance_plugin.adapters.planning import (
     pins_of,
     planner_of,
 )
-from agentbalance_plugin.adapters.stream import Stream
+from agentbalance_plugin.adapters.stream import Stream, check_terms
 from agentbalance_plugin.backbone import Catalog
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.clock import Clock
@@ -66,10 +66,7 @@ def wrap_groupchat(
         ValueError: an argument that can't work, named with its value and the fix.
         CatalogError, PolicyError: a catalog or policy file that can't be used.
     """
-    if not isinstance(budget, Budget):
-        raise ValueError(f"budget must be a Budget, got {budget!r}")
-    if clock is not None and not isinstance(clock, Clock):
-        raise ValueError(f"clock must be a Clock, got {clock!r}")
+    check_terms(budget, clock)
     _check_manager(chat)
     others = list(agents)
     for other in others:

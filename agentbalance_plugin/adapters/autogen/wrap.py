@@ -40,7 +40,7 @@ from agentbalance_plugin.adapters.planning import (
     pins_of,
     planner_of,
 )
-from agentbalance_plugin.adapters.stream import Stream
+from agentbalance_plugin.adapters.stream import Stream, check_terms
 from agentbalance_plugin.budget import Budget
 from agentbalance_plugin.runtime.answers import extract_answer
 from agentbalance_plugin.runtime.clock import Clock
@@ -94,15 +94,12 @@ def wrap_groupchat(
         ValueError: an argument that can't work, named with its value and the fix.
         CatalogError, PolicyError: a catalog or policy file that can't be used.
     """
-    if not isinstance(budget, Budget):
-        raise ValueError(f"budget must be a Budget, got {budget!r}")
+    check_terms(budget, clock)
     if mode not in ("full", "backbones"):
         raise ValueError(f"mode must be 'full' or 'backbones', got {mode!r}")
     for name, function in (("answer", answer), ("agent_factory", agent_factory)):
         if function is not None and not callable(function):
             raise ValueError(f"{name} must be a function, got {function!r}")
-    if clock is not None and not isinstance(clock, Clock):
-        raise ValueError(f"clock must be a Clock, got {clock!r}")
     _check_chat(chat)
     clients = clients_for(backbones)
     check_affordable(budget, clients.catalog)
