@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,23 @@ def shipped() -> TraceSet:
 @pytest.fixture(scope="session")
 def replay(shipped: TraceSet) -> Replay:
     return Replay(shipped)
+
+
+@pytest.fixture
+def catalog_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a catalog of two backbones at an address."""
+    entry = """
+  - backbone: {0}
+    model: {0}
+    base_url: {1}
+    price_in_usd_per_mtok: {2}
+    price_out_usd_per_mtok: {3}"""
+    backbones = (("gpt-4o-mini-2024-07-18", 0.15, 0.6), ("gpt-4o-2024-08-06", 2.5, 10))
+
+    def write(url: str) -> Path:
+        path = tmp_path / "backbones.yaml"
+        entries = (entry.format(name, url, *prices) for name, *prices in backbones)
+        path.write_text("backbones:" + "".join(entries))
+        return path
+
+    return write
